@@ -1,0 +1,321 @@
+/* attend: matrix multiply, column softmax and fused attention on CPUs.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One page of promises that hold for every function below, then the types, then the functions.
+ *
+ * Words.     Everything is columns. X is D x N: a row is a feature, a column is an item (a token).
+ *
+ *                Q = b_q + W_q X     K = b_k + W_k X     V = b_v + W_v X
+ *                S = K^T Q                         Nk x Nq: column q holds the scores of query q
+ *                P = softmax(scale * S)            down each column on its own
+ *                O = V P                           Dv x Nq
+ *
+ * Results.   The same bits for any number of threads, any alignment and any leading dimension, and for f32 and f64 the
+ *            same bits on every instruction set with fused multiply-add (avx2, avx512). Only the payload and sign of a
+ *            NaN are outside that promise.
+ * Errors.    Every function that can fail returns an attend_status. When it is not ATTEND_OK nothing was written. No
+ *            function prints, aborts, throws, or changes the floating-point environment.
+ * Memory.    Nothing is allocated when a workspace of at least the size that the matching ..._workspace function
+ *            reports is given in the options. Without one, the call allocates what it needs and frees it before it
+ *            returns. A workspace needs no particular alignment.
+ * Threads.   Every function may be called from any number of threads at once, on the same inputs too. options.threads
+ *            bounds the OpenMP threads of one call; 1 never enters OpenMP. Inside a caller's own OpenMP parallel region
+ *            and in a child made by fork() calls run on the calling thread alone. (The OpenMP runtime itself may end
+ *            the process when the system refuses it a thread; threads = 1 excludes that.)
+ * Options.   A null options pointer means all defaults. Otherwise set every byte to zero, then `size` to sizeof the
+ *            struct, then the fields you want: zero always means "off" or "the default", also for fields that a later
+ *            version appends. A struct of an older version is accepted; one of a newer version is accepted when the
+ *            part unknown to this library is zero. Unknown flags and nonzero reserved fields are errors.
+ */
+#ifndef ATTEND_ATTEND_H
+#define ATTEND_ATTEND_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(ATTEND_STATIC)
+#define ATTEND_API
+#elif defined(__GNUC__)
+#define ATTEND_API __attribute__((visibility("default")))
+#else
+#define ATTEND_API
+#endif
+
+/* The version of this header; attend_version() is that of the library: 10000 * major + 100 * minor + patch.
+ * Before 1.0.0 anything may change between minor versions. */
+#define ATTEND_VERSION 100 /* 0.1.0 */
+
+/* ------------------------------------------------------------------------------------------------------- status -- */
+
+/* Zero, or a reason (the low eight bits, one of the constants below) and the argument it concerns (the bits above):
+ * compare ATTEND_REASON(status) with the constants, show attend_status_string(status) and attend_status_argument(status)
+ * to people. */
+typedef int32_t attend_status;
+
+#define ATTEND_REASON(status) ((status)&0xff)
+
+enum {
+  ATTEND_OK = 0,
+  ATTEND_NULL_POINTER = 1,        /* a required pointer is null */
+  ATTEND_INVALID_STRUCT_SIZE = 2, /* `size` is smaller than version 0.1's struct, or larger with a nonzero tail */
+  ATTEND_INVALID_RANK = 3,        /* rank is not 1..4 */
+  ATTEND_INVALID_DTYPE = 4,       /* dtype is no ATTEND_ constant, or differs from that of the other operands */
+  ATTEND_INVALID_SHAPE = 5,       /* an extent is negative, or the shapes do not fit together */
+  ATTEND_INVALID_STRIDE = 6,      /* two elements of an output may share memory */
+  ATTEND_INVALID_VALUE = 7,       /* a number or a combination of options outside its documented range */
+  ATTEND_OVERFLOW = 8,            /* the bytes that shape and strides span do not fit in 63 bits */
+  ATTEND_OVERLAP = 9,             /* an output overlaps another operand */
+  ATTEND_UNSUPPORTED = 10,        /* known or reserved, but not in this version */
+  ATTEND_WORKSPACE_TOO_SMALL = 11,
+  ATTEND_OUT_OF_MEMORY = 12,
+  ATTEND_UNKNOWN_ISA = 13 /* no such instruction set in this library, or this CPU lacks it */
+};
+
+/* What is wrong and what to do about it, as one English sentence; never null; static. Thread-safe. */
+ATTEND_API const char *attend_status_string(attend_status status);
+
+/* The argument or field at fault as it is spelled in this header ("q", "options.workspace"), "" if there is none; never
+ * null; static. Thread-safe. */
+ATTEND_API const char *attend_status_argument(attend_status status);
+
+/* ------------------------------------------------------------------------------------------------------- tensors -- */
+
+/* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except masks,
+ * which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this version. */
+enum {
+  ATTEND_F32 = 1,
+  ATTEND_F64 = 2,
+  ATTEND_BF16 = 3, /* (later) */
+  ATTEND_F16 = 4,  /* (later) */
+  ATTEND_I8 = 5,   /* (later) */
+  ATTEND_U8 = 6,   /* (later) */
+  ATTEND_BOOL = 7  /* one byte, zero or not: masks (later) */
+};
+
+/* A view of the caller's memory: element (row, column, head, batch) lies at
+ *
+ *     data + row * stride[0] + column * stride[1] + head * stride[2] + batch * stride[3]       (in elements)
+ *
+ * rank      1..4. Extents beyond it count as 1; their shape and stride entries are not looked at.
+ * shape     extents, each >= 0. A tensor with an extent of 0 is empty and may have null data.
+ * stride    in elements, any sign, 0 included. In inputs a stride of 0 repeats the same elements. In outputs different
+ *           elements must lie apart: with the dimensions of extent > 1 sorted by |stride|, each |stride| must exceed the
+ *           sum of |stride| * (extent - 1) of those before it (sufficient, and true of every usual layout).
+ * data      aligned to its element type. The data of inputs is never written, although the pointer is not const.
+ *
+ * Where a function says "broadcast", an extent of 1 fits any extent.
+ *
+ * From NumPy, PyTorch and C, whose arrays are row-major with the last axis first in memory:
+ *   - an activation array [batch, head, N, D] is the tensor with shape and strides reversed: (D, N, head, batch),
+ *     strides (1, D, N*D, head*N*D). Nothing is copied.
+ *         float x[8][100][64];                      // 8 heads, 100 items, 64 features
+ *         attend_tensor t = {x, ATTEND_F32, 3, {64, 100, 8, 1}, {1, 64, 6400, 0}};
+ *   - a weight W[out][in] is *not* reversed, since it stands to the left of the column it multiplies: shape (out, in),
+ *     strides (in, 1), where the reversed view would be its transpose.
+ *   - A @ B of row-major A and B is attend_matmul(B, A) of their reversed views: (A B)^T = B^T A^T. */
+typedef struct attend_tensor {
+  void *data;
+  uint32_t dtype;
+  uint32_t rank;
+  int64_t shape[4];  /* rows, columns, heads, batch */
+  int64_t stride[4]; /* the same order */
+} attend_tensor;
+
+/* --------------------------------------------------------------------------------------------------------- matmul -- */
+
+typedef struct attend_matmul_options {
+  uint32_t size;             /* sizeof(attend_matmul_options) */
+  uint32_t flags;            /* none yet: 0 */
+  int32_t threads;           /* at most so many; 0 = attend_threads() */
+  uint32_t reserved;         /* 0 */
+  void *workspace;           /* null = allocate */
+  uint64_t workspace_size;   /* bytes */
+  const attend_tensor *bias; /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
+} attend_matmul_options;
+
+/* C = alpha A B + beta C (+ bias), for every head and batch.
+ *
+ * a         (M, K, H, B)        b  (K, N, H, B)        c  (M, N, H, B), read (if beta != 0) and written
+ * Heads and batch of a, b and bias broadcast to those of c. Every transposition is a matter of strides. c may not overlap
+ * a, b or bias: rejected where provable (see attend_tensor), otherwise the caller's duty.
+ *
+ * Exactly: k is cut at multiples of 512 (f32) or 256 (f64); chunk = one chain of fused multiply-adds from +0 over a cut's
+ * k in order; C0 = fma(beta, C, bias or +0), or the bias or +0 alone when beta = 0; then C = fma(alpha, chunk, C) for one
+ * chunk after the other. (Instruction sets without FMA round the product first.)
+ *
+ * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and denormals
+ * behave as IEEE 754 says. alpha and beta are rounded to the element type. M, N, H or B of 0 is valid and does nothing. */
+ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
+                                       const attend_tensor *c, const attend_matmul_options *options);
+
+/* The ..._workspace functions take the arguments of the call they size and store an upper bound in *bytes, from the shapes,
+ * strides and options.threads alone (0 there counts as 64): it never depends on the CPU or on attend_set_threads. Data
+ * pointers may be null, the workspace fields are not looked at. A smaller workspace is accepted as long as it is enough for
+ * one thread (ask with options.threads = 1): fewer threads run then. *bytes may be 0. */
+ATTEND_API attend_status attend_matmul_workspace(double alpha, const attend_tensor *a, const attend_tensor *b,
+                                                 double beta, const attend_tensor *c,
+                                                 const attend_matmul_options *options, uint64_t *bytes);
+
+/* -------------------------------------------------------------------------------------------------------- softmax -- */
+
+#define ATTEND_LOG 1u /* flag: y = log(softmax(x)) */
+
+typedef struct attend_softmax_options {
+  uint32_t size;  /* this and the next five as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_LOG */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace;
+  uint64_t workspace_size;
+  double scale;              /* finite; 0 = 1 */
+  const attend_tensor *mask; /* (later) BOOL, broadcasts to x: true = take part */
+  const attend_tensor *bias; /* (later) broadcasts to x: added after the scale */
+  const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
+} attend_softmax_options;
+
+/* Softmax down each column on its own: y_i = exp(scale x_i - m) / sum_j exp(scale x_j - m), m the column's maximum.
+ *
+ * x, y      (M, N, H, B), equal shapes. y may be x itself (same data, same strides); any other provable overlap is an error.
+ *           A softmax along another axis is a matter of strides. Both layouts are fast: contiguous columns (stride[0] = 1)
+ *           and contiguous rows (stride[1] = 1).
+ *
+ * An entry of -inf gives 0. A column of nothing but -inf gives 0 and lse = -inf (with ATTEND_LOG: -inf). A NaN or +inf makes
+ * its whole column NaN, and only its own. A column of one element, or with a single finite one, is exactly 1 there. Weights
+ * below exp(ln(smallest normal number)) relative to the largest are exactly 0. M = 0 writes lse = -inf.
+ * Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
+ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
+                                        const attend_softmax_options *options);
+ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
+                                                  const attend_softmax_options *options, uint64_t *bytes);
+
+/* ------------------------------------------------------------------------------------------------------ attention -- */
+
+/* Flags. Key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree on it when
+ * Nk != Nq: */
+#define ATTEND_CAUSAL_TOP_LEFT 1u     /* offset = query_offset, 0 by default: query 0 sees key 0 */
+#define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq: the last query sees the last key; query_offset must be 0 */
+#define ATTEND_WINDOW 4u              /* (later) window_left and window_right hold */
+
+/* What options.scores receives. */
+enum {
+  ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not */
+  ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
+  ATTEND_SCORES_MASKED = 2,       /* after bias and mask: -inf where a key is not visible */
+  ATTEND_SCORES_PROBABILITIES = 3 /* P, the attention matrix: each column sums to 1, or is 0 if it sees no key */
+};
+
+typedef struct attend_attention_options {
+  uint32_t size; /* this and the next five as in attend_matmul_options */
+  uint32_t flags;
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace;
+  uint64_t workspace_size;
+  double scale;                      /* finite; 0 = 1 / sqrt(D); 1 = unscaled */
+  double softcap;                    /* (later) > 0: s = softcap * tanh(s / softcap); 0 = none */
+  int64_t query_offset;              /* position of query 0 among the keys, for causal masks */
+  const int64_t *query_offsets;      /* one per batch, instead of query_offset */
+  const int64_t *kv_lengths;         /* (later) keys that count, one per batch */
+  int64_t window_left, window_right; /* (later) with ATTEND_WINDOW: i + offset - left <= j <= i + offset + right */
+  const attend_tensor *mask;         /* (later) BOOL (Nk, Nq, H, B), broadcast: true = visible */
+  const attend_tensor *bias;         /* (later) (Nk, Nq, H, B), broadcast: added to the scores; -inf masks */
+  const attend_tensor *alibi_slopes; /* (later) one per head */
+  const attend_tensor *sinks;        /* (later) one per head */
+  const attend_tensor *lse;          /* output (1, Nq, H, B): natural log of the sum of exp of the visible scores */
+  const attend_tensor *scores;       /* output (Nk, Nq, H, B) */
+  uint32_t scores_stage;             /* which scores: ATTEND_SCORES_... */
+  uint32_t reserved2;                /* 0 */
+} attend_attention_options;
+
+/* O = V softmax(scale K^T Q), fused: memory of order Nq + Nk, whatever Nk times Nq is (unless `scores` asks for them).
+ *
+ * q (D, Nq, H, B)    k (D, Nk, Hkv, B)    v (Dv, Nk, Hkv, B)    out (Dv, Nq, H, B)
+ * D >= 1. H must be a multiple of Hkv: query head h uses key and value head h / (H / Hkv) (multi-head Hkv = H, grouped-query,
+ * multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved ([N, H, D] arrays) or
+ * apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where provable.
+ *
+ * A query that sees no key (Nk = 0, causal) gives 0 and lse = -inf. Keys and values that a query does not see never affect
+ * it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the query's output NaN.
+ * The first query of a causal sequence gives its V exactly.
+ *
+ * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each with its
+ * true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online softmax:
+ * Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
+ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
+                                          const attend_tensor *out, const attend_attention_options *options);
+ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
+                                                    const attend_tensor *v, const attend_tensor *out,
+                                                    const attend_attention_options *options, uint64_t *bytes);
+
+/* ------------------------------------------------------------------------------------------------- self-attention -- */
+
+/* Weights and biases; H, Hkv, D and Dv come from their shapes. For one head these are the book's Omega and beta as they
+ * stand. Biases may be null. */
+typedef struct attend_self_attention_weights {
+  uint32_t size;            /* sizeof(attend_self_attention_weights) */
+  uint32_t reserved;        /* 0 */
+  const attend_tensor *w_q; /* (Dh, D, H) */
+  const attend_tensor *w_k; /* (Dh, D, Hkv) */
+  const attend_tensor *w_v; /* (Dv, D, Hkv) */
+  const attend_tensor *b_q; /* (Dh, 1, H) */
+  const attend_tensor *b_k; /* (Dh, 1, Hkv) */
+  const attend_tensor *b_v; /* (Dv, 1, Hkv) */
+  const attend_tensor *w_o; /* (Dout, Dv, H), or null: no output projection */
+  const attend_tensor *b_o; /* (Dout), only with w_o */
+} attend_self_attention_weights;
+
+typedef struct attend_self_attention_options {
+  uint32_t size;  /* all six as in attend_matmul_options */
+  uint32_t flags; /* none yet: 0 */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace;
+  uint64_t workspace_size;
+} attend_self_attention_options;
+
+/* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O + b_o.
+ *
+ * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o
+ * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace and
+ * workspace_size must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and V (and O
+ * before an output projection), of order N. */
+ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
+                                               const attend_tensor *out, const attend_self_attention_options *options,
+                                               const attend_attention_options *attention_options);
+ATTEND_API attend_status attend_self_attention_workspace(
+    const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
+    const attend_self_attention_options *options, const attend_attention_options *attention_options, uint64_t *bytes);
+
+/* -------------------------------------------------------------------------------------------------------- library -- */
+
+/* Version of the library that is running, in the form of ATTEND_VERSION. */
+ATTEND_API uint32_t attend_version(void);
+
+/* The instruction set in use: "avx512", "avx2", "sse42", "generic". Chosen at the first call from what the CPU and the
+ * operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name
+ * that is unknown is ignored. Static, never null. */
+ATTEND_API const char *attend_isa(void);
+
+/* The i-th instruction set that this library has and this CPU runs, best first; null past the last. */
+ATTEND_API const char *attend_isa_name(int32_t i);
+
+/* Use the named one from now on, null = the best. ATTEND_UNKNOWN_ISA leaves all as it was. Meant for tests and benchmarks:
+ * calls already running in other threads finish with what they began. */
+ATTEND_API attend_status attend_set_isa(const char *name);
+
+/* Threads used by a call that does not say: by default the smallest of OpenMP's own setting, the CPUs this process may run on
+ * and the quota of its control group. A library built without OpenMP always says 1. */
+ATTEND_API int32_t attend_threads(void);
+
+/* Set it for the process; 0 = back to the default; negative is ATTEND_INVALID_VALUE. */
+ATTEND_API attend_status attend_set_threads(int32_t threads);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* ATTEND_ATTEND_H */

@@ -1,0 +1,68 @@
+#include "drivers/attention.hpp"
+
+#include "api/attention_options.hpp"
+#include "dispatch/registry.hpp"
+
+namespace attend {
+namespace {
+
+attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
+                   const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution) {
+  AttentionOptions options;
+  if (attend_status s = read_attention_options(given, &options)) return s;
+  *p = options.problem;
+  *execution = options.execution;
+  uint32_t dtype = kAnyDtype;
+  if (attend_status s = read_tensor(q, Argument::q, Role::input, purpose, &dtype, &p->q)) return s;
+  if (attend_status s = read_tensor(k, Argument::k, Role::input, purpose, &dtype, &p->k)) return s;
+  if (attend_status s = read_tensor(v, Argument::v, Role::input, purpose, &dtype, &p->v)) return s;
+  if (attend_status s = read_tensor(out, Argument::out, Role::output, purpose, &dtype, &p->out)) return s;
+  const std::array<int64_t, 4> &shape = p->out.shape;
+  const int64_t features = p->q.rows(), heads = shape[2], kv_heads = p->k.heads(), batch = shape[3];
+  if (features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::q);
+  if (attend_status s = expect_shape(p->q, Argument::q, {features, shape[1], heads, batch}, kBatch)) return s;
+  if (attend_status s = expect_shape(p->k, Argument::k, {features, p->k.columns(), kv_heads, batch}, kBatch)) return s;
+  if (attend_status s = expect_shape(p->v, Argument::v, {shape[0], p->k.columns(), kv_heads, batch}, kBatch)) return s;
+  if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) return failure(ATTEND_INVALID_SHAPE, Argument::k);
+  if (attend_status s = finish_attention(options, dtype, features, p->k.columns(), shape, purpose, p)) return s;
+  if (purpose == Purpose::size) return ATTEND_OK;
+  const struct {
+    const Tensor *output;
+    Argument argument;
+  } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
+  for (const auto &o : outputs) {
+    for (const Tensor *other : {&p->q, &p->k, &p->v, &p->out}) {
+      if (other == o.output) continue;
+      if (attend_status s = expect_apart(*o.output, o.argument, *other, p->dtype)) return s;
+    }
+  }
+  return ATTEND_OK;
+}
+
+bool has_nothing_to_do(const Attention &p) {
+  return is_empty(p.out) && (!p.lse || is_empty(p.lse)) && (!p.scores || is_empty(p.scores));
+}
+
+}  // namespace
+}  // namespace attend
+
+using namespace attend;
+
+attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
+                               const attend_tensor *out, const attend_attention_options *options) {
+  Attention problem;
+  Execution execution;
+  if (attend_status s = read(q, k, v, out, options, Purpose::compute, &problem, &execution)) return s;
+  if (has_nothing_to_do(problem)) return ATTEND_OK;
+  return status_of(attention(*active_kernels(), problem, execution));
+}
+
+attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
+                                         const attend_tensor *out, const attend_attention_options *options,
+                                         uint64_t *bytes) {
+  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
+  Attention problem;
+  Execution execution;
+  if (attend_status s = read(q, k, v, out, options, Purpose::size, &problem, &execution)) return s;
+  return store_bytes(has_nothing_to_do(problem) ? Need() : attention_need(problem), execution.threads, bytes);
+}

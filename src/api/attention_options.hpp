@@ -1,0 +1,22 @@
+// The options of attention, read alike for attend_attention and attend_self_attention.
+#pragma once
+
+#include "api/boundary.hpp"
+#include "drivers/attention.hpp"
+
+namespace attend {
+
+struct AttentionOptions {
+  Attention problem;  // the fields that come from the options: scale (0 = default), mask, lse, scores
+  Execution execution;
+  bool bottom_right = false;
+  const attend_tensor *lse = nullptr, *scores = nullptr;
+};
+
+attend_status read_attention_options(const attend_attention_options *given, AttentionOptions *result);
+
+// Settles what depends on the operands' shapes: D, Nk, and the shapes of lse and scores; their dtype is that of the operands.
+attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
+                               const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem);
+
+}  // namespace attend

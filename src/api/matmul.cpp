@@ -1,0 +1,61 @@
+#include "drivers/matmul.hpp"
+
+#include <cstddef>
+
+#include "api/boundary.hpp"
+#include "dispatch/registry.hpp"
+
+namespace attend {
+namespace {
+
+constexpr size_t kFirstVersion = offsetof(attend_matmul_options, bias) + sizeof(void *);
+
+attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b, double beta, const attend_tensor *c,
+                   const attend_matmul_options *given, Purpose purpose, Matmul *p, Execution *execution) {
+  attend_matmul_options options;
+  if (attend_status s = read_options(given, kFirstVersion, 0, &options, execution)) return s;
+  uint32_t dtype = kAnyDtype;
+  if (attend_status s = read_tensor(a, Argument::a, Role::input, purpose, &dtype, &p->a)) return s;
+  if (attend_status s = read_tensor(b, Argument::b, Role::input, purpose, &dtype, &p->b)) return s;
+  if (attend_status s = read_tensor(c, Argument::c, Role::output, purpose, &dtype, &p->c)) return s;
+  if (attend_status s = read_optional(options.bias, Argument::options_bias, Role::input, purpose, &dtype, &p->bias)) {
+    return s;
+  }
+  p->dtype = dtype_of(dtype);
+  p->alpha = alpha;
+  p->beta = beta;
+  const int64_t m = p->c.rows(), n = p->c.columns(), depth = p->a.columns(), heads = p->c.heads(), batch = p->c.batch();
+  if (attend_status s = expect_shape(p->a, Argument::a, {m, depth, heads, batch}, kHeadsAndBatch)) return s;
+  if (attend_status s = expect_shape(p->b, Argument::b, {depth, n, heads, batch}, kHeadsAndBatch)) return s;
+  if (p->bias) {
+    if (attend_status s = expect_shape(p->bias, Argument::options_bias, p->c.shape, kAll)) return s;
+  }
+  if (purpose == Purpose::size) return ATTEND_OK;
+  for (const Tensor *input : {&p->a, &p->b, &p->bias}) {
+    if (attend_status s = expect_apart(p->c, Argument::c, *input, p->dtype)) return s;
+  }
+  return ATTEND_OK;
+}
+
+}  // namespace
+}  // namespace attend
+
+using namespace attend;
+
+attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
+                            const attend_tensor *c, const attend_matmul_options *options) {
+  Matmul problem;
+  Execution execution;
+  if (attend_status s = read(alpha, a, b, beta, c, options, Purpose::compute, &problem, &execution)) return s;
+  if (is_empty(problem.c)) return ATTEND_OK;
+  return status_of(matmul(*active_kernels(), problem, execution));
+}
+
+attend_status attend_matmul_workspace(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
+                                      const attend_tensor *c, const attend_matmul_options *options, uint64_t *bytes) {
+  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
+  Matmul problem;
+  Execution execution;
+  if (attend_status s = read(alpha, a, b, beta, c, options, Purpose::size, &problem, &execution)) return s;
+  return store_bytes(is_empty(problem.c) ? Need() : matmul_need(problem), execution.threads, bytes);
+}

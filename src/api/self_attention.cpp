@@ -1,0 +1,151 @@
+#include "drivers/self_attention.hpp"
+
+#include <cstddef>
+
+#include "api/attention_options.hpp"
+#include "dispatch/registry.hpp"
+
+namespace attend {
+namespace {
+
+constexpr size_t kFirstVersion = offsetof(attend_self_attention_options, workspace_size) + sizeof(uint64_t);
+constexpr size_t kFirstVersionOfWeights = offsetof(attend_self_attention_weights, b_o) + sizeof(void *);
+
+// A field of options that turned out wrong is one of attention_options here.
+attend_status in_attention_options(attend_status status) {
+  const Argument field = static_cast<Argument>(status >> 8);
+  if (field < Argument::options_size || field > Argument::options_reserved2) return status;
+  return failure(ATTEND_REASON(status), in_attention_options(field));
+}
+
+attend_status read_weights(const attend_self_attention_weights *given, Purpose purpose, uint32_t *dtype,
+                           SelfAttention *p) {
+  if (given == nullptr) return failure(ATTEND_NULL_POINTER, Argument::weights);
+  attend_self_attention_weights w;
+  if (attend_status s = read_struct(given, kFirstVersionOfWeights, Argument::weights_size, &w)) return s;
+  if (w.reserved != 0) return failure(ATTEND_INVALID_VALUE, Argument::weights_reserved);
+  const struct {
+    const attend_tensor *from;
+    Argument argument;
+    Tensor *to;
+    bool required;
+  } operands[] = {
+      {w.w_q, Argument::weights_w_q, &p->w_q, true},  {w.w_k, Argument::weights_w_k, &p->w_k, true},
+      {w.w_v, Argument::weights_w_v, &p->w_v, true},  {w.b_q, Argument::weights_b_q, &p->b_q, false},
+      {w.b_k, Argument::weights_b_k, &p->b_k, false}, {w.b_v, Argument::weights_b_v, &p->b_v, false},
+      {w.w_o, Argument::weights_w_o, &p->w_o, false}, {w.b_o, Argument::weights_b_o, &p->b_o, false},
+  };
+  for (const auto &o : operands) {
+    const auto reader = o.required ? read_tensor : read_optional;
+    if (attend_status s = reader(o.from, o.argument, Role::input, purpose, dtype, o.to)) return s;
+  }
+  const int64_t features = p->x.rows(), head_features = p->w_q.rows(), heads = p->w_q.heads(),
+                kv_heads = p->w_k.heads();
+  const int64_t value_features = p->w_v.rows();
+  if (head_features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_q);
+  if (kv_heads == 0 || heads % kv_heads != 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_k);
+  const struct {
+    const Tensor *tensor;
+    Argument argument;
+    std::array<int64_t, 4> shape;
+  } shapes[] = {
+      {&p->w_q, Argument::weights_w_q, {head_features, features, heads, 1}},
+      {&p->w_k, Argument::weights_w_k, {head_features, features, kv_heads, 1}},
+      {&p->w_v, Argument::weights_w_v, {value_features, features, kv_heads, 1}},
+      {&p->b_q, Argument::weights_b_q, {head_features, 1, heads, 1}},
+      {&p->b_k, Argument::weights_b_k, {head_features, 1, kv_heads, 1}},
+      {&p->b_v, Argument::weights_b_v, {value_features, 1, kv_heads, 1}},
+      {&p->w_o, Argument::weights_w_o, {p->w_o.rows(), value_features, heads, 1}},
+      {&p->b_o, Argument::weights_b_o, {p->w_o.rows(), 1, 1, 1}},
+  };
+  for (const auto &e : shapes) {
+    if (!*e.tensor) continue;
+    if (attend_status s = expect_shape(*e.tensor, e.argument, e.shape)) return s;
+  }
+  if (p->b_o && !p->w_o) return failure(ATTEND_INVALID_VALUE, Argument::weights_b_o);
+  return ATTEND_OK;
+}
+
+// Q, K, V and O lie in the workspace: their bytes must be countable.
+bool fits(const SelfAttention &p) {
+  int64_t bytes = 4 * 8;  // four tensors of at most 8 bytes an element, generously
+  const int64_t rows = std::max(p.w_q.rows(), p.w_v.rows());
+  for (const int64_t extent : {rows, p.x.columns(), p.w_q.heads(), p.x.batch()}) {
+    if (__builtin_mul_overflow(bytes, extent == 0 ? 1 : extent, &bytes)) return false;
+  }
+  return bytes < INT64_MAX / 2;
+}
+
+attend_status read(const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
+                   const attend_self_attention_options *given, const attend_attention_options *attention_given,
+                   Purpose purpose, SelfAttention *p, Execution *execution) {
+  attend_self_attention_options options;
+  if (attend_status s = read_options(given, kFirstVersion, 0, &options, execution)) return s;
+  AttentionOptions inner;
+  if (attend_status s = read_attention_options(attention_given, &inner)) return in_attention_options(s);
+  if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
+  if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
+  p->attention = inner.problem;
+
+  uint32_t dtype = kAnyDtype;
+  if (attend_status s = read_tensor(x, Argument::x, Role::input, purpose, &dtype, &p->x)) return s;
+  if (attend_status s = read_weights(weights, purpose, &dtype, p)) return s;
+  if (attend_status s = read_tensor(out, Argument::out, Role::output, purpose, &dtype, &p->out)) return s;
+  const int64_t items = p->x.columns(), batch = p->x.batch();
+  if (p->x.rows() == 0 || p->x.heads() != 1) return failure(ATTEND_INVALID_SHAPE, Argument::x);
+  const std::array<int64_t, 4> attended = {p->w_v.rows(), items, p->w_q.heads(), batch};
+  const std::array<int64_t, 4> expected = p->w_o ? std::array<int64_t, 4>{p->w_o.rows(), items, 1, batch} : attended;
+  if (attend_status s = expect_shape(p->out, Argument::out, expected)) return s;
+  if (!fits(*p)) return failure(ATTEND_OVERFLOW, Argument::x);
+  if (attend_status s = finish_attention(inner, dtype, p->w_q.rows(), items, attended, purpose, &p->attention)) {
+    return in_attention_options(s);
+  }
+  if (purpose == Purpose::size) return ATTEND_OK;
+  const Tensor *const inputs[] = {&p->x, &p->w_q, &p->w_k, &p->w_v, &p->b_q, &p->b_k, &p->b_v, &p->w_o, &p->b_o};
+  const struct {
+    const Tensor *output;
+    Argument argument;
+  } outputs[] = {{&p->out, Argument::out},
+                 {&p->attention.lse, Argument::attention_options_lse},
+                 {&p->attention.scores, Argument::attention_options_scores}};
+  for (const auto &o : outputs) {
+    for (const Tensor *input : inputs) {
+      if (attend_status s = expect_apart(*o.output, o.argument, *input, p->attention.dtype)) return s;
+    }
+    if (o.output == &p->out) continue;
+    if (attend_status s = expect_apart(*o.output, o.argument, p->out, p->attention.dtype)) return s;
+  }
+  return ATTEND_OK;
+}
+
+bool has_nothing_to_do(const SelfAttention &p) {
+  const Tensor &lse = p.attention.lse, &scores = p.attention.scores;
+  return is_empty(p.out) && (!lse || is_empty(lse)) && (!scores || is_empty(scores));
+}
+
+}  // namespace
+}  // namespace attend
+
+using namespace attend;
+
+attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
+                                    const attend_tensor *out, const attend_self_attention_options *options,
+                                    const attend_attention_options *attention_options) {
+  SelfAttention problem;
+  Execution execution;
+  if (attend_status s = read(x, weights, out, options, attention_options, Purpose::compute, &problem, &execution))
+    return s;
+  if (has_nothing_to_do(problem)) return ATTEND_OK;
+  return status_of(self_attention(*active_kernels(), problem, execution));
+}
+
+attend_status attend_self_attention_workspace(const attend_tensor *x, const attend_self_attention_weights *weights,
+                                              const attend_tensor *out, const attend_self_attention_options *options,
+                                              const attend_attention_options *attention_options, uint64_t *bytes) {
+  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
+  SelfAttention problem;
+  Execution execution;
+  if (attend_status s = read(x, weights, out, options, attention_options, Purpose::size, &problem, &execution))
+    return s;
+  return store_bytes(has_nothing_to_do(problem) ? Need() : self_attention_need(problem), execution.threads, bytes);
+}

@@ -1,0 +1,72 @@
+#include "dispatch/registry.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "dispatch/cpu_features.hpp"
+
+#define ATTEND_ISA(isa) extern "C" const attend::KernelTable attend_kernels_##isa;
+#include "attend_isa_list.inc"
+#undef ATTEND_ISA
+
+namespace attend {
+namespace {
+
+// Every table built into this library, best first: the order of cmake/AttendIsa.cmake.
+const KernelTable *const kTables[] = {
+#define ATTEND_ISA(isa) &attend_kernels_##isa,
+#include "attend_isa_list.inc"
+#undef ATTEND_ISA
+};
+constexpr int kTableCount = static_cast<int>(sizeof kTables / sizeof kTables[0]);
+
+// Constant-initialised, filled at the first call; threads that race there store the same value.
+std::atomic<const KernelTable *> g_active{nullptr};
+
+// The best available table that is not above the one ATTEND_ISA names.
+const KernelTable *choose() {
+  const uint64_t features = cpu_features();
+  int first = 0;
+  if (const char *limit = std::getenv("ATTEND_ISA")) {
+    for (int i = 0; i < kTableCount; ++i) {
+      if (std::strcmp(kTables[i]->name, limit) == 0) first = i;
+    }
+  }
+  for (int i = first; i < kTableCount - 1; ++i) {
+    if ((kTables[i]->required & ~features) == 0) return kTables[i];
+  }
+  return kTables[kTableCount - 1];  // generic: runs everywhere
+}
+
+}  // namespace
+
+const KernelTable *active_kernels() {
+  const KernelTable *table = g_active.load(std::memory_order_acquire);
+  if (table == nullptr) {
+    table = choose();
+    g_active.store(table, std::memory_order_release);
+  }
+  return table;
+}
+
+const KernelTable *available_kernels(int index) {
+  const uint64_t features = cpu_features();
+  for (int i = 0; i < kTableCount; ++i) {
+    if ((kTables[i]->required & ~features) == 0 && index-- == 0) return kTables[i];
+  }
+  return nullptr;
+}
+
+void set_active_kernels(const KernelTable *table) {
+  g_active.store(table != nullptr ? table : choose(), std::memory_order_release);
+}
+
+const KernelTable *find_kernels(const char *name) {
+  for (int i = 0; const KernelTable *table = available_kernels(i); ++i) {
+    if (std::strcmp(table->name, name) == 0) return table;
+  }
+  return nullptr;
+}
+
+}  // namespace attend

@@ -1,0 +1,110 @@
+#include "drivers/attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace attend {
+namespace {
+
+constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
+// FMAs below which a further thread costs more than it saves.
+constexpr double kWorkPerThread = 1 << 18;
+
+template <class T>
+int64_t query_blocks(const Attention &p) {
+  return (p.out.columns() + Contract<T>::kQueryBlock - 1) / Contract<T>::kQueryBlock;
+}
+
+template <class T>
+Need need_of(const Attention &p) {
+  Need need;
+  need.tasks = query_blocks<T>(p) * p.out.heads() * p.out.batch();
+  need.per_thread = aligned(attention_scratch<T>(p.q.rows(), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
+  return need;
+}
+
+// Number of keys that query i sees, before clipping, kept where sums with it cannot overflow.
+int64_t visible_keys(const Attention &p, int64_t i, int64_t batch) {
+  if (!p.causal) return p.k.columns();
+  const int64_t offset = p.offsets != nullptr ? p.offsets[batch] : p.offset;
+  constexpr int64_t kFar = int64_t{1} << 61;
+  return std::clamp(offset, -kFar, kFar) + i + 1;
+}
+
+template <class T>
+void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t head,
+               int64_t batch, char *scratch) {
+  const int64_t kv_head = head / (p.out.heads() / p.k.heads());
+  T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = {};
+  x.queries = std::min(Contract<T>::kQueryBlock, p.out.columns() - first);
+  x.keys = p.k.columns();
+  x.features = p.q.rows();
+  x.value_features = p.v.rows();
+  x.q = p.q.at<T>(0, first, head, batch);
+  x.q_feature = p.q.stride[0];
+  x.q_item = p.q.stride[1];
+  x.k = p.k.at<T>(0, 0, kv_head, batch);
+  x.k_feature = p.k.stride[0];
+  x.k_item = p.k.stride[1];
+  x.v = p.v.at<T>(0, 0, kv_head, batch);
+  // One feature is contiguous whatever its stride.
+  x.v_feature = p.v.rows() == 1 ? 1 : p.v.stride[0];
+  x.v_item = p.v.stride[1];
+  x.out = p.out.at<T>(0, first, head, batch);
+  x.out_feature = p.v.rows() == 1 ? 1 : p.out.stride[0];
+  x.out_item = p.out.stride[1];
+  x.scale_log2 = static_cast<T>(p.scale * kLog2E);
+  x.visible = visible_keys(p, first, batch);
+  x.step = p.causal ? 1 : 0;
+  x.maximum = maximum;
+  x.sum = sum;
+  if (p.scores) {
+    x.scores = p.scores.at<T>(0, first, head, batch);
+    x.scores_key = p.scores.stride[0];
+    x.scores_item = p.scores.stride[1];
+    x.scores_stage = p.scores_stage;
+  }
+  x.scratch = reinterpret_cast<T *>(scratch);
+  kernel(x);
+  if (p.lse) {
+    for (int64_t i = 0; i < x.queries; ++i) {
+      *p.lse.at<T>(0, first + i, head, batch) =
+          static_cast<T>(static_cast<double>(maximum[i]) * kLn2 + std::log(static_cast<double>(sum[i])));
+    }
+  }
+}
+
+template <class T>
+Acquired run(void (*kernel)(const AttentionBlock<T> &), const Attention &p, const Execution &execution) {
+  const Need need = need_of<T>(p);
+  if (need.tasks == 0) return Acquired::ok;
+  int threads = usable_threads(execution.threads);
+  const double work = static_cast<double>(p.out.columns()) * (static_cast<double>(p.k.columns()) + 1) *
+                      static_cast<double>(p.out.heads() * p.out.batch()) * static_cast<double>(p.q.rows() + p.v.rows());
+  if (work < kWorkPerThread * threads) threads = std::max(1, static_cast<int>(work / kWorkPerThread));
+  const Scratch scratch(execution, need, threads);
+  if (scratch.result() != Acquired::ok) return scratch.result();
+
+  const int64_t blocks = query_blocks<T>(p);
+  parallel_for(scratch.threads(), need.tasks, [&](int64_t task, int thread) {
+    // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
+    const int64_t block = blocks - 1 - task % blocks, slice = task / blocks;
+    run_block<T>(kernel, p, block * Contract<T>::kQueryBlock, slice % p.out.heads(), slice / p.out.heads(),
+                 scratch.of_thread(thread));
+  });
+  return Acquired::ok;
+}
+
+}  // namespace
+
+Need attention_need(const Attention &problem) {
+  return problem.dtype == Dtype::f32 ? need_of<float>(problem) : need_of<double>(problem);
+}
+
+Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution) {
+  return problem.dtype == Dtype::f32 ? run<float>(kernels.attention_f32, problem, execution)
+                                     : run<double>(kernels.attention_f64, problem, execution);
+}
+
+}  // namespace attend

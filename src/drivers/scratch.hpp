@@ -1,0 +1,100 @@
+// Memory for one call: the caller's workspace, a few KiB of the stack, or one allocation.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+
+#include "drivers/parallel.hpp"
+
+namespace attend {
+
+constexpr int64_t kAlignment = 64;  // a cache line and an AVX-512 vector
+// Threads that a workspace is sized for when the caller does not say: never the machine's, so that a size holds everywhere.
+constexpr int kWorkspaceThreads = 64;
+
+constexpr int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// How a call runs: the caller's limits.
+struct Execution {
+  int threads = 0;  // 0 = the library's setting
+  void *workspace = nullptr;
+  uint64_t workspace_size = 0;
+};
+
+// What a call needs: `shared` bytes once and `per_thread` bytes for each thread, multiples of kAlignment.
+struct Need {
+  int64_t shared = 0, per_thread = 0;
+  int64_t tasks = 1;  // more threads than this have nothing to do
+
+  // Room for `threads` of them, and for aligning the start.
+  int64_t bytes(int threads) const {
+    const int64_t all = shared + per_thread * threads;
+    return all == 0 ? 0 : all + kAlignment - 1;
+  }
+  // The answer of the ..._workspace functions.
+  int64_t workspace(int requested) const {
+    const int64_t limit = requested > 0 ? requested : kWorkspaceThreads;
+    return bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));
+  }
+};
+
+enum class Acquired { ok, workspace_too_small, out_of_memory };
+
+// Finds the memory for a Need and settles the number of threads: fewer when the workspace or the system has less.
+class Scratch {
+ public:
+  Scratch(const Execution &execution, const Need &need, int threads) : need_(need) {
+    if (threads > need.tasks) threads = static_cast<int>(need.tasks);
+    threads_ = threads < 1 ? 1 : threads;
+    if (need.shared + need.per_thread == 0) return;
+    if (execution.workspace != nullptr) {
+      char *start = align(static_cast<char *>(execution.workspace));
+      const int64_t skipped = start - static_cast<char *>(execution.workspace);
+      const int64_t size =
+          execution.workspace_size < INT64_MAX ? static_cast<int64_t>(execution.workspace_size) : INT64_MAX;
+      const int64_t room = size - skipped - need.shared;
+      if (room < need.per_thread) {
+        result_ = Acquired::workspace_too_small;
+        return;
+      }
+      if (need.per_thread > 0 && room / need.per_thread < threads_) threads_ = static_cast<int>(room / need.per_thread);
+      start_ = start;
+      return;
+    }
+    if (threads_ == 1 && need.shared + need.per_thread <= static_cast<int64_t>(sizeof stack_)) {
+      start_ = stack_;
+      return;
+    }
+    allocated_ = std::malloc(static_cast<size_t>(need.bytes(threads_)));
+    if (allocated_ == nullptr && threads_ > 1) {
+      threads_ = 1;
+      allocated_ = std::malloc(static_cast<size_t>(need.bytes(1)));
+    }
+    if (allocated_ == nullptr) {
+      result_ = Acquired::out_of_memory;
+      return;
+    }
+    start_ = align(static_cast<char *>(allocated_));
+  }
+  ~Scratch() { std::free(allocated_); }
+  Scratch(const Scratch &) = delete;
+  Scratch &operator=(const Scratch &) = delete;
+
+  Acquired result() const { return result_; }
+  int threads() const { return threads_; }
+  char *shared() const { return start_; }
+  char *of_thread(int thread) const { return start_ + need_.shared + thread * need_.per_thread; }
+
+ private:
+  static char *align(char *p) { return p + (kAlignment - reinterpret_cast<intptr_t>(p) % kAlignment) % kAlignment; }
+
+  Need need_;
+  int threads_ = 1;
+  Acquired result_ = Acquired::ok;
+  char *start_ = nullptr;
+  void *allocated_ = nullptr;
+  // Small calls touch no allocator. Below 8 KiB, since callers may have stacks of 64.
+  alignas(kAlignment) char stack_[6144];
+};
+
+}  // namespace attend

@@ -1,0 +1,116 @@
+#include "drivers/self_attention.hpp"
+
+#include <algorithm>
+
+namespace attend {
+namespace {
+
+Tensor dense(int64_t rows, int64_t columns, int64_t heads, int64_t batch) {
+  Tensor t;
+  t.given = true;
+  t.shape = {rows, columns, heads, batch};
+  t.stride = {1, rows, rows * columns, rows * columns * heads};
+  for (size_t i = 0; i < 4; ++i) {
+    if (t.shape[i] == 1) t.stride[i] = 0;
+  }
+  return t;
+}
+
+int64_t bytes_of(const Tensor &t, Dtype dtype) {
+  return aligned(t.rows() * t.columns() * t.heads() * t.batch() * size_of(dtype));
+}
+
+// The steps of one call, in order; their operands in the workspace still without data.
+struct Plan {
+  Matmul q, k, v;
+  Attention attention;
+  Matmul output;  // for head 0; each further head adds its share
+  bool projects;
+
+  explicit Plan(const SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {
+    const int64_t items = p.x.columns(), batch = p.x.batch();
+    q = projection(p, p.w_q, p.b_q);
+    k = projection(p, p.w_k, p.b_k);
+    v = projection(p, p.w_v, p.b_v);
+    attention.q = q.c;
+    attention.k = k.c;
+    attention.v = v.c;
+    attention.out = projects ? dense(p.w_v.rows(), items, p.w_q.heads(), batch) : p.out;
+    if (!projects) return;
+    output.dtype = p.attention.dtype;
+    output.a = p.w_o;
+    output.b = attention.out;
+    output.c = p.out;
+    output.bias = p.b_o;
+    output.a.shape[2] = output.b.shape[2] = 1;
+    output.a.stride[2] = output.b.stride[2] = 0;
+  }
+
+  static Matmul projection(const SelfAttention &p, const Tensor &weight, const Tensor &bias) {
+    Matmul m;
+    m.dtype = p.attention.dtype;
+    m.a = weight;
+    m.b = p.x;
+    m.c = dense(weight.rows(), p.x.columns(), weight.heads(), p.x.batch());
+    m.bias = bias;
+    return m;
+  }
+
+  Need need() const {
+    Need all;
+    all.tasks = 1;
+    for (const Need &part : {matmul_need(q), matmul_need(k), matmul_need(v), attention_need(attention),
+                             projects ? matmul_need(output) : Need()}) {
+      all.per_thread = std::max(all.per_thread, part.per_thread);
+      all.tasks = std::max(all.tasks, part.tasks);
+    }
+    const Dtype dtype = attention.dtype;
+    all.shared = bytes_of(attention.q, dtype) + bytes_of(attention.k, dtype) + bytes_of(attention.v, dtype) +
+                 (projects ? bytes_of(attention.out, dtype) : 0);
+    return all;
+  }
+};
+
+}  // namespace
+
+Need self_attention_need(const SelfAttention &problem) { return Plan(problem).need(); }
+
+Acquired self_attention(const KernelTable &kernels, const SelfAttention &problem, const Execution &execution) {
+  Plan plan(problem);
+  const Dtype dtype = plan.attention.dtype;
+  const Need need = plan.need();
+  const Scratch scratch(execution, need, usable_threads(execution.threads));
+  if (scratch.result() != Acquired::ok) return scratch.result();
+
+  char *next = scratch.shared();
+  const auto place = [&](Tensor &in_step, Tensor &in_attention) {
+    in_step.data = in_attention.data = next;
+    next += bytes_of(in_attention, dtype);
+  };
+  place(plan.q.c, plan.attention.q);
+  place(plan.k.c, plan.attention.k);
+  place(plan.v.c, plan.attention.v);
+  if (plan.projects) place(plan.output.b, plan.attention.out);
+
+  // The steps share the scratch of the threads, which is large enough for each: none of them can fail.
+  Execution step;
+  step.threads = scratch.threads();
+  step.workspace = scratch.of_thread(0);
+  step.workspace_size = static_cast<uint64_t>(need.per_thread * scratch.threads());
+  for (const Matmul *projection : {&plan.q, &plan.k, &plan.v}) matmul(kernels, *projection, step);
+  attention(kernels, plan.attention, step);
+  if (!plan.projects) return Acquired::ok;
+  for (int64_t head = 0; head < problem.w_o.heads(); ++head) {
+    Matmul share = plan.output;
+    share.a.data = static_cast<char *>(problem.w_o.data) + head * problem.w_o.stride[2] * size_of(dtype);
+    share.b.data = static_cast<char *>(plan.attention.out.data) + head * plan.attention.out.stride[2] * size_of(dtype);
+    if (head > 0) {
+      share.beta = 1;
+      share.bias = Tensor();
+    }
+    matmul(kernels, share, step);
+  }
+  return Acquired::ok;
+}
+
+}  // namespace attend

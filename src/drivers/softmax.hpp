@@ -1,0 +1,20 @@
+// Column softmax above its kernels: which kernel, blocks of columns, threads.
+#pragma once
+
+#include "drivers/scratch.hpp"
+#include "drivers/tensor.hpp"
+#include "kernels/table.hpp"
+
+namespace attend {
+
+struct Softmax {
+  Dtype dtype = Dtype::f32;
+  double scale = 1;
+  bool log = false;
+  Tensor x, y, lse;
+};
+
+Need softmax_need(const Softmax &problem);
+Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execution &execution);
+
+}  // namespace attend

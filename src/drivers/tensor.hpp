@@ -1,0 +1,32 @@
+// The operands as the drivers see them: validated, four extents, strides of 0 where an input broadcasts.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace attend {
+
+enum class Dtype { f32, f64 };
+
+constexpr int64_t size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
+
+struct Tensor {
+  void *data = nullptr;  // null if the tensor is empty, or only its size is asked for
+  bool given = false;    // optional operands may be absent
+  std::array<int64_t, 4> shape = {};
+  std::array<int64_t, 4> stride = {};  // 0 where the extent is 1
+
+  explicit operator bool() const { return given; }
+  int64_t rows() const { return shape[0]; }
+  int64_t columns() const { return shape[1]; }
+  int64_t heads() const { return shape[2]; }
+  int64_t batch() const { return shape[3]; }
+
+  template <class T>
+  T *at(int64_t row, int64_t column, int64_t head, int64_t in_batch) const {
+    if (data == nullptr) return nullptr;
+    return static_cast<T *>(data) + row * stride[0] + column * stride[1] + head * stride[2] + in_batch * stride[3];
+  }
+};
+
+}  // namespace attend

@@ -1,0 +1,90 @@
+// exp and exp2 for arguments <= 0, as softmax needs them: exactly 1 at 0, exactly 0 below the cut, NaN for NaN.
+//
+// Method: n = round(y), 2^y = 2^n * 2^(y - n), a polynomial for the second factor. The coefficients come from
+// exp_coefficients.py (minimax on the relative error, rounded one by one); their own errors are
+//
+//     exp2 f32 degree 5   0.81 ulp (degree 6: 0.11)      exp2 f64 degree 11   0.53 ulp (degree 10: 3.9)
+//     exp  f32 degree 6   0.03 ulp (degree 5: 2.3)       exp  f64 degree 12   0.02 ulp (degree 11: 0.33)
+//
+// exp2 serves attention, where the scores already carry log2(e) and an error of an ulp is below that of the scores. exp serves
+// the standalone softmax: a reduction in two FMAs and the form 1 + (f + f^2 q(f)), which adds the large terms last.
+//
+// The cut is the argument of the smallest normal result. A clamp instead would yield that number itself, which turns subnormal
+// when it is divided by the sum, and slow. With results normal or zero, scaling by exponent bits and by scalef agree.
+#pragma once
+
+#include "kernels/simd.hpp"
+
+namespace attend {
+namespace {
+
+template <class T>
+struct ExpConstants;
+
+template <>
+struct ExpConstants<float> {
+  static constexpr float kExp2Cut = -126.0f;
+  static constexpr float kExp2[] = {0x1.5cbe5cp-10f, 0x1.3cf408p-7f, 0x1.c6b596p-5f, 0x1.ebf9a4p-3f, 0x1.62e42ap-1f};
+  static constexpr float kExpCut = -0x1.5d589ep+6f;  // the least x whose exp is at least FLT_MIN
+  static constexpr float kExp[] = {0x1.6ac74cp-10f, 0x1.123de0p-7f, 0x1.555858p-5f, 0x1.55548cp-3f, 0x1.fffffcp-2f};
+  static constexpr float kLog2E = 0x1.715476p+0f;
+  static constexpr float kLn2 = 0x1.62e430p-1f;
+  // ln 2 in two parts; the first has 15 bits, so that n times it is exact without an FMA too.
+  static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+};
+
+template <>
+struct ExpConstants<double> {
+  static constexpr double kExp2Cut = -1022.0;
+  static constexpr double kExp2[] = {0x1.ee4162a045a7bp-32, 0x1.e64c7abd0a474p-28, 0x1.b5213fa5cc230p-24,
+                                     0x1.62bfaf1107076p-20, 0x1.ffcbfe55a3dcep-17, 0x1.4309131727c1dp-13,
+                                     0x1.5d87fe78457a2p-10, 0x1.3b2ab6fb9da52p-7,  0x1.c6b08d704a26fp-5,
+                                     0x1.ebfbdff82c5b3p-3,  0x1.62e42fefa39efp-1};
+  static constexpr double kExpCut = -0x1.6232bdd7abcd2p+9;
+  static constexpr double kExp[] = {0x1.204045adce464p-29,
+                                    0x1.af7546f90f436p-26,
+                                    0x1.27e4498417cacp-22,
+                                    0x1.71ddeab4cdc0bp-19,
+                                    0x1.a01a01e8bbd2bp-16,
+                                    0x1.a01a01b5ef403p-13,
+                                    0x1.6c16c16c0a404p-10,
+                                    0x1.111111110e54ep-7,
+                                    0x1.555555555556cp-5,
+                                    0x1.555555555555dp-3,
+                                    0x1.0p-1};
+  static constexpr double kLog2E = 0x1.71547652b82fep+0;
+  static constexpr double kLn2 = 0x1.62e42fefa39efp-1;
+  // 32 bits, so that n (11 bits) times it is exact.
+  static constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
+};
+
+// Horner's rule from the highest degree down.
+template <class T, int N>
+ATTEND_INLINE vec<T> polynomial(vec<T> f, const T (&coefficient)[N]) {
+  vec<T> p = broadcast(coefficient[0]);
+#pragma GCC unroll 16
+  for (int i = 1; i < N; ++i) p = fma(p, f, broadcast(coefficient[i]));
+  return p;
+}
+
+template <class T>
+ATTEND_INLINE vec<T> exp2_nonpositive(vec<T> y) {
+  using C = ExpConstants<T>;
+  const vec<T> n = round(y);
+  const vec<T> f = y - n;
+  const vec<T> p = fma(polynomial(f, C::kExp2), f, broadcast(T(1)));
+  return scale_or_zero(p, n, y, broadcast(C::kExp2Cut));
+}
+
+template <class T>
+ATTEND_INLINE vec<T> exp_nonpositive(vec<T> x) {
+  using C = ExpConstants<T>;
+  const vec<T> n = round(x * broadcast(C::kLog2E));
+  vec<T> f = fma(n, broadcast(-C::kLn2High), x);
+  f = fma(n, broadcast(-C::kLn2Low), f);
+  const vec<T> p = fma(polynomial(f, C::kExp), f * f, f) + broadcast(T(1));
+  return scale_or_zero(p, n, x, broadcast(C::kExpCut));
+}
+
+}  // namespace
+}  // namespace attend

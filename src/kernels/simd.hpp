@@ -1,0 +1,58 @@
+// The vector vocabulary of the kernels: xsimd's batches plus what they lack, under one set of names for every
+// instruction set.
+//
+// A file in isa/ defines ATTEND_ISA (its name) and includes its backend, simd_<isa>.hpp, before everything else. The backend
+// renames the namespace xsimd after the instruction set, so that the few functions which the compiler does not inline carry
+// it in their names: two instantiations of one inline function, compiled with different flags, must never be merged by the
+// linker. For the same reason all kernel code lives in an anonymous namespace and calls nothing from namespace std.
+//
+// A backend provides, for T = float and double:
+//   vec<T>, kLanes<T>              the register, and how many T it holds
+//   fma(a, b, c), fused(a, b, c)   a * b + c of vectors and of scalars, fused where the instruction set can. (xsimd 8.1.0
+//                                  multiplies and adds for AVX-512 and NEON.)
+//   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and touches no
+//                                  memory behind the n-th element, store(p, v, tail) writes only those
+//   maximum(a, b)                  b where a is NaN
+//   round(v)                       to nearest, ties to even
+//   scale_or_zero(p, n, y, cut)    y < cut ? 0 : p * 2^n, which is then normal or NaN (so every way to scale agrees)
+//   Tiles<T>                       shapes of the register tiles, with their register budget
+#pragma once
+
+#include "kernels/table.hpp"
+
+#define ATTEND_INLINE inline __attribute__((always_inline))
+#define ATTEND_UNROLL _Pragma("GCC unroll 32")
+
+namespace attend {
+namespace {
+
+template <class T>
+ATTEND_INLINE T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+ATTEND_INLINE T larger(T a, T b) {
+  return a < b ? b : a;
+}
+
+// Calls f(Int<n>()) for the run-time n in 1..Max: turns an edge's width into a compile-time tile shape.
+template <int N>
+struct Int {
+  static constexpr int value = N;
+};
+template <int Max, class F>
+ATTEND_INLINE void with_constant(int64_t n, const F &f) {
+  if constexpr (Max > 1) {
+    if (n < Max) return with_constant<Max - 1>(n, f);
+  }
+  f(Int<Max>());
+}
+
+// Widths of `total` cut into the fewest pieces of at most `most`, as equal as possible: 13 = 7 + 6, not 12 + 1.
+ATTEND_INLINE int64_t balanced(int64_t total, int64_t most) {
+  const int64_t pieces = (total + most - 1) / most;
+  return (total + pieces - 1) / pieces;
+}
+
+}  // namespace
+}  // namespace attend

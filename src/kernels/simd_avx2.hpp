@@ -1,0 +1,86 @@
+// AVX2 with FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#define xsimd attend_xsimd_avx2
+#include <xsimd/xsimd.hpp>
+#define ATTEND_ARCH xsimd::fma3<xsimd::avx2>
+#include "kernels/simd.hpp"
+#include "kernels/simd_xsimd.hpp"
+
+namespace attend {
+namespace {
+
+// 12 accumulators, 2 lane vectors, 1 broadcast: 15 of 16 registers.
+template <class T>
+struct Tiles {
+  static constexpr int kVectors = 2, kColumns = 6;
+  static constexpr int kScoreVectors = 2, kScoreColumns = 6;
+  static constexpr int kOutVectors = 2, kOutQueries = 6;
+};
+
+ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+ATTEND_INLINE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+ATTEND_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
+ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
+
+ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
+ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm256_max_pd(a, b); }
+
+// 2^n as bits: adding 1.5 * 2^23 leaves n in the low bits of the sum, the shift moves it to the exponent. Multiplied rather
+// than added to p's exponent, so that a NaN in p stays one.
+ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
+  const __m256i low = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(12582912.0f + 127.0f)));
+  return _mm256_andnot_ps(_mm256_cmp_ps(y, cut, _CMP_LT_OQ),
+                          _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(low, 23))));
+}
+ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
+  const __m256i low = _mm256_castpd_si256(_mm256_add_pd(n, _mm256_set1_pd(6755399441055744.0 + 1023.0)));
+  return _mm256_andnot_pd(_mm256_cmp_pd(y, cut, _CMP_LT_OQ),
+                          _mm256_mul_pd(p, _mm256_castsi256_pd(_mm256_slli_epi64(low, 52))));
+}
+
+// Loads by mask (cheap on every CPU); stores in halves, since masked stores are microcoded on AMD.
+template <class T>
+struct Tail {
+  explicit Tail(int64_t n) : count(static_cast<int>(n)) {
+    if constexpr (sizeof(T) == 4) {
+      mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    } else {
+      mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+    }
+  }
+  int count;
+  __m256i mask;
+};
+ATTEND_INLINE vec<float> load(const float *p, const Tail<float> &t) { return _mm256_maskload_ps(p, t.mask); }
+ATTEND_INLINE vec<double> load(const double *p, const Tail<double> &t) { return _mm256_maskload_pd(p, t.mask); }
+ATTEND_INLINE void store(float *p, vec<float> v, const Tail<float> &t) {
+  if (t.count == 8) return _mm256_storeu_ps(p, v);
+  __m128 part = _mm256_castps256_ps128(v);
+  if ((t.count & 4) != 0) {
+    _mm_storeu_ps(p, part);
+    part = _mm256_extractf128_ps(v, 1);
+    p += 4;
+  }
+  if ((t.count & 2) != 0) {
+    _mm_storel_pi(reinterpret_cast<__m64 *>(p), part);
+    part = _mm_movehl_ps(part, part);
+    p += 2;
+  }
+  if ((t.count & 1) != 0) _mm_store_ss(p, part);
+}
+ATTEND_INLINE void store(double *p, vec<double> v, const Tail<double> &t) {
+  if (t.count == 4) return _mm256_storeu_pd(p, v);
+  __m128d part = _mm256_castpd256_pd128(v);
+  if ((t.count & 2) != 0) {
+    _mm_storeu_pd(p, part);
+    part = _mm256_extractf128_pd(v, 1);
+    p += 2;
+  }
+  if ((t.count & 1) != 0) _mm_store_sd(p, part);
+}
+
+}  // namespace
+}  // namespace attend

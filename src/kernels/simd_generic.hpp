@@ -1,0 +1,161 @@
+// Portable C++ for CPUs that no other table fits, and the table of odd shapes in the tests. Vectors are arrays of
+// ATTEND_GENERIC_BYTES bytes, whose loops the compiler vectorises with what the baseline has. ATTEND_GENERIC_FMA makes fma a
+// real one: then the bits are those of the other FMA instruction sets.
+#pragma once
+
+#include "kernels/simd.hpp"
+
+#ifndef ATTEND_GENERIC_BYTES
+#define ATTEND_GENERIC_BYTES 16
+#endif
+
+namespace attend {
+namespace {
+
+template <class T>
+constexpr int kLanes = ATTEND_GENERIC_BYTES > sizeof(T) ? ATTEND_GENERIC_BYTES / static_cast<int>(sizeof(T)) : 1;
+
+template <class T>
+struct vec {
+  T lane[kLanes<T>];
+};
+template <class T>
+struct vec_bool {
+  bool lane[kLanes<T>];
+};
+
+#ifndef ATTEND_GENERIC_TILES
+template <class T>
+struct Tiles {
+  static constexpr int kVectors = 1, kColumns = 4;
+  static constexpr int kScoreVectors = 1, kScoreColumns = 4;
+  static constexpr int kOutVectors = 1, kOutQueries = 4;
+};
+#else
+template <class T>
+struct Tiles {
+  static constexpr int kVectors = 3, kColumns = 5;
+  static constexpr int kScoreVectors = 4, kScoreColumns = 5;
+  static constexpr int kOutVectors = 3, kOutQueries = 5;
+};
+#endif
+
+template <class T, class F>
+ATTEND_INLINE vec<T> each(const F &f) {
+  vec<T> r;
+  for (int i = 0; i < kLanes<T>; ++i) r.lane[i] = f(i);
+  return r;
+}
+
+template <class T>
+ATTEND_INLINE vec<T> broadcast(T x) {
+  return each<T>([=](int) { return x; });
+}
+template <class T>
+ATTEND_INLINE vec<T> load(const T *p) {
+  return each<T>([=](int i) { return p[i]; });
+}
+template <class T>
+ATTEND_INLINE void store(T *p, vec<T> v) {
+  for (int i = 0; i < kLanes<T>; ++i) p[i] = v.lane[i];
+}
+template <class T>
+ATTEND_INLINE vec<T> operator+(vec<T> a, vec<T> b) {
+  return each<T>([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+template <class T>
+ATTEND_INLINE vec<T> operator-(vec<T> a, vec<T> b) {
+  return each<T>([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+template <class T>
+ATTEND_INLINE vec<T> operator*(vec<T> a, vec<T> b) {
+  return each<T>([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+template <class T>
+ATTEND_INLINE vec<T> operator/(vec<T> a, vec<T> b) {
+  return each<T>([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+template <class T>
+ATTEND_INLINE vec_bool<T> operator<(vec<T> a, vec<T> b) {
+  vec_bool<T> r;
+  for (int i = 0; i < kLanes<T>; ++i) r.lane[i] = a.lane[i] < b.lane[i];
+  return r;
+}
+template <class T>
+ATTEND_INLINE vec_bool<T> operator==(vec<T> a, vec<T> b) {
+  vec_bool<T> r;
+  for (int i = 0; i < kLanes<T>; ++i) r.lane[i] = a.lane[i] == b.lane[i];
+  return r;
+}
+template <class T>
+ATTEND_INLINE vec<T> select(vec_bool<T> which, vec<T> yes, vec<T> no) {
+  return each<T>([&](int i) { return which.lane[i] ? yes.lane[i] : no.lane[i]; });
+}
+template <class T>
+ATTEND_INLINE vec<T> maximum(vec<T> a, vec<T> b) {
+  return each<T>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+
+#ifdef ATTEND_GENERIC_FMA
+ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+ATTEND_INLINE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+template <class T>
+ATTEND_INLINE T fused(T a, T b, T c) {
+  return a * b + c;
+}
+#endif
+template <class T>
+ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
+  return each<T>([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
+}
+
+// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to nearest even for |v| below 2^(mantissa bits - 2); larger values and
+// infinities lie beyond every cut of exp.hpp, which replaces the result.
+template <class T>
+constexpr T kRounder = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
+template <class T>
+ATTEND_INLINE vec<T> round(vec<T> v) {
+  return each<T>([&](int i) { return (v.lane[i] + kRounder<T>)-kRounder<T>; });
+}
+
+// 2^n by its bits, as in the AVX2 backend.
+ATTEND_INLINE float pow2(float n) {
+  const float sum = n + (12582912.0f + 127.0f);
+  uint32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  bits <<= 23;
+  float r;
+  __builtin_memcpy(&r, &bits, sizeof r);
+  return r;
+}
+ATTEND_INLINE double pow2(double n) {
+  const double sum = n + (6755399441055744.0 + 1023.0);
+  uint64_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  bits <<= 52;
+  double r;
+  __builtin_memcpy(&r, &bits, sizeof r);
+  return r;
+}
+template <class T>
+ATTEND_INLINE vec<T> scale_or_zero(vec<T> p, vec<T> n, vec<T> y, vec<T> cut) {
+  return each<T>([&](int i) { return y.lane[i] < cut.lane[i] ? T(0) : p.lane[i] * pow2(n.lane[i]); });
+}
+
+template <class T>
+struct Tail {
+  explicit Tail(int64_t n) : count(static_cast<int>(n)) {}
+  int count;
+};
+template <class T>
+ATTEND_INLINE vec<T> load(const T *p, Tail<T> t) {
+  return each<T>([&](int i) { return i < t.count ? p[i] : T(0); });
+}
+template <class T>
+ATTEND_INLINE void store(T *p, vec<T> v, Tail<T> t) {
+  for (int i = 0; i < t.count; ++i) p[i] = v.lane[i];
+}
+
+}  // namespace
+}  // namespace attend

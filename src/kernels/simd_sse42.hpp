@@ -1,0 +1,82 @@
+// SSE4.2: no FMA, so its bits differ from those of the other instruction sets.
+#pragma once
+
+#include <nmmintrin.h>
+
+#define xsimd attend_xsimd_sse42
+#include <xsimd/xsimd.hpp>
+#define ATTEND_ARCH xsimd::sse4_2
+#include "kernels/simd.hpp"
+#include "kernels/simd_xsimd.hpp"
+
+namespace attend {
+namespace {
+
+// 8 accumulators, 2 lane vectors, 1 broadcast and 2 products: 13 of 16 registers. (Two-operand instructions and products that
+// need a register of their own: 12 accumulators spill.)
+template <class T>
+struct Tiles {
+  static constexpr int kVectors = 2, kColumns = 4;
+  static constexpr int kScoreVectors = 2, kScoreColumns = 4;
+  static constexpr int kOutVectors = 2, kOutQueries = 4;
+};
+
+template <class T>
+ATTEND_INLINE T fused(T a, T b, T c) {
+  return a * b + c;
+}
+template <class T>
+ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
+  return a * b + c;
+}
+
+ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm_max_ps(a, b); }
+ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm_max_pd(a, b); }
+
+// As for AVX2: 2^n by its bits.
+ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
+  const __m128i low = _mm_castps_si128(_mm_add_ps(n, _mm_set1_ps(12582912.0f + 127.0f)));
+  return _mm_andnot_ps(_mm_cmplt_ps(y, cut), _mm_mul_ps(p, _mm_castsi128_ps(_mm_slli_epi32(low, 23))));
+}
+ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
+  const __m128i low = _mm_castpd_si128(_mm_add_pd(n, _mm_set1_pd(6755399441055744.0 + 1023.0)));
+  return _mm_andnot_pd(_mm_cmplt_pd(y, cut), _mm_mul_pd(p, _mm_castsi128_pd(_mm_slli_epi64(low, 52))));
+}
+
+template <class T>
+struct Tail {
+  explicit Tail(int64_t n) : count(static_cast<int>(n)) {}
+  int count;
+};
+ATTEND_INLINE vec<float> load(const float *p, Tail<float> t) {
+  switch (t.count) {
+    case 1:
+      return _mm_load_ss(p);
+    case 2:
+      return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(p)));
+    case 3:
+      return _mm_movelh_ps(_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(p))), _mm_load_ss(p + 2));
+    default:
+      return _mm_loadu_ps(p);
+  }
+}
+ATTEND_INLINE vec<double> load(const double *p, Tail<double> t) {
+  return t.count == 1 ? _mm_load_sd(p) : _mm_loadu_pd(p);
+}
+ATTEND_INLINE void store(float *p, vec<float> v, Tail<float> t) {
+  if (t.count == 4) return _mm_storeu_ps(p, v);
+  __m128 part = v;
+  if ((t.count & 2) != 0) {
+    _mm_storel_pi(reinterpret_cast<__m64 *>(p), part);
+    part = _mm_movehl_ps(part, part);
+    p += 2;
+  }
+  if ((t.count & 1) != 0) _mm_store_ss(p, part);
+}
+ATTEND_INLINE void store(double *p, vec<double> v, Tail<double> t) {
+  if (t.count == 2) return _mm_storeu_pd(p, v);
+  _mm_store_sd(p, v);
+}
+
+}  // namespace
+}  // namespace attend

@@ -1,0 +1,112 @@
+// The contract between the baseline code and the kernels: one table of functions per instruction set, plain data only.
+//
+// Kernels own no threads, no memory, no errors and no globals; the drivers own all four. Each call here is one block of
+// work, large enough that the indirect call does not matter and small enough to fit one thread's share and scratch.
+// This header is compiled with and without instruction-set flags, so it holds no function that could be emitted twice.
+#pragma once
+
+#include <cstdint>
+
+namespace attend {
+
+// What a CPU and its operating system must have for a table to run.
+enum CpuFeature : uint64_t {
+  kSse42 = 1u << 0,  // with POPCNT, which -msse4.2 lets the compiler use
+  kAvx2 = 1u << 1,
+  kFma = 1u << 2,
+  kAvx512F = 1u << 3,
+  kAvx512Bw = 1u << 4,
+  kAvx512Dq = 1u << 5,
+  kAvx512Vl = 1u << 6,
+};
+
+// The constants of the arithmetic contract and the sizes of scratch. They decide bits and workspaces, so they are the same
+// on every machine and never derived from cache sizes.
+template <class T>
+struct Contract {
+  // k of a matrix product is cut here: 512 f32 and 256 f64 are the same 2 KiB of a column of B.
+  static constexpr int64_t kMatmulChunk = 2048 / static_cast<int64_t>(sizeof(T));
+  // Keys of attention are cut here.
+  static constexpr int64_t kKeyChunk = 256;
+  // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
+  static constexpr int64_t kSoftmaxChunk = 512;
+  static constexpr int kVirtualLanes = 16;
+
+  // Rows of A that a matmul block packs at most: 96 x one chunk is 192 KiB.
+  static constexpr int64_t kMatmulRows = 96;
+  // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
+  static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
+  static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
+};
+
+// C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, with `first`, fma(beta, C, bias). k = 0 gives C0.
+// m <= kMatmulRows unless a_row is 1, k <= kMatmulChunk. Strides in elements.
+template <class T>
+struct MatmulBlock {
+  int64_t m, n, k;
+  const T *a;
+  int64_t a_row, a_k;
+  const T *b;
+  int64_t b_k, b_col;
+  T *c;
+  int64_t c_row, c_col;
+  const T *bias;  // or null
+  int64_t bias_row, bias_col;
+  T alpha, beta;
+  bool first;
+  T *panel;  // scratch for packed A, kMatmulRows * kMatmulChunk elements; unused when a_row is 1
+};
+
+// Softmax of `columns` columns of `rows` elements; log_sum is the natural logarithm, lent by the baseline code.
+template <class T>
+struct SoftmaxBlock {
+  int64_t rows, columns;
+  const T *x;
+  int64_t x_row, x_col;
+  T *y;
+  int64_t y_row, y_col;
+  T *lse;  // or null
+  int64_t lse_col;
+  T scale;
+  bool log;
+  double (*natural_log)(double);
+};
+
+// Attention of up to kQueryBlock queries of one head over all keys they see.
+template <class T>
+struct AttentionBlock {
+  int64_t queries, keys, features, value_features;
+  const T *q;
+  int64_t q_feature, q_item;
+  const T *k;
+  int64_t k_feature, k_item;
+  const T *v;
+  int64_t v_feature, v_item;
+  T *out;
+  int64_t out_feature, out_item;
+  T scale_log2;      // scale * log2(e)
+  int64_t visible;   // query 0 of the block sees keys [0, visible) ...
+  int64_t step;      // ... and query i sees step * i more (1 = causal, 0 = all see the same); clipped to [0, keys]
+  T *maximum, *sum;  // results per query: maximum score in base 2, sum of exp2(score - maximum)
+  T *scores;         // or null
+  int64_t scores_key, scores_item;
+  int scores_stage;
+  T *scratch;  // attention_scratch elements, 64-byte aligned
+};
+
+// Elements of scratch for an attention block: the transposed queries, the scores of one chunk, the output being summed, and
+// the per-query state (maximum, sum, three factors).
+template <class T>
+constexpr int64_t attention_scratch(int64_t features, int64_t value_features) {
+  return Contract<T>::kQueryBlock * (features + value_features + 8) + Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
+}
+
+struct KernelTable {
+  const char *name;
+  uint64_t required;  // CpuFeature bits, from the macros the compiler defined for this table's file
+#define ATTEND_KERNEL(name, argument) void (*name)(const argument &);
+#include "kernels/kernels.def"
+#undef ATTEND_KERNEL
+};
+
+}  // namespace attend

@@ -148,7 +148,7 @@ typedef struct attend_matmul_options {
  * chunk after the other. (Instruction sets without FMA round the product first.)
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and denormals
- * behave as IEEE 754 says. alpha and beta are rounded to the element type. M, N, H or B of 0 is valid and does nothing. */
+ * behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid and does nothing. */
 ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
                                        const attend_tensor *c, const attend_matmul_options *options);
 
@@ -184,7 +184,7 @@ typedef struct attend_softmax_options {
  *           and contiguous rows (stride[1] = 1).
  *
  * An entry of -inf gives 0. A column of nothing but -inf gives 0 and lse = -inf (with ATTEND_LOG: -inf). A NaN or +inf makes
- * its whole column NaN, and only its own. A column of one element, or with a single finite one, is exactly 1 there. Weights
+ * its whole column and its lse NaN, and only its own (as x or as scale x). A column of one element, or with a single finite one, is exactly 1 there. Weights
  * below exp(ln(smallest normal number)) relative to the largest are exactly 0. M = 0 writes lse = -inf.
  * Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
@@ -202,7 +202,7 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 
 /* What options.scores receives. */
 enum {
-  ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not */
+  ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not (rounded twice: see "Exactly") */
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
   ATTEND_SCORES_MASKED = 2,       /* after bias and mask: -inf where a key is not visible */
   ATTEND_SCORES_PROBABILITIES = 3 /* P, the attention matrix: each column sums to 1, or is 0 if it sees no key */
@@ -217,8 +217,8 @@ typedef struct attend_attention_options {
   uint64_t workspace_size;
   double scale;                      /* finite; 0 = 1 / sqrt(D); 1 = unscaled */
   double softcap;                    /* (later) > 0: s = softcap * tanh(s / softcap); 0 = none */
-  int64_t query_offset;              /* position of query 0 among the keys, for causal masks */
-  const int64_t *query_offsets;      /* one per batch, instead of query_offset */
+  int64_t query_offset;              /* position of query 0 among the keys; matters to causal masks only */
+  const int64_t *query_offsets;      /* one per batch, instead of query_offset, which must be 0 then */
   const int64_t *kv_lengths;         /* (later) keys that count, one per batch */
   int64_t window_left, window_right; /* (later) with ATTEND_WINDOW: i + offset - left <= j <= i + offset + right */
   const attend_tensor *mask;         /* (later) BOOL (Nk, Nq, H, B), broadcast: true = visible */
@@ -239,7 +239,7 @@ typedef struct attend_attention_options {
  * apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where provable.
  *
  * A query that sees no key (Nk = 0, causal) gives 0 and lse = -inf. Keys and values that a query does not see never affect
- * it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the query's output NaN.
+ * it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the query's output and lse NaN.
  * The first query of a causal sequence gives its V exactly.
  *
  * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each with its
@@ -279,7 +279,7 @@ typedef struct attend_self_attention_options {
 
 /* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O + b_o.
  *
- * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o
+ * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o;     D, Dh, H and Hkv >= 1
  * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace and
  * workspace_size must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and V (and O
  * before an output projection), of order N. */

@@ -1,47 +1,48 @@
 #include "api/boundary.hpp"
 
-#include <algorithm>
+#include <cstdlib>
 
 namespace attend {
 namespace {
 
-// Offsets in elements of the lowest and the highest element from data; false if they or their bytes overflow.
-bool span_of(const Tensor &t, int64_t element, int64_t *low, int64_t *high) {
-  *low = *high = 0;
+// Fills count, low and high; false if they, or the bytes they stand for, overflow.
+bool measure(Tensor *t, int64_t element) {
+  t->count = 1;
+  t->low = t->high = 0;
   for (size_t i = 0; i < 4; ++i) {
-    if (t.shape[i] <= 1) continue;
+    if (t->shape[i] == 1) continue;
     int64_t reach = 0;
-    if (__builtin_mul_overflow(t.shape[i] - 1, t.stride[i], &reach)) return false;
-    int64_t *end = reach < 0 ? low : high;
+    if (__builtin_mul_overflow(t->count, t->shape[i], &t->count) ||
+        __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &reach)) {
+      return false;
+    }
+    int64_t *end = reach < 0 ? &t->low : &t->high;
     if (__builtin_add_overflow(*end, reach, end)) return false;
   }
-  int64_t elements = 0, bytes = 0;
-  return !__builtin_sub_overflow(*high, *low, &elements) && !__builtin_add_overflow(elements, int64_t{1}, &elements) &&
-         !__builtin_mul_overflow(elements, element, &bytes) && !__builtin_mul_overflow(*low, element, &bytes) &&
-         !__builtin_mul_overflow(*high, element, &bytes);
-}
-
-// The number of elements; false on overflow. 0 if any extent is.
-bool count_of(const Tensor &t, int64_t *count) {
-  *count = 1;
-  if (is_empty(t)) return *count = 0, true;
-  for (const int64_t extent : t.shape) {
-    if (__builtin_mul_overflow(*count, extent, count)) return false;
-  }
-  return true;
+  constexpr int64_t kMost = INT64_MAX / 4;
+  return t->low > -kMost / element && t->high < kMost / element;
 }
 
 // The sufficient test of attend.h: sorted by |stride|, each stride exceeds the reach of the ones before. The spans were checked
 // for overflow already.
 bool elements_apart(const Tensor &t) {
-  size_t order[4] = {0, 1, 2, 3};
-  std::sort(order, order + 4, [&](size_t a, size_t b) { return std::abs(t.stride[a]) < std::abs(t.stride[b]); });
+  int64_t stride[4], extent[4];
+  size_t n = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    if (t.shape[i] == 1) continue;
+    const int64_t size = std::abs(t.stride[i]);
+    size_t at = n++;
+    for (; at > 0 && stride[at - 1] > size; --at) {
+      stride[at] = stride[at - 1];
+      extent[at] = extent[at - 1];
+    }
+    stride[at] = size;
+    extent[at] = t.shape[i];
+  }
   int64_t reach = 0;
-  for (const size_t i : order) {
-    if (t.shape[i] <= 1) continue;
-    const int64_t stride = std::abs(t.stride[i]);
-    if (stride <= reach) return false;
-    reach += stride * (t.shape[i] - 1);
+  for (size_t i = 0; i < n; ++i) {
+    if (stride[i] <= reach) return false;
+    reach += stride[i] * (extent[i] - 1);
   }
   return true;
 }
@@ -55,10 +56,6 @@ attend_status check_dtype(uint32_t given, Argument argument, uint32_t *dtype) {
 
 }  // namespace
 
-bool is_empty(const Tensor &tensor) {
-  return std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t extent) { return extent == 0; });
-}
-
 attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
                           Tensor *result) {
   *result = Tensor();
@@ -67,17 +64,16 @@ attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role r
   if (attend_status s = check_dtype(tensor->dtype, argument, dtype)) return s;
   result->given = true;
   result->data = tensor->data;
+  bool empty = false;
   for (size_t i = 0; i < 4; ++i) {
     result->shape[i] = i < tensor->rank ? tensor->shape[i] : 1;
+    empty |= result->shape[i] == 0;
     if (result->shape[i] < 0) return failure(ATTEND_INVALID_SHAPE, argument);
     result->stride[i] = result->shape[i] > 1 ? tensor->stride[i] : 0;
     if (result->stride[i] == INT64_MIN) return failure(ATTEND_OVERFLOW, argument);
   }
-  if (is_empty(*result)) return ATTEND_OK;
-  int64_t low = 0, high = 0, count = 0;
-  if (!span_of(*result, size_of(dtype_of(*dtype)), &low, &high) || !count_of(*result, &count)) {
-    return failure(ATTEND_OVERFLOW, argument);
-  }
+  if (empty) return ATTEND_OK;
+  if (!measure(result, size_of(dtype_of(*dtype)))) return failure(ATTEND_OVERFLOW, argument);
   if (role == Role::output && !elements_apart(*result)) return failure(ATTEND_INVALID_STRIDE, argument);
   if (purpose == Purpose::compute && tensor->data == nullptr) return failure(ATTEND_NULL_POINTER, argument);
   return ATTEND_OK;
@@ -103,29 +99,23 @@ bool same_view(const Tensor &a, const Tensor &b) {
 }
 
 attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other, Dtype dtype) {
-  if (!output || !other || is_empty(output) || is_empty(other)) return ATTEND_OK;
-  struct Range {
-    intptr_t first, low, high;  // addresses of element 0, of the lowest and of the highest element
-    bool dense;                 // every byte between them belongs to the tensor
-  };
+  if (output.count == 0 || other.count == 0) return ATTEND_OK;  // absent or empty
   const int64_t element = size_of(dtype);
-  const auto range_of = [element](const Tensor &t) {
-    Range r = {};
-    int64_t low = 0, high = 0, count = 0;
-    span_of(t, element, &low, &high);
-    count_of(t, &count);
-    r.first = reinterpret_cast<intptr_t>(t.data);
-    r.low = r.first + low * element;
-    r.high = r.first + high * element;
-    r.dense = count == high - low + 1 && elements_apart(t);
-    return r;
+  const auto address = [element](const Tensor &t, int64_t offset) {
+    return reinterpret_cast<intptr_t>(t.data) + offset * element;
   };
-  const Range p = range_of(output), o = range_of(other);
-  const auto holds = [element](const Range &dense, intptr_t address) {
-    return dense.dense && address > dense.low - element && address < dense.high + element;
+  // Their ranges are apart: the usual case, and the quick one.
+  if (address(output, output.high + 1) <= address(other, other.low)) return ATTEND_OK;
+  if (address(other, other.high + 1) <= address(output, output.low)) return ATTEND_OK;
+  // One that fills its range without gaps holds every element of the other that begins or ends there.
+  const auto holds = [&](const Tensor &dense, intptr_t at) {
+    return dense.count == dense.high - dense.low + 1 && elements_apart(dense) && at > address(dense, dense.low - 1) &&
+           at < address(dense, dense.high + 1);
   };
-  const bool overlap = p.first == o.first || p.low == o.low || p.high == o.high || holds(p, o.low) ||
-                       holds(p, o.high) || holds(o, p.low) || holds(o, p.high);
+  const bool overlap = output.data == other.data || address(output, output.low) == address(other, other.low) ||
+                       address(output, output.high) == address(other, other.high) ||
+                       holds(output, address(other, other.low)) || holds(output, address(other, other.high)) ||
+                       holds(other, address(output, output.low)) || holds(other, address(output, output.high));
   return overlap ? failure(ATTEND_OVERLAP, argument) : ATTEND_OK;
 }
 

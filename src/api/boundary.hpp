@@ -112,7 +112,7 @@ attend_status expect_shape(const Tensor &tensor, Argument argument, const std::a
 constexpr unsigned kBatch = 8, kHeadsAndBatch = 12, kAll = 15;
 
 constexpr Dtype dtype_of(uint32_t dtype) { return dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32; }
-bool is_empty(const Tensor &tensor);
+inline bool is_empty(const Tensor &tensor) { return tensor.count == 0; }
 bool same_view(const Tensor &a, const Tensor &b);
 
 // ATTEND_OVERLAP if the two provably share a byte: their first, lowest or highest elements coincide, or one of them fills its

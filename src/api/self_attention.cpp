@@ -1,5 +1,6 @@
 #include "drivers/self_attention.hpp"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "api/attention_options.hpp"
@@ -42,7 +43,7 @@ attend_status read_weights(const attend_self_attention_weights *given, Purpose p
   const int64_t features = p->x.rows(), head_features = p->w_q.rows(), heads = p->w_q.heads(),
                 kv_heads = p->w_k.heads();
   const int64_t value_features = p->w_v.rows();
-  if (head_features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_q);
+  if (head_features == 0 || heads == 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_q);
   if (kv_heads == 0 || heads % kv_heads != 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_k);
   const struct {
     const Tensor *tensor;

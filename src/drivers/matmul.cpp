@@ -24,7 +24,10 @@ Matmul oriented(Matmul p) {
   return p;
 }
 
-bool packs(const Matmul &p) { return p.a.stride[0] != 1 && p.alpha != 0; }
+// alpha as the kernels see it: A and B are not read where it is 0.
+bool reads_operands(const Matmul &p) { return (p.dtype == Dtype::f32 ? static_cast<float>(p.alpha) : p.alpha) != 0; }
+
+bool packs(const Matmul &p) { return p.a.stride[0] != 1 && reads_operands(p); }
 
 struct Blocks {
   int64_t rows, columns, heads, batch;
@@ -54,7 +57,7 @@ Need need_of(const Matmul &problem) {
 template <class T>
 void run_block(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, MatmulBlock<T> x, int64_t row, int64_t column,
                int64_t head, int64_t batch) {
-  const int64_t depth = p.alpha == 0 ? 0 : p.a.columns();
+  const int64_t depth = reads_operands(p) ? p.a.columns() : 0;
   x.c = p.c.at<T>(row, column, head, batch);
   x.bias = p.bias ? p.bias.at<T>(row, column, head, batch) : nullptr;
   x.first = true;

@@ -15,6 +15,8 @@ struct Tensor {
   bool given = false;    // optional operands may be absent
   std::array<int64_t, 4> shape = {};
   std::array<int64_t, 4> stride = {};  // 0 where the extent is 1
+  int64_t count = 0;                   // elements; 0 = empty
+  int64_t low = 0, high = 0;           // offsets from data, in elements, of the lowest and the highest element
 
   explicit operator bool() const { return given; }
   int64_t rows() const { return shape[0]; }

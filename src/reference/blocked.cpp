@@ -58,7 +58,8 @@ struct Packed {
 };
 
 // Copies rows x depth of A into panels of kPanel rows, one panel after the other, each in order of k: the order in
-// which the tile reads them. The last panel is filled up with zeros; what they produce is never stored. B: its transpose.
+// which the tile reads them. The last panel is filled up with zeros; what they produce is never stored. B goes in
+// transposed.
 template <int64_t kPanel, class T>
 void pack(Matrix<T> a, int64_t rows, int64_t depth, std::vector<T> &packed) {
   const int64_t panels = (rows + kPanel - 1) / kPanel;

@@ -1,0 +1,49 @@
+# cmake --install: the header, both libraries, the CMake package and attend.pc. The tree can be moved afterwards.
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
+install(FILES ${PROJECT_SOURCE_DIR}/include/attend/attend.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attend)
+install(TARGETS attend EXPORT attend)
+install(TARGETS attend_static EXPORT attend_static)
+install(EXPORT attend NAMESPACE attend:: DESTINATION ${package_dir} FILE attendTargets.cmake)
+install(EXPORT attend_static NAMESPACE attend:: DESTINATION ${package_dir} FILE attendStaticTargets.cmake)
+
+# What a C linker has to add to libattend.a: what the C++ linker adds by itself, and the OpenMP runtime, which the CMake package
+# looks for at its user's and attend.pc names as it was found here.
+set(runtime ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})
+list(REMOVE_ITEM runtime ${CMAKE_C_IMPLICIT_LINK_LIBRARIES})
+list(REMOVE_DUPLICATES runtime)
+set(ATTEND_PRIVATE_LIBS "")
+if(ATTEND_OPENMP)
+  foreach(library IN LISTS OpenMP_CXX_LIB_NAMES)
+    cmake_path(GET OpenMP_${library}_LIBRARY PARENT_PATH folder)
+    if(folder IN_LIST CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES)
+      string(APPEND ATTEND_PRIVATE_LIBS "-l${library} ")
+    else()
+      string(APPEND ATTEND_PRIVATE_LIBS "${OpenMP_${library}_LIBRARY} ")
+    endif()
+  endforeach()
+endif()
+foreach(library IN LISTS runtime)
+  string(APPEND ATTEND_PRIVATE_LIBS "-l${library} ")
+  target_link_libraries(attend_static INTERFACE $<INSTALL_INTERFACE:$<LINK_ONLY:${library}>>)
+endforeach()
+
+# attend.pc finds its prefix from where it lies itself.
+file(RELATIVE_PATH ATTEND_PC_UP ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" ATTEND_PC_UP ${ATTEND_PC_UP})
+foreach(kind LIBDIR INCLUDEDIR)
+  set(ATTEND_PC_${kind} "\${prefix}/${CMAKE_INSTALL_${kind}}")
+  if(IS_ABSOLUTE "${CMAKE_INSTALL_${kind}}")
+    set(ATTEND_PC_${kind} "${CMAKE_INSTALL_${kind}}")
+  endif()
+endforeach()
+
+configure_file(${CMAKE_CURRENT_LIST_DIR}/attend.pc.in attend.pc @ONLY)
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/attendConfig.cmake.in attendConfig.cmake
+  INSTALL_DESTINATION ${package_dir} NO_SET_AND_CHECK_MACRO)
+# Before 1.0.0 a new minor version may break its users.
+write_basic_package_version_file(attendConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attend.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attendConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/attendConfigVersion.cmake
+  DESTINATION ${package_dir})

@@ -1,0 +1,39 @@
+# The instruction sets: the only file of the build with -m flags.
+#
+# A row is a name and the flags src/kernels/isa/<name>.cpp is compiled with. The order of the rows is the order of
+# dispatch, best first; the last row runs everywhere. The baseline holds for all other code.
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  set(ATTEND_BASELINE -march=x86-64)
+  set(ATTEND_ISA_ROWS
+    "avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
+    "avx2 -mavx2 -mfma"
+    "sse42 -msse4.2"
+    "generic")
+else()
+  set(ATTEND_BASELINE "")
+  set(ATTEND_ISA_ROWS "generic")
+endif()
+
+# Makes an object library attend_kernels_<name> of each row, ATTEND_ISAS the list of names, and attend_isa_list.inc with a
+# line ATTEND_ISA(<name>) each, which dispatch/registry.cpp includes.
+function(attend_add_kernels)
+  foreach(row IN LISTS ATTEND_ISA_ROWS)
+    separate_arguments(flags UNIX_COMMAND "${row}")
+    list(POP_FRONT flags name)
+    list(APPEND names ${name})
+    string(APPEND lines "ATTEND_ISA(${name})\n")
+
+    add_library(attend_kernels_${name} OBJECT kernels/isa/${name}.cpp)
+    target_include_directories(attend_kernels_${name} PRIVATE .)
+    target_link_libraries(attend_kernels_${name} PRIVATE attend_build xsimd)
+    # Optimised in every build type: at -O0 inline functions become symbols and the tile leaves the registers. No LTO and no
+    # unique symbols: nothing of this object may be merged with code that was compiled with other flags. No sanitizers: the
+    # unrolled tiles take them minutes and gigabytes to instrument.
+    target_compile_options(attend_kernels_${name} PRIVATE
+      ${flags} -fno-sanitize=all -O3 -fno-lto -fno-math-errno -fno-rtti $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique -Wno-maybe-uninitialized>)
+    set_target_properties(attend_kernels_${name} PROPERTIES ${ATTEND_LIBRARY_PROPERTIES})
+  endforeach()
+  file(CONFIGURE OUTPUT attend_isa_list.inc CONTENT "${lines}")
+  set(ATTEND_ISAS ${names} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,14 @@
+#!/bin/sh
+# build.sh shared|static SOURCE PROGRAM: compiles a C file against the attend that pkg-config finds, and runs it.
+set -eu
+kind=$1 source=$2 program=$3
+
+case $kind in
+shared) flags="$(pkg-config --cflags --libs attend) -Wl,-rpath,$(pkg-config --variable=libdir attend)" ;;
+static) flags=$(pkg-config --static --cflags --libs attend | sed 's/-lattend/-l:libattend.a/') ;;
+esac
+mkdir -p "$(dirname "$program")"
+# The flags are words.
+# shellcheck disable=SC2086
+${CC:-cc} -std=c99 -pedantic -Wall -Wextra -Werror -O2 "$source" $flags -lm -o "$program"
+"$program"

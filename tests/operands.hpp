@@ -1,0 +1,319 @@
+// One valid call of each function, with every pointer and field at hand: tests spoil one thing and look at what comes back.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attend/attend.h"
+
+namespace operands {
+
+using Bytes = std::vector<unsigned char>;
+
+// How a set of operands is made. With `gap`, each dimension has room for one more element than its extent, so that a test can
+// let an extent grow by 1 and still have valid strides.
+struct Layout {
+  uint32_t dtype = ATTEND_F32;
+  int64_t scale = 1;  // multiplies features and items
+  bool gap = true;
+};
+
+struct Operand {
+  std::vector<double> memory;  // enough for either type
+  attend_tensor view = {};
+
+  // Columns are contiguous, or, with `by_rows`, rows.
+  Operand(const Layout &layout, int64_t rows, int64_t columns, int64_t heads, int64_t batch, bool by_rows = false)
+      : view{nullptr, layout.dtype, 4, {rows, columns, heads, batch}, {}} {
+    int64_t step = 1;
+    for (const size_t i : {size_t{by_rows}, size_t{!by_rows}, size_t{2}, size_t{3}}) {
+      view.stride[i] = step;
+      step *= view.shape[i] + (layout.gap ? 1 : 0);
+    }
+    // Behind it more room than any other operand of scale 1 needs: a view moved onto another's data touches only that.
+    memory.resize(static_cast<size_t>(step) + 4096);
+    view.data = memory.data();
+    uint32_t state = 1;
+    for (size_t i = 0; i < memory.size(); ++i) {
+      state = state * 1664525u + 1013904223u;
+      const double value = (static_cast<double>(state >> 16) - 32768) / 32768;
+      if (layout.dtype == ATTEND_F64) {
+        memory[i] = value;
+      } else {
+        reinterpret_cast<float *>(memory.data())[i] = static_cast<float>(value);
+      }
+    }
+  }
+  Operand(const Operand &) = delete;
+  Operand &operator=(const Operand &) = delete;
+
+  Bytes bytes() const {
+    const unsigned char *begin = reinterpret_cast<const unsigned char *>(memory.data());
+    return Bytes(begin, begin + memory.size() * sizeof(double));
+  }
+};
+
+// One operand of a call: its name in the status, and the pointer that is passed.
+struct Slot {
+  std::string name;
+  Operand *operand;
+  const attend_tensor **passed;
+  bool output;
+  bool required;
+};
+
+// The six fields that all options begin with, and the bytes behind the struct.
+struct Head {
+  std::string name;
+  uint32_t struct_size;
+  uint32_t *size, *flags;
+  int32_t *threads;
+  uint32_t *reserved;
+  void **workspace;
+  uint64_t *workspace_size;
+  unsigned char *tail;
+};
+
+constexpr size_t kTail = 16;
+
+template <class Options>
+struct Padded {
+  Options value = {};
+  unsigned char tail[kTail] = {};
+  Padded() { value.size = sizeof value; }
+
+  Head head(const std::string &name) {
+    return {name,
+            sizeof value,
+            &value.size,
+            &value.flags,
+            &value.threads,
+            &value.reserved,
+            &value.workspace,
+            &value.workspace_size,
+            tail};
+  }
+};
+
+class Call {
+ public:
+  std::string function;
+  std::vector<Slot> slots;  // in the order in which the library reads them
+  std::vector<Head> heads;  // those of `options` first
+  bool default_options = false;
+
+  Call() = default;
+  Call(const Call &) = delete;
+  Call &operator=(const Call &) = delete;
+  virtual ~Call() = default;
+  virtual attend_status run() const = 0;
+  virtual attend_status workspace(uint64_t *bytes) const = 0;
+
+  Slot &slot(const std::string &name) {
+    for (Slot &s : slots) {
+      if (s.name == name) return s;
+    }
+    FAIL(function << " has no operand " << name);
+    return slots[0];
+  }
+  Bytes memory(bool outputs_only = false) const {
+    Bytes all;
+    for (const Slot &s : slots) {
+      if (outputs_only && !s.output) continue;
+      const Bytes some = s.operand->bytes();
+      all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+  }
+  uint64_t workspace_bytes(int32_t threads) const {
+    const int32_t before = *heads[0].threads;
+    uint64_t bytes = 0;
+    *heads[0].threads = threads;
+    CHECK(workspace(&bytes) == ATTEND_OK);
+    *heads[0].threads = before;
+    return bytes;
+  }
+  void set_workspace(void *start, uint64_t size) {
+    *heads[0].workspace = start;
+    *heads[0].workspace_size = size;
+  }
+
+ protected:
+  void add(const std::string &name, Operand &operand, const attend_tensor *&passed, bool output, bool required) {
+    passed = &operand.view;
+    slots.push_back({name, &operand, &passed, output, required});
+  }
+  template <class Options>
+  const Options *pointer(const Padded<Options> &options) const {
+    return default_options ? nullptr : &options.value;
+  }
+};
+
+constexpr bool kInput = false, kOutput = true, kOptional = false, kRequired = true;
+
+class MatmulCall : public Call {
+ public:
+  Operand a, b, c, bias;
+  const attend_tensor *pa, *pb, *pc;
+  Padded<attend_matmul_options> options;
+
+  explicit MatmulCall(const Layout &l = {})
+      : a(l, 3 * l.scale, 4 * l.scale, 2, 2, true),  // packed in the workspace
+        b(l, 4 * l.scale, 5 * l.scale, 2, 2),
+        c(l, 3 * l.scale, 5 * l.scale, 2, 2),
+        bias(l, 3 * l.scale, 5 * l.scale, 2, 2) {
+    function = "attend_matmul";
+    add("a", a, pa, kInput, kRequired);
+    add("b", b, pb, kInput, kRequired);
+    add("c", c, pc, kOutput, kRequired);
+    add("options.bias", bias, options.value.bias, kInput, kOptional);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override { return attend_matmul(0.5, pa, pb, 0, pc, pointer(options)); }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_matmul_workspace(0.5, pa, pb, 0, pc, pointer(options), bytes);
+  }
+};
+
+class SoftmaxCall : public Call {
+ public:
+  Operand x, y, lse;
+  const attend_tensor *px, *py;
+  Padded<attend_softmax_options> options;
+
+  explicit SoftmaxCall(const Layout &l = {})
+      : x(l, 6 * l.scale, 5 * l.scale, 2, 2), y(l, 6 * l.scale, 5 * l.scale, 2, 2), lse(l, 1, 5 * l.scale, 2, 2) {
+    function = "attend_softmax";
+    add("x", x, px, kInput, kRequired);
+    add("y", y, py, kOutput, kRequired);
+    add("options.lse", lse, options.value.lse, kOutput, kOptional);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override { return attend_softmax(px, py, pointer(options)); }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_softmax_workspace(px, py, pointer(options), bytes);
+  }
+};
+
+class AttentionCall : public Call {
+ public:
+  Operand q, k, v, out, lse, scores;
+  const attend_tensor *pq, *pk, *pv, *pout;
+  Padded<attend_attention_options> options;
+
+  explicit AttentionCall(const Layout &l = {})
+      : q(l, 4 * l.scale, 6 * l.scale, 4, 2),
+        k(l, 4 * l.scale, 7 * l.scale, 2, 2),
+        v(l, 3 * l.scale, 7 * l.scale, 2, 2),
+        out(l, 3 * l.scale, 6 * l.scale, 4, 2),
+        lse(l, 1, 6 * l.scale, 4, 2),
+        scores(l, 7 * l.scale, 6 * l.scale, 4, 2) {
+    function = "attend_attention";
+    add("q", q, pq, kInput, kRequired);
+    add("k", k, pk, kInput, kRequired);
+    add("v", v, pv, kInput, kRequired);
+    add("out", out, pout, kOutput, kRequired);
+    add("options.lse", lse, options.value.lse, kOutput, kOptional);
+    add("options.scores", scores, options.value.scores, kOutput, kOptional);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override { return attend_attention(pq, pk, pv, pout, pointer(options)); }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_attention_workspace(pq, pk, pv, pout, pointer(options), bytes);
+  }
+};
+
+class SelfAttentionCall : public Call {
+ public:
+  Operand x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, lse, scores;
+  const attend_tensor *px, *pout;
+  attend_self_attention_weights weights = {};
+  const attend_self_attention_weights *pweights = &weights;
+  Padded<attend_self_attention_options> options;
+  Padded<attend_attention_options> attention_options;
+
+  explicit SelfAttentionCall(const Layout &l = {})
+      : x(l, 5 * l.scale, 6 * l.scale, 1, 2),
+        w_q(l, 4 * l.scale, 5 * l.scale, 4, 1),
+        w_k(l, 4 * l.scale, 5 * l.scale, 2, 1),
+        w_v(l, 3 * l.scale, 5 * l.scale, 2, 1),
+        b_q(l, 4 * l.scale, 1, 4, 1),
+        b_k(l, 4 * l.scale, 1, 2, 1),
+        b_v(l, 3 * l.scale, 1, 2, 1),
+        w_o(l, 7 * l.scale, 3 * l.scale, 4, 1),
+        b_o(l, 7 * l.scale, 1, 1, 1),
+        out(l, 7 * l.scale, 6 * l.scale, 1, 2),
+        lse(l, 1, 6 * l.scale, 4, 2),
+        scores(l, 6 * l.scale, 6 * l.scale, 4, 2) {
+    function = "attend_self_attention";
+    weights.size = sizeof weights;
+    add("x", x, px, kInput, kRequired);
+    add("weights.w_q", w_q, weights.w_q, kInput, kRequired);
+    add("weights.w_k", w_k, weights.w_k, kInput, kRequired);
+    add("weights.w_v", w_v, weights.w_v, kInput, kRequired);
+    add("weights.b_q", b_q, weights.b_q, kInput, kOptional);
+    add("weights.b_k", b_k, weights.b_k, kInput, kOptional);
+    add("weights.b_v", b_v, weights.b_v, kInput, kOptional);
+    add("weights.w_o", w_o, weights.w_o, kInput, kOptional);
+    add("weights.b_o", b_o, weights.b_o, kInput, kOptional);
+    add("out", out, pout, kOutput, kRequired);
+    add("attention_options.lse", lse, attention_options.value.lse, kOutput, kOptional);
+    add("attention_options.scores", scores, attention_options.value.scores, kOutput, kOptional);
+    heads = {options.head("options"), attention_options.head("attention_options")};
+  }
+  attend_status run() const override {
+    return attend_self_attention(px, pweights, pout, pointer(options), pointer(attention_options));
+  }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_self_attention_workspace(px, pweights, pout, pointer(options), pointer(attention_options), bytes);
+  }
+};
+
+constexpr int kFunctions = 4;
+
+inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
+  if (function == 0) return std::make_unique<MatmulCall>(layout);
+  if (function == 1) return std::make_unique<SoftmaxCall>(layout);
+  if (function == 2) return std::make_unique<AttentionCall>(layout);
+  return std::make_unique<SelfAttentionCall>(layout);
+}
+
+// Calls `test` with each operand of each function, in a valid call of its own.
+inline void for_each_operand(const std::function<void(Call &, size_t)> &test, const Layout &layout = {}) {
+  for (int f = 0; f < kFunctions; ++f) {
+    for (size_t i = 0; i < make(f)->slots.size(); ++i) {
+      const std::unique_ptr<Call> call = make(f, layout);
+      INFO(call->function << " " << call->slots[i].name);
+      test(*call, i);
+    }
+  }
+}
+
+// The ..._workspace twin gives the same answer, or does not look at what is wrong.
+enum class Twin { agrees, accepts, unspecified };
+
+inline void expect_failure(const Call &call, int reason, const std::string &argument, Twin twin = Twin::agrees) {
+  const Bytes before = call.memory();
+  const attend_status status = call.run();
+  CHECK(ATTEND_REASON(status) == reason);
+  CHECK(std::string(attend_status_argument(status)) == argument);
+  CHECK(call.memory() == before);
+  if (twin == Twin::unspecified) return;
+  uint64_t bytes = 12345;
+  CHECK(call.workspace(&bytes) == (twin == Twin::agrees ? status : ATTEND_OK));
+  if (twin == Twin::agrees) CHECK(bytes == 12345);
+}
+
+inline void expect_success(const Call &call) {
+  CHECK(call.run() == ATTEND_OK);
+  uint64_t bytes = 0;
+  CHECK(call.workspace(&bytes) == ATTEND_OK);
+}
+
+}  // namespace operands

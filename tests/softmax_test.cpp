@@ -1,0 +1,173 @@
+// attend_softmax against the formula in a wider type, and what the header says about special values.
+#include "support.hpp"
+
+using namespace attend;
+using namespace attend::test;
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// One random softmax; the error is compared with 4 ulp of the value plus 1 ulp of the column's largest output.
+template <class T>
+double column_softmax(Random &random, int64_t m, int64_t n) {
+  using O = Operand<T>;
+  const int64_t heads = random.in(1, 2), batch = random.in(1, 2);
+  O x({m, n, heads, batch}, O::random_layout(random)), y({m, n, heads, batch}, O::random_layout(random));
+  O lse({1, n, heads, batch}, O::random_layout(random));
+  x.fill(random, random.pick({1.0, 5.0, 50.0}));
+  y.fill_with(std::numeric_limits<T>::quiet_NaN());
+  attend_softmax_options options = {};
+  options.size = sizeof options;
+  options.flags = random.one_in(3) ? ATTEND_LOG : 0;
+  options.scale = random.pick({0.0, 0.0, 1.0, -0.5, 2.0});
+  options.lse = lse.tensor();
+  options.threads = static_cast<int32_t>(random.in(0, 2));
+  const bool log = options.flags != 0;
+  const double scale = options.scale == 0 ? 1 : options.scale;
+  INFO("m " << m << " n " << n << " scale " << scale << " log " << log);
+  WideCopy<T> wx(x), wy(y), wl(lse);
+  // The scores are rounded to T before all else; powers of two keep that rounding out of the comparison.
+  reference::naive::softmax<Wide<T>>(wx.view, wy.view, scale, log, &wl.view);
+
+  Operand<T> in_place = x;
+  if (!ok(attend_softmax(x.tensor(), y.tensor(), &options))) return 0;
+  CHECK(y.gaps_untouched());
+  CHECK(lse.gaps_untouched());
+  const double ulp = 2 * kUnit<T>;
+  const double ratio = worst_ratio(y, wy.view, [&](int64_t i, int64_t j, int64_t h, int64_t b) {
+    const double want = std::fabs(static_cast<double>(wy.view.at(i, j, h, b)));
+    if (log) return ulp * (2 * want + 4 + std::fabs(scale * static_cast<double>(wx.view.at(i, j, h, b))));
+    double largest = 0;
+    for (int64_t r = 0; r < m; ++r) largest = std::max(largest, static_cast<double>(wy.view.at(r, j, h, b)));
+    return ulp * (4 * want + largest);
+  });
+  CHECK(ratio <= 1);
+  CHECK(worst_ratio(lse, wl.view, [&](int64_t, int64_t j, int64_t h, int64_t b) {
+          return ulp * (2 * std::fabs(static_cast<double>(wl.view.at(0, j, h, b))) + 4);
+        }) <= 1);
+  if (!log) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < m; ++i) sum += static_cast<double>(y.at(i, j));
+      CHECK(std::fabs(sum - 1) <= 8 * ulp);
+    }
+  }
+  // In place: the same layout on both sides, so the bits are those of x to a tensor laid out as x.
+  O apart = x;
+  if (!ok(attend_softmax(x.tensor(), apart.tensor(), &options))) return 0;
+  if (!ok(attend_softmax(in_place.tensor(), in_place.tensor(), &options))) return 0;
+  CHECK(same_bits(in_place.values(), apart.values()));
+  return ratio;
+}
+
+// Softmax of one list in both layouts (contiguous down the column, and as one of 5 interleaved columns).
+template <class T, class Check>
+void of_list(const std::vector<T> &list, uint32_t flags, const Check &check) {
+  for (const int64_t stride : {1, 5}) {
+    INFO("row stride " << stride);
+    const int64_t m = static_cast<int64_t>(list.size());
+    std::vector<T> x(static_cast<size_t>(5 * m)), y(x.size());
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < 5; ++j)
+        x[static_cast<size_t>(stride == 1 ? i + j * m : 5 * i + j)] = j == 2 ? list[static_cast<size_t>(i)] : T(0.25);
+    const attend_tensor tx = {x.data(), kDtype<T>, 2, {m, 5, 0, 0}, {stride, stride == 1 ? m : 1, 0, 0}};
+    attend_tensor ty = tx;
+    ty.data = y.data();
+    T lse[5];
+    const attend_tensor tl = {lse, kDtype<T>, 2, {1, 5, 0, 0}, {1, 1, 0, 0}};
+    attend_softmax_options options = {};
+    options.size = sizeof options;
+    options.flags = flags;
+    options.lse = &tl;
+    if (!ok(attend_softmax(&tx, &ty, &options))) return;
+    std::vector<T> result;
+    for (int64_t i = 0; i < m; ++i) result.push_back(y[static_cast<size_t>(stride == 1 ? i + 2 * m : 5 * i + 2)]);
+    // The neighbours never notice.
+    for (int64_t i = 0; i < m; ++i) CHECK(std::isfinite(y[static_cast<size_t>(stride == 1 ? i + 1 * m : 5 * i + 1)]));
+    check(result, lse[2]);
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("softmax: every length near a vector or a chunk", T, float, double) {
+  double worst = 0;
+  for_each_isa([&] {
+    Random random(11);
+    for (int64_t m = 1; m <= 70; ++m) worst = std::max(worst, column_softmax<T>(random, m, random.in(1, 20)));
+    for (const int64_t m : {127, 128, 129, 255, 257, 300, 511, 512, 513, 527, 1023, 1024, 1025, 1537}) {
+      worst = std::max(worst, column_softmax<T>(random, m, random.in(1, 20)));
+    }
+  });
+  MESSAGE("largest error over its bound: " << worst);
+}
+
+TEST_CASE_TEMPLATE("softmax: long columns", T, float, double) {
+  for_each_isa([] {
+    Random random(12);
+    column_softmax<T>(random, 65536, 1);
+  });
+}
+
+TEST_CASE_TEMPLATE("softmax: special values as the header says", T, float, double) {
+  const T inf = static_cast<T>(kInfinity), nan = std::numeric_limits<T>::quiet_NaN();
+  for_each_isa([&] {
+    for (const size_t length : {1u, 3u, 16u, 17u, 40u, 530u}) {
+      INFO("length " << length);
+      const size_t last = length - 1;
+      std::vector<T> list(length, T(1));
+      list[last] = nan;
+      of_list(list, 0, [](const std::vector<T> &y, T lse) {
+        for (const T v : y) CHECK(std::isnan(v));
+        CHECK(std::isnan(lse));
+      });
+      list[last] = inf;
+      for (const uint32_t flags : {0u, ATTEND_LOG}) {
+        of_list(list, flags, [](const std::vector<T> &y, T lse) {
+          for (const T v : y) CHECK(std::isnan(v));
+          CHECK(std::isnan(lse));
+        });
+      }
+      list.assign(length, -inf);
+      of_list(list, 0, [&](const std::vector<T> &y, T lse) {
+        for (const T v : y) CHECK(v == 0);
+        CHECK(lse == -inf);
+      });
+      of_list(list, ATTEND_LOG, [&](const std::vector<T> &y, T lse) {
+        for (const T v : y) CHECK(v == -inf);
+        CHECK(lse == -inf);
+      });
+      list[last] = T(-1234.5);
+      of_list(list, 0, [&](const std::vector<T> &y, T lse) {
+        for (size_t i = 0; i < last; ++i) CHECK(y[i] == 0);
+        CHECK(y[last] == 1);
+        CHECK(lse == T(-1234.5));
+      });
+      // Stable: no overflow, no subnormal weights.
+      list.assign(length, T(-1000));
+      list[last] = 1000;
+      of_list(list, 0, [&](const std::vector<T> &y, T lse) {
+        for (size_t i = 0; i < last; ++i) CHECK(y[i] == 0);
+        CHECK(y[last] == 1);
+        CHECK(lse == 1000);
+      });
+    }
+  });
+}
+
+TEST_CASE_TEMPLATE("softmax: monotone, and the same for a column shifted by a power of two", T, float, double) {
+  for_each_isa([] {
+    Random random(13);
+    std::vector<T> list;
+    for (int i = 0; i < 600; ++i) list.push_back(static_cast<T>(random.in(-4096, 4096)) / 256);
+    std::vector<T> shifted = list;
+    for (T &x : shifted) x += 64;
+    of_list(list, 0, [&](const std::vector<T> &y, T) {
+      for (size_t i = 0; i < list.size(); ++i)
+        for (size_t j = 0; j < 20; ++j)
+          if (list[i] < list[j]) CHECK(y[i] <= y[j]);
+      of_list(shifted, 0, [&](const std::vector<T> &z, T) { CHECK(same_bits(y, z)); });
+    });
+  });
+}

@@ -28,6 +28,7 @@ foreach(library IN LISTS runtime)
   string(APPEND ATTEND_PRIVATE_LIBS "-l${library} ")
   target_link_libraries(attend_static INTERFACE $<INSTALL_INTERFACE:$<LINK_ONLY:${library}>>)
 endforeach()
+string(STRIP "${ATTEND_PRIVATE_LIBS}" ATTEND_PRIVATE_LIBS)
 
 # attend.pc finds its prefix from where it lies itself.
 file(RELATIVE_PATH ATTEND_PC_UP ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})

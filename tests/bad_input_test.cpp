@@ -98,16 +98,14 @@ TEST_CASE("rank") {
 }
 
 TEST_CASE("entries beyond the rank are not looked at") {
-  for_each_operand([](Call &call, size_t i) {
-    if (call.slots[i].name != "weights.b_o") return;
-    attend_tensor &view = call.slots[i].operand->view;
-    view.rank = 1;
-    for (size_t d = 1; d < 4; ++d) {
-      view.shape[d] = -1;
-      view.stride[d] = kLeast;
-    }
-    expect_success(call);
-  });
+  SelfAttentionCall call;
+  attend_tensor &view = call.b_o.view;
+  view.rank = 1;
+  for (size_t d = 1; d < 4; ++d) {
+    view.shape[d] = -1;
+    view.stride[d] = kLeast;
+  }
+  expect_success(call);
 }
 
 TEST_CASE("element types") {
@@ -344,7 +342,7 @@ TEST_CASE("softmax in place, and of nothing") {
   expect_success(apart);
   in_place.y.view.data = in_place.x.view.data;
   expect_success(in_place);
-  CHECK(std::memcmp(in_place.x.view.data, apart.y.view.data, sizeof(float)) == 0);
+  CHECK(in_place.x.bytes() == apart.y.bytes());  // the gaps hold the same too
   CHECK(in_place.lse.bytes() == apart.lse.bytes());
 
   SoftmaxCall none;

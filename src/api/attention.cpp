@@ -9,7 +9,7 @@ namespace {
 attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
                    const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution) {
   AttentionOptions options;
-  if (attend_status s = read_attention_options(given, &options)) return s;
+  if (attend_status s = read_attention_options(given, purpose, &options)) return s;
   *p = options.problem;
   *execution = options.execution;
   uint32_t dtype = kAnyDtype;
@@ -20,6 +20,8 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   const std::array<int64_t, 4> &shape = p->out.shape;
   const int64_t features = p->q.rows(), heads = shape[2], kv_heads = p->k.heads(), batch = shape[3];
   if (features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::q);
+  if (features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::q);
+  if (shape[0] > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::out);
   if (attend_status s = expect_shape(p->q, Argument::q, {features, shape[1], heads, batch}, kBatch)) return s;
   if (attend_status s = expect_shape(p->k, Argument::k, {features, p->k.columns(), kv_heads, batch}, kBatch)) return s;
   if (attend_status s = expect_shape(p->v, Argument::v, {shape[0], p->k.columns(), kv_heads, batch}, kBatch)) return s;

@@ -11,9 +11,9 @@ constexpr uint32_t kCausal = ATTEND_CAUSAL_TOP_LEFT | ATTEND_CAUSAL_BOTTOM_RIGHT
 
 }  // namespace
 
-attend_status read_attention_options(const attend_attention_options *given, AttentionOptions *result) {
+attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result) {
   attend_attention_options o;
-  if (attend_status s = read_options(given, kFirstVersion, kCausal, &o, &result->execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, kCausal, purpose, &o, &result->execution)) return s;
   const struct {
     bool set;
     Argument field;

@@ -13,7 +13,11 @@ struct AttentionOptions {
   const attend_tensor *lse = nullptr, *scores = nullptr;
 };
 
-attend_status read_attention_options(const attend_attention_options *given, AttentionOptions *result);
+// Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0 may claim
+// more.)
+constexpr int64_t kMostFeatures = INT32_MAX;
+
+attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result);
 
 // Settles what depends on the operands' shapes: D, Nk, and the shapes of lse and scores; their dtype is that of the operands.
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,

@@ -129,11 +129,13 @@ attend_status check_size(const void *given, uint32_t size, size_t known, size_t 
 }
 
 attend_status check_head(uint32_t flags, uint32_t known_flags, int32_t threads, uint32_t reserved,
-                         const void *workspace, uint64_t workspace_size, Execution *execution) {
+                         const void *workspace, uint64_t workspace_size, Purpose purpose, Execution *execution) {
   if ((flags & ~known_flags) != 0) return failure(ATTEND_UNSUPPORTED, Argument::options_flags);
   if (threads < 0) return failure(ATTEND_INVALID_VALUE, Argument::options_threads);
   if (reserved != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved);
-  if (workspace == nullptr && workspace_size != 0) return failure(ATTEND_NULL_POINTER, Argument::options_workspace);
+  if (purpose == Purpose::compute && workspace == nullptr && workspace_size != 0) {
+    return failure(ATTEND_NULL_POINTER, Argument::options_workspace);
+  }
   execution->threads = threads;
   execution->workspace = const_cast<void *>(workspace);
   execution->workspace_size = workspace_size;

@@ -131,16 +131,16 @@ attend_status read_struct(const Struct *given, size_t first_version, Argument si
   return ATTEND_OK;
 }
 
-// The fields that all options structs begin with.
+// The fields that all options structs begin with; the workspace counts for Purpose::compute only.
 attend_status check_head(uint32_t flags, uint32_t known_flags, int32_t threads, uint32_t reserved,
-                         const void *workspace, uint64_t workspace_size, Execution *execution);
+                         const void *workspace, uint64_t workspace_size, Purpose purpose, Execution *execution);
 
 template <class Options>
-attend_status read_options(const Options *given, size_t first_version, uint32_t known_flags, Options *copy,
-                           Execution *execution) {
+attend_status read_options(const Options *given, size_t first_version, uint32_t known_flags, Purpose purpose,
+                           Options *copy, Execution *execution) {
   if (attend_status s = read_struct(given, first_version, Argument::options_size, copy)) return s;
   return check_head(copy->flags, known_flags, copy->threads, copy->reserved, copy->workspace, copy->workspace_size,
-                    execution);
+                    purpose, execution);
 }
 
 attend_status status_of(Acquired result);

@@ -13,7 +13,7 @@ constexpr size_t kFirstVersion = offsetof(attend_matmul_options, bias) + sizeof(
 attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b, double beta, const attend_tensor *c,
                    const attend_matmul_options *given, Purpose purpose, Matmul *p, Execution *execution) {
   attend_matmul_options options;
-  if (attend_status s = read_options(given, kFirstVersion, 0, &options, execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
   uint32_t dtype = kAnyDtype;
   if (attend_status s = read_tensor(a, Argument::a, Role::input, purpose, &dtype, &p->a)) return s;
   if (attend_status s = read_tensor(b, Argument::b, Role::input, purpose, &dtype, &p->b)) return s;

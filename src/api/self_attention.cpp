@@ -40,10 +40,13 @@ attend_status read_weights(const attend_self_attention_weights *given, Purpose p
     const auto reader = o.required ? read_tensor : read_optional;
     if (attend_status s = reader(o.from, o.argument, Role::input, purpose, dtype, o.to)) return s;
   }
+  if (p->b_o && !p->w_o) return failure(ATTEND_INVALID_VALUE, Argument::weights_b_o);
   const int64_t features = p->x.rows(), head_features = p->w_q.rows(), heads = p->w_q.heads(),
                 kv_heads = p->w_k.heads();
   const int64_t value_features = p->w_v.rows();
   if (head_features == 0 || heads == 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_q);
+  if (head_features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::weights_w_q);
+  if (value_features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::weights_w_v);
   if (kv_heads == 0 || heads % kv_heads != 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_k);
   const struct {
     const Tensor *tensor;
@@ -63,7 +66,6 @@ attend_status read_weights(const attend_self_attention_weights *given, Purpose p
     if (!*e.tensor) continue;
     if (attend_status s = expect_shape(*e.tensor, e.argument, e.shape)) return s;
   }
-  if (p->b_o && !p->w_o) return failure(ATTEND_INVALID_VALUE, Argument::weights_b_o);
   return ATTEND_OK;
 }
 
@@ -81,9 +83,9 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                    const attend_self_attention_options *given, const attend_attention_options *attention_given,
                    Purpose purpose, SelfAttention *p, Execution *execution) {
   attend_self_attention_options options;
-  if (attend_status s = read_options(given, kFirstVersion, 0, &options, execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
   AttentionOptions inner;
-  if (attend_status s = read_attention_options(attention_given, &inner)) return in_attention_options(s);
+  if (attend_status s = read_attention_options(attention_given, purpose, &inner)) return in_attention_options(s);
   if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
   if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
   p->attention = inner.problem;

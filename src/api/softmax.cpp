@@ -14,7 +14,7 @@ constexpr size_t kFirstVersion = offsetof(attend_softmax_options, lse) + sizeof(
 attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_softmax_options *given, Purpose purpose,
                    Softmax *p, Execution *execution) {
   attend_softmax_options options;
-  if (attend_status s = read_options(given, kFirstVersion, ATTEND_LOG, &options, execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, ATTEND_LOG, purpose, &options, execution)) return s;
   if (options.mask != nullptr) return failure(ATTEND_UNSUPPORTED, Argument::options_mask);
   if (options.bias != nullptr) return failure(ATTEND_UNSUPPORTED, Argument::options_bias);
   if (!std::isfinite(options.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);

@@ -41,6 +41,9 @@ int runtime_threads() { return 1; }
 }  // namespace
 
 int library_threads() {
+#if !defined(ATTEND_OPENMP)
+  return 1;
+#endif
   if (const int setting = g_setting.load(std::memory_order_relaxed)) return setting;
   int threads = g_default.load(std::memory_order_relaxed);
   if (threads == 0) {

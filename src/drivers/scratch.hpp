@@ -11,6 +11,8 @@ namespace attend {
 constexpr int64_t kAlignment = 64;  // a cache line and an AVX-512 vector
 // Threads that a workspace is sized for when the caller does not say: never the machine's, so that a size holds everywhere.
 constexpr int kWorkspaceThreads = 64;
+// More are never started; keeps the sizes far from overflow.
+constexpr int kMostThreads = 4096;
 
 constexpr int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -33,7 +35,7 @@ struct Need {
   }
   // The answer of the ..._workspace functions.
   int64_t workspace(int requested) const {
-    const int64_t limit = requested > 0 ? requested : kWorkspaceThreads;
+    const int64_t limit = requested > kMostThreads ? kMostThreads : requested > 0 ? requested : kWorkspaceThreads;
     return bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));
   }
 };
@@ -44,6 +46,7 @@ enum class Acquired { ok, workspace_too_small, out_of_memory };
 class Scratch {
  public:
   Scratch(const Execution &execution, const Need &need, int threads) : need_(need) {
+    if (threads > kMostThreads) threads = kMostThreads;
     if (threads > need.tasks) threads = static_cast<int>(need.tasks);
     threads_ = threads < 1 ? 1 : threads;
     if (need.shared + need.per_thread == 0) return;

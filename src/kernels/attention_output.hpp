@@ -163,6 +163,7 @@ void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0
 
 template <class T>
 void group_output(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb, bool last) {
+  if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   x.v_feature == 1 ? output_by_features(x, g, c0, kb, last) : output_by_queries(x, g, c0, kb, last);
 }
 

@@ -1,4 +1,4 @@
-// Copies into lane panels, for operands whose lanes are not contiguous.
+// Copies into panels, for operands that the tile cannot or should not read in place.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -6,16 +6,83 @@
 namespace attend {
 namespace {
 
-// panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to width: one panel of `width` lanes.
+// kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements beyond `lanes`
+// and `depth` are zero and not read; rows k >= depth are not written.
 template <class T>
-ATTEND_INLINE void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_lane, int64_t a_k,
-                              T scale, T *panel) {
-  for (int64_t lane = 0; lane < lanes; ++lane) {
-    const T *from = a + lane * a_lane;
-    for (int64_t k = 0; k < depth; ++k) panel[k * width + lane] = from[k * a_k] * scale;
+ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, const T *from, int64_t a_lane, vec<T> scale,
+                               T *panel) {
+  constexpr int W = kLanes<T>;
+  vec<T> r[W];
+  if (lanes == W && depth == W) {
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) r[i] = load(from + i * a_lane);
+  } else {
+    const Tail<T> tail(depth);
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) r[i] = i < lanes ? load(from + i * a_lane, tail) : broadcast(T(0));
   }
-  for (int64_t lane = lanes; lane < width; ++lane) {
-    for (int64_t k = 0; k < depth; ++k) panel[k * width + lane] = T(0);
+  transpose(r);
+  ATTEND_UNROLL
+  for (int k = 0; k < W; ++k) {
+    if (k < depth) store(panel + k * width, r[k] * scale);
+  }
+}
+
+// panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to `width`, a multiple of the vector.
+template <class T>
+void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_lane, int64_t a_k, T scale,
+                T *panel) {
+  constexpr int W = kLanes<T>;
+  const vec<T> factor = broadcast(scale);
+  for (int64_t lane = 0; lane < width; lane += W) {
+    const int64_t count = larger<int64_t>(0, smaller<int64_t>(W, lanes - lane));
+    const T *from = a + lane * a_lane;
+    T *to = panel + lane;
+    if (count == 0) {
+      for (int64_t k = 0; k < depth; ++k) store(to + k * width, broadcast(T(0)));
+    } else if (a_lane == 1) {
+      const Tail<T> tail(count);
+      for (int64_t k = 0; k < depth; ++k) {
+        store(to + k * width, (count == W ? load(from + k * a_k) : load(from + k * a_k, tail)) * factor);
+      }
+    } else if (a_k == 1) {
+      for (int64_t k = 0; k < depth; k += W) {
+        pack_square(width, count, smaller<int64_t>(W, depth - k), from + k, a_lane, factor, to + k * width);
+      }
+    } else {
+      for (int64_t k = 0; k < depth; ++k) {
+        for (int64_t l = 0; l < W; ++l) to[k * width + l] = l < count ? from[l * a_lane + k * a_k] * scale : T(0);
+      }
+    }
+  }
+}
+
+// panel[column][k] = b(k, column): columns of contiguous elements moved together, `height` apart.
+template <class T>
+void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *panel, int64_t height) {
+  constexpr int W = kLanes<T>;
+  for (int64_t j = 0; j < columns; ++j) {
+    const T *from = b + j * b_col;
+    T *to = panel + j * height;
+    int64_t k = 0;
+    for (; k + W <= depth; k += W) store(to + k, load(from + k));
+    if (k < depth) store(to + k, load(from + k, Tail<T>(depth - k)));
+  }
+}
+
+// panel[k][column] = b(k, column), rows `columns` long.
+template <class T>
+void pack_rows(int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panel) {
+  constexpr int W = kLanes<T>;
+  for (int64_t k = 0; k < depth; ++k, panel += columns) {
+    const T *from = b + k * b_k;
+    if (b_col == 1) {
+      int64_t j = 0;
+      for (; j + W <= columns; j += W) store(panel + j, load(from + j));
+      if (j < columns) store(panel + j, load(from + j, Tail<T>(columns - j)), Tail<T>(columns - j));
+    } else {
+      for (int64_t j = 0; j < columns; ++j) panel[j] = from[j * b_col];
+    }
   }
 }
 

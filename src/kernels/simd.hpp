@@ -15,6 +15,7 @@
 //   maximum(a, b)                  b where a is NaN
 //   round(v)                       to nearest, ties to even
 //   scale_or_zero(p, n, y, cut)    y < cut ? 0 : p * 2^n, which is then normal or NaN (so every way to scale agrees)
+//   transpose(r)                   kLanes<T> vectors as a square matrix
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once
 

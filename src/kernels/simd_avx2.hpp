@@ -41,6 +41,36 @@ ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double
                           _mm256_mul_pd(p, _mm256_castsi256_pd(_mm256_slli_epi64(low, 52))));
 }
 
+// In-register transposes, r[i] lane j <-> r[j] lane i.
+ATTEND_INLINE void transpose(vec<float> (&r)[8]) {
+  __m256 t[8], u[8];
+  ATTEND_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  ATTEND_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  ATTEND_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
+  const __m256d a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
+  const __m256d c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);
+  r[0] = _mm256_permute2f128_pd(a, c, 0x20);
+  r[1] = _mm256_permute2f128_pd(b, d, 0x20);
+  r[2] = _mm256_permute2f128_pd(a, c, 0x31);
+  r[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+
 // Loads by mask (cheap on every CPU); stores in halves, since masked stores are microcoded on AMD.
 template <class T>
 struct Tail {

@@ -143,6 +143,17 @@ ATTEND_INLINE vec<T> scale_or_zero(vec<T> p, vec<T> n, vec<T> y, vec<T> cut) {
   return each<T>([&](int i) { return y.lane[i] < cut.lane[i] ? T(0) : p.lane[i] * pow2(n.lane[i]); });
 }
 
+template <class T, int N>
+ATTEND_INLINE void transpose(vec<T> (&r)[N]) {
+  for (int i = 0; i < N; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const T x = r[i].lane[j];
+      r[i].lane[j] = r[j].lane[i];
+      r[j].lane[i] = x;
+    }
+  }
+}
+
 template <class T>
 struct Tail {
   explicit Tail(int64_t n) : count(static_cast<int>(n)) {}

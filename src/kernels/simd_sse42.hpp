@@ -43,6 +43,21 @@ ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double
   return _mm_andnot_pd(_mm_cmplt_pd(y, cut), _mm_mul_pd(p, _mm_castsi128_pd(_mm_slli_epi64(low, 52))));
 }
 
+// In-register transposes, r[i] lane j <-> r[j] lane i.
+ATTEND_INLINE void transpose(vec<float> (&r)[4]) {
+  const __m128 a = _mm_unpacklo_ps(r[0], r[1]), b = _mm_unpackhi_ps(r[0], r[1]);
+  const __m128 c = _mm_unpacklo_ps(r[2], r[3]), d = _mm_unpackhi_ps(r[2], r[3]);
+  r[0] = _mm_movelh_ps(a, c);
+  r[1] = _mm_movehl_ps(c, a);
+  r[2] = _mm_movelh_ps(b, d);
+  r[3] = _mm_movehl_ps(d, b);
+}
+ATTEND_INLINE void transpose(vec<double> (&r)[2]) {
+  const __m128d low = _mm_unpacklo_pd(r[0], r[1]);
+  r[1] = _mm_unpackhi_pd(r[0], r[1]);
+  r[0] = low;
+}
+
 template <class T>
 struct Tail {
   explicit Tail(int64_t n) : count(static_cast<int>(n)) {}

@@ -32,15 +32,19 @@ struct Contract {
   static constexpr int64_t kSoftmaxChunk = 512;
   static constexpr int kVirtualLanes = 16;
 
-  // Rows of A that a matmul block packs at most: 96 x one chunk is 192 KiB.
-  static constexpr int64_t kMatmulRows = 96;
+  // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of every
+  // table's panel.
+  static constexpr int64_t kMatmulRows = 192;
+  // Columns of B that are packed together, at most; and the distance of two packed columns: a chunk and a cache line, so that
+  // they do not fall into the same sets of the L1.
+  static constexpr int64_t kMatmulColumns = 16, kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T));
   // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
   static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
 };
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, with `first`, fma(beta, C, bias). k = 0 gives C0.
-// m <= kMatmulRows unless a_row is 1, k <= kMatmulChunk. Strides in elements.
+// k <= kMatmulChunk; m <= kMatmulRows if pack_a, which must be set unless a_row is 1. Strides in elements.
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;
@@ -54,7 +58,9 @@ struct MatmulBlock {
   int64_t bias_row, bias_col;
   T alpha, beta;
   bool first;
-  T *panel;  // scratch for packed A, kMatmulRows * kMatmulChunk elements; unused when a_row is 1
+  bool pack_a, pack_b;  // copy the operand into its panel first
+  T *a_panel;           // scratch: m, rounded up to a panel, times k
+  T *b_panel;           // scratch: kMatmulColumns * kMatmulHeight
 };
 
 // Softmax of `columns` columns of `rows` elements; log_sum is the natural logarithm, lent by the baseline code.

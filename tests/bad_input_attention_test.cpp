@@ -153,6 +153,49 @@ TEST_CASE("extents that only a stride of 0 makes possible") {
   }
 }
 
+// Operands that fit by themselves, but what has to be computed of them does not.
+TEST_CASE("sizes of the workspace that overflow") {
+  const auto expect_overflow = [](const Call &call, const char *argument) {
+    uint64_t bytes = 12345;
+    const attend_status status = call.workspace(&bytes);
+    CHECK(ATTEND_REASON(status) == ATTEND_OVERFLOW);
+    CHECK(std::string(attend_status_argument(status)) == argument);
+    CHECK(bytes == 12345);
+  };
+  const auto vector_of = [](int64_t rows) {
+    return attend_tensor{nullptr, ATTEND_F32, 1, {rows, 1, 1, 1}, {1, 0, 0, 0}};
+  };
+  constexpr int64_t kTooMany = int64_t{1} << 31;
+  AttentionCall values;
+  values.q.view = values.k.view = vector_of(1);
+  values.v.view = values.out.view = vector_of(kTooMany);
+  values.options.value.lse = values.options.value.scores = nullptr;
+  expect_overflow(values, "out");
+
+  const auto one_head = [&](SelfAttentionCall &self) {
+    for (Operand *o : {&self.x, &self.w_q, &self.w_k, &self.w_v, &self.w_o, &self.out}) o->view = vector_of(1);
+    self.weights.b_q = self.weights.b_k = self.weights.b_v = self.weights.b_o = nullptr;
+    self.attention_options.value.lse = self.attention_options.value.scores = nullptr;
+  };
+  SelfAttentionCall self_values;
+  one_head(self_values);
+  self_values.w_v.view = vector_of(kTooMany);
+  self_values.w_o.view = {nullptr, ATTEND_F32, 2, {1, kTooMany, 1, 1}, {1, 1, 0, 0}};
+  expect_overflow(self_values, "weights.w_v");
+
+  // Q alone has 2^30 features times 2^33 items, over one batch or over 2^3.
+  for (const int64_t batch : {1, 8}) {
+    SelfAttentionCall items;
+    one_head(items);
+    items.w_q.view = items.w_k.view = vector_of(int64_t{1} << 30);
+    const int64_t n = (int64_t{1} << 33) / batch;
+    items.x.view = {nullptr, ATTEND_F32, 4, {1, n, 1, batch}, {1, 0, 0, 0}};
+    items.out.view = {nullptr, ATTEND_F32, 4, {1, n, 1, batch}, {1, 1, 0, n}};
+    INFO("batch " << batch);
+    expect_overflow(items, "x");
+  }
+}
+
 TEST_CASE("self-attention: weights") {
   SelfAttentionCall null;
   null.pweights = nullptr;

@@ -92,6 +92,27 @@ void one_query_at_a_time() {
   nb.expect(kUnscaledPrinted);
 }
 
+// The same steps through a reference; `matmul` and `softmax` are its functions.
+template <class T, class Matmul, class Softmax>
+void one_query_at_a_time(const Matmul &matmul, const Softmax &softmax) {
+  Notebook<T> nb;
+  std::vector<T> projected[3];
+  for (size_t i = 0; i < 3; ++i) {
+    projected[i].resize(kD * kN);
+    reference::View<T> bias = nb.view(nb.b[i], kD, 1);
+    matmul(1, nb.view(nb.w[i], kD, kD, true), nb.view(nb.x, kD, kN), 0, nb.view(projected[i], kD, kN), &bias);
+  }
+  for (int64_t n = 0; n < kN; ++n) {
+    const reference::View<T> query = {projected[0].data() + n * kD, {kD, 1, 1, 1}, {1, 0, 0, 0}};
+    const reference::View<T> list = {nb.attention.data() + n * kN, {kN, 1, 1, 1}, {1, 0, 0, 0}};
+    const reference::View<T> item = {nb.out.data() + n * kD, {kD, 1, 1, 1}, {1, 0, 0, 0}};
+    matmul(1, nb.view(projected[1], kN, kD, true), query, 0, list, nullptr);
+    softmax(list, list, 1, false, nullptr);
+    matmul(1, nb.view(projected[2], kD, kN), list, 0, item, nullptr);
+  }
+  nb.expect(kUnscaledPrinted);
+}
+
 template <class T, class SelfAttention>
 void through_a_reference(const SelfAttention &self_attention, double scale, const NotebookResult &printed) {
   Notebook<T> nb;
@@ -111,6 +132,60 @@ void through_a_reference(const SelfAttention &self_attention, double scale, cons
   nb.expect(printed);
 }
 
+// The book's next step: two heads of D / 2 features each, their outputs concatenated and projected by W_o. The heads' weights are
+// the rows of Omega; W_o is drawn after all else.
+template <class T>
+void two_heads() {
+  constexpr int64_t kHeads = 2, kHead = kD / kHeads;
+  Notebook<T> nb;
+  NumpyRandom random(7);
+  std::vector<T> w_o;
+  for (int i = 0; i < kD * kD; ++i) w_o.push_back(static_cast<T>(random.normal()));
+  // W[out][in] by rows: head h is rows h D/2 ...; of W_o, whose rows are long, columns h D/2 ...
+  const auto head_rows = [](std::vector<T> &v) {
+    return attend_tensor{v.data(), kDtype<T>, 3, {kHead, kD, kHeads, 0}, {kD, 1, kHead * kD, 0}};
+  };
+  const auto head_bias = [](std::vector<T> &v) {
+    return attend_tensor{v.data(), kDtype<T>, 3, {kHead, 1, kHeads, 0}, {1, 0, kHead, 0}};
+  };
+  const attend_tensor x = nb.tensor(nb.x, kD, kN), out = nb.tensor(nb.out, kD, kN);
+  const attend_tensor o = {w_o.data(), kDtype<T>, 3, {kD, kHead, kHeads, 0}, {kD, 1, kHead, 0}};
+  attend_tensor w[3], b[3];
+  for (size_t i = 0; i < 3; ++i) {
+    w[i] = head_rows(nb.w[i]);
+    b[i] = head_bias(nb.b[i]);
+  }
+  attend_self_attention_weights weights = {sizeof weights, 0, &w[0], &w[1], &w[2], &b[0], &b[1], &b[2], &o, nullptr};
+  if (!ok(attend_self_attention(&x, &weights, &out, nullptr, nullptr))) return;
+
+  // The same in double, with the concatenation written out: by its formulas, not by the reference's idea of heads.
+  const std::vector<double> wide_o(w_o.begin(), w_o.end());
+  std::vector<double> qkv[3], concatenated(kD * kN);
+  for (size_t i = 0; i < 3; ++i) {
+    const std::vector<double> wide_w(nb.w[i].begin(), nb.w[i].end()), wide_b(nb.b[i].begin(), nb.b[i].end());
+    for (size_t n = 0; n < kN; ++n) {
+      for (size_t r = 0; r < kD; ++r) {
+        double sum = wide_b[r];
+        for (size_t c = 0; c < kD; ++c) sum += wide_w[r * kD + c] * static_cast<double>(nb.x[n * kD + c]);
+        qkv[i].push_back(sum);
+      }
+    }
+  }
+  for (int64_t h = 0; h < kHeads; ++h) {
+    const auto view = [h](std::vector<double> &v) {
+      return reference::View<double>{v.data() + h * kHead, {kHead, kN, 1, 1}, {1, kD, 0, 0}};
+    };
+    reference::naive::attention<double>(view(qkv[0]), view(qkv[1]), view(qkv[2]), view(concatenated));
+  }
+  for (size_t n = 0; n < kN; ++n) {
+    for (size_t r = 0; r < kD; ++r) {
+      double want = 0;
+      for (size_t c = 0; c < kD; ++c) want += wide_o[r * kD + c] * concatenated[n * kD + c];
+      CHECK(std::fabs(static_cast<double>(nb.out[n * kD + r]) - want) <= (sizeof(T) == 8 ? 1e-14 : 4e-6));
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("notebook: the inputs are NumPy's") {
@@ -126,7 +201,9 @@ TEST_CASE_TEMPLATE("notebook: self_attention, unscaled and scaled", T, float, do
   });
 }
 
-TEST_CASE_TEMPLATE("notebook: one query at a time", T, float, double) { for_each_isa(one_query_at_a_time<T>); }
+TEST_CASE_TEMPLATE("notebook: one query at a time", T, float, double) {
+  for_each_isa([] { one_query_at_a_time<T>(); });
+}
 
 TEST_CASE_TEMPLATE("notebook: the references", T, float, double) {
   for (const double scale : {1.0, 0.0}) {
@@ -134,6 +211,12 @@ TEST_CASE_TEMPLATE("notebook: the references", T, float, double) {
     through_a_reference<T>(reference::naive::self_attention<T>, scale, printed);
     through_a_reference<T>(reference::blocked::self_attention<T>, scale, printed);
   }
+  one_query_at_a_time<T>(reference::naive::matmul<T>, reference::naive::softmax<T>);
+  one_query_at_a_time<T>(reference::blocked::matmul<T>, reference::blocked::softmax<T>);
+}
+
+TEST_CASE_TEMPLATE("notebook: multi-head self-attention with an output projection", T, float, double) {
+  for_each_isa(two_heads<T>);
 }
 
 TEST_CASE_TEMPLATE("notebook: softmax_cols stays stable where the notebook's overflows", T, float, double) {

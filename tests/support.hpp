@@ -71,7 +71,7 @@ template <class T>
 using Wide = std::conditional_t<sizeof(T) == 4, double, long double>;
 
 inline bool ok(attend_status status) {
-  INFO(attend_status_argument(status) << ": " << attend_status_string(status));
+  INFO(std::string(attend_status_argument(status)) << ": " << std::string(attend_status_string(status)));
   CHECK(status == ATTEND_OK);
   return status == ATTEND_OK;
 }
@@ -81,7 +81,7 @@ template <class T>
 class Operand {
  public:
   // `order` lists the dimensions from the one contiguous in memory outwards; `padding` elements follow each run of the first,
-  // `sign` -1 turns the dimension round.
+  // `sign` -1 turns the dimension round, 0 repeats the same elements (a stride of 0: inputs only).
   struct Layout {
     std::array<size_t, 4> order = {0, 1, 2, 3};
     int64_t padding = 0, step = 1, offset = 0;
@@ -95,22 +95,29 @@ class Operand {
       const size_t d = layout.order[i];
       stride_[d] = reach * layout.sign[d];
       if (stride_[d] < 0) first += reach * std::max<int64_t>(0, shape[d] - 1);
-      reach *= std::max<int64_t>(1, shape[d]);
+      if (layout.sign[d] != 0) reach *= std::max<int64_t>(1, shape[d]);
       if (i == 0) reach += layout.padding;
     }
     memory_.assign(static_cast<size_t>(reach + 2 * kGuard + layout.offset), poison());
     first_ = first;
   }
-  static Layout random_layout(Random &random, bool columns_first = false) {
+  static Layout random_layout(Random &random) {
     Layout l;
-    if (!columns_first) {
-      if (random.one_in(2)) std::swap(l.order[0], l.order[1]);
-      if (random.one_in(4)) std::swap(l.order[1], l.order[2]);
-      if (random.one_in(6)) l.step = random.in(2, 3);
-    }
+    if (random.one_in(2)) std::swap(l.order[0], l.order[1]);
+    if (random.one_in(4)) std::swap(l.order[1], l.order[2]);
+    if (random.one_in(6)) std::swap(l.order[2], l.order[3]);
+    if (random.one_in(6)) l.step = random.in(2, 3);
     l.padding = random.pick<int64_t>({0, 0, 1, 17});
     l.offset = random.in(0, 15);
     for (int64_t &sign : l.sign) sign = random.one_in(8) ? -1 : 1;
+    return l;
+  }
+  // Now and then a dimension from `first` on that repeats its elements.
+  static Layout random_input_layout(Random &random, size_t first = 0) {
+    Layout l = random_layout(random);
+    for (size_t d = first; d < 4; ++d) {
+      if (random.one_in(16)) l.sign[d] = 0;
+    }
     return l;
   }
 
@@ -145,6 +152,18 @@ class Operand {
   }
   reference::View<T> view() { return {memory_.data() + first_, shape_, stride_}; }
 
+  // The same values in another layout.
+  Operand in(const Layout &layout) {
+    Operand other(shape_, layout);
+    other.each([this](T &x, int64_t i, int64_t j, int64_t h, int64_t b) { x = at(i, j, h, b); });
+    return other;
+  }
+
+  // Every byte, those between the elements too.
+  bool same_memory(const Operand &other) const {
+    return memory_.size() == other.memory_.size() &&
+           std::memcmp(memory_.data(), other.memory_.data(), memory_.size() * sizeof(T)) == 0;
+  }
   // Everything that is no element still holds the poison.
   bool gaps_untouched() {
     std::vector<T> rest = memory_;

@@ -2,11 +2,13 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 
 #include "operands.hpp"
 
-// The allocator of the whole program, counted while a test asks for it. Sanitizers bring an allocator of their own.
+// The allocator of the whole program, counted and made to fail while a test asks for it. Sanitizers bring an allocator of their
+// own.
 #if !defined(__SANITIZE_ADDRESS__)
 #define ATTEND_TEST_COUNTS_ALLOCATIONS 1
 
@@ -14,9 +16,12 @@ namespace {
 
 std::atomic<bool> g_counting{false};
 std::atomic<int> g_allocations{0};
+std::atomic<int> g_failures{0};  // so many of the counted ones fail, the first of them
 
-void count() {
-  if (g_counting.load(std::memory_order_relaxed)) g_allocations.fetch_add(1, std::memory_order_relaxed);
+// Counts an allocation and says whether it may succeed.
+bool granted() {
+  if (!g_counting.load(std::memory_order_relaxed)) return true;
+  return g_allocations.fetch_add(1, std::memory_order_relaxed) >= g_failures.load(std::memory_order_relaxed);
 }
 
 template <class Function>
@@ -30,26 +35,22 @@ extern "C" {
 
 void *malloc(size_t size) {
   static void *(*const real)(size_t) = next<void *(size_t)>("malloc");
-  count();
-  return real(size);
+  return granted() ? real(size) : nullptr;
 }
 
 void *realloc(void *memory, size_t size) {
   static void *(*const real)(void *, size_t) = next<void *(void *, size_t)>("realloc");
-  count();
-  return real(memory, size);
+  return granted() ? real(memory, size) : nullptr;
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
   static void *(*const real)(size_t, size_t) = next<void *(size_t, size_t)>("aligned_alloc");
-  count();
-  return real(alignment, size);
+  return granted() ? real(alignment, size) : nullptr;
 }
 
 int posix_memalign(void **memory, size_t alignment, size_t size) {
   static int (*const real)(void **, size_t, size_t) = next<int(void **, size_t, size_t)>("posix_memalign");
-  count();
-  return real(memory, alignment, size);
+  return granted() ? real(memory, alignment, size) : ENOMEM;
 }
 
 // Of malloc, since dlsym may call calloc itself.
@@ -198,25 +199,69 @@ TEST_CASE("sizes depend on the arguments alone") {
 }
 
 #if defined(ATTEND_TEST_COUNTS_ALLOCATIONS)
+namespace {
+
+struct Counted {
+  attend_status status;
+  int allocations;
+};
+
+// The call, while its first `failures` allocations fail.
+Counted counted_run(const Call &call, int failures = 0) {
+  g_allocations = 0;
+  g_failures = failures;
+  g_counting = true;
+  const attend_status status = call.run();
+  g_counting = false;
+  return {status, g_allocations.load()};
+}
+
+}  // namespace
+
 TEST_CASE("with a workspace and one thread nothing is allocated") {
   // That the count counts: without a workspace the larger calls do allocate.
-  int counted = 0;
-  for_each_call([&counted](Call &call) {
+  int allocations = 0;
+  for_each_call([&allocations](Call &call) {
     *call.heads[0].threads = 1;
-    const auto allocations = [&call] {
-      g_allocations = 0;
-      g_counting = true;
-      const attend_status status = call.run();
-      g_counting = false;
-      CHECK(status == ATTEND_OK);
-      return g_allocations.load();
-    };
-    counted += allocations();
+    allocations += counted_run(call).allocations;
     const uint64_t size = call.workspace_bytes(1);
     Guarded workspace(size, 1);
     call.set_workspace(workspace.start(), size);
-    CHECK(allocations() == 0);
+    const Counted given = counted_run(call);
+    CHECK(given.status == ATTEND_OK);
+    CHECK(given.allocations == 0);
   });
-  CHECK(counted > 0);
+  CHECK(allocations > 0);
+}
+
+TEST_CASE("memory that the system refuses is a status, or fewer threads") {
+  int refused = 0, fewer = 0;
+  for_each_call([&](Call &call) {
+    clear_outputs(call);
+    const Bytes expected = result_without_workspace(call);
+    *call.heads[0].threads = 1;
+    if (counted_run(call).allocations == 0) return;
+    ++refused;
+    clear_outputs(call);
+    const Bytes before = call.memory();
+    // One thread asks once; several ask again for the memory of one.
+    CHECK(counted_run(call, 1).status == ATTEND_OUT_OF_MEMORY);
+    CHECK(call.memory() == before);
+    *call.heads[0].threads = 4;
+    CHECK(counted_run(call, 2).status == ATTEND_OUT_OF_MEMORY);
+    CHECK(call.memory() == before);
+    const Counted second = counted_run(call, 1);
+    if (second.allocations == 1) {  // too small a problem for several
+      CHECK(second.status == ATTEND_OUT_OF_MEMORY);
+    } else {
+      ++fewer;
+      CHECK(second.status == ATTEND_OK);
+      CHECK(call.memory(true) == expected);
+    }
+  });
+  CHECK(refused >= 4);  // attention and self-attention of the larger layouts
+  CHECK(attend_set_threads(2) == ATTEND_OK);
+  if (attend_threads() == 2) CHECK(fewer >= 4);  // built with OpenMP
+  CHECK(attend_set_threads(0) == ATTEND_OK);
 }
 #endif

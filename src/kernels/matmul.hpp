@@ -129,7 +129,8 @@ template <class T>
 void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
   static_assert(Contract<T>::kMatmulRows % MR == 0 && NR <= Contract<T>::kMatmulColumns, "panels must fit the scratch");
-  Panels<T> p = {finish_of(x), x.a, x.a_k, MR, false, x.b, x.b_k, x.b_col};
+  // Without a chunk A and B may be null: nothing is added to them.
+  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, false, x.b, x.b_k, x.b_col};
   if (x.pack_a) {
     p.a = x.a_panel;
     p.a_k = MR;
@@ -142,7 +143,7 @@ void matmul(const MatmulBlock<T> &x) {
   const int64_t width = balanced(x.n, NR);
   for (int64_t j = 0; j < x.n; j += width) {  // LOOP 2
     const int64_t columns = smaller(width, x.n - j);
-    p.b = x.b + j * x.b_col;
+    if (x.k > 0) p.b = x.b + j * x.b_col;
     if (x.pack_b) {
       if (x.b_k == 1) {
         p.b_col = Contract<T>::kMatmulHeight;

@@ -63,14 +63,17 @@ struct Tail {
   explicit Tail(int64_t n) : count(static_cast<int>(n)) {}
   int count;
 };
+ATTEND_INLINE __m128 load_pair(const float *p) {
+  return _mm_loadl_pi(_mm_setzero_ps(), reinterpret_cast<const __m64 *>(p));
+}
 ATTEND_INLINE vec<float> load(const float *p, Tail<float> t) {
   switch (t.count) {
     case 1:
       return _mm_load_ss(p);
     case 2:
-      return _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(p)));
+      return load_pair(p);
     case 3:
-      return _mm_movelh_ps(_mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(p))), _mm_load_ss(p + 2));
+      return _mm_movelh_ps(load_pair(p), _mm_load_ss(p + 2));
     default:
       return _mm_loadu_ps(p);
   }

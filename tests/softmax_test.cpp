@@ -136,7 +136,9 @@ TEST_CASE_TEMPLATE("softmax: special values as the header says", T, float, doubl
       // +inf by itself, by a negative scale, by an overflow of the scale; at the end of the column and at its beginning.
       const std::pair<T, double> poison[] = {
           {nan, 1}, {nan, -2}, {inf, 1}, {-inf, -1}, {std::numeric_limits<T>::max(), 2}};
-      for (const auto &[value, scale] : poison) {
+      for (const std::pair<T, double> &p : poison) {
+        const T value = p.first;
+        const double scale = p.second;
         for (const size_t at : {last, size_t{0}}) {
           for (const uint32_t flags : {0u, ATTEND_LOG}) {
             INFO("value " << value << " scale " << scale << " at " << at << " flags " << flags);

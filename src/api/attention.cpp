@@ -35,7 +35,7 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   for (const auto &o : outputs) {
     for (const Tensor *other : {&p->q, &p->k, &p->v, &p->out}) {
       if (other == o.output) continue;
-      if (attend_status s = expect_apart(*o.output, o.argument, *other, p->dtype)) return s;
+      if (attend_status s = expect_apart(*o.output, o.argument, *other)) return s;
     }
   }
   return ATTEND_OK;

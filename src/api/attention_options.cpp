@@ -66,7 +66,7 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
       return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  return expect_apart(problem->scores, scores, problem->lse, problem->dtype);
+  return expect_apart(problem->scores, scores, problem->lse);
 }
 
 }  // namespace attend

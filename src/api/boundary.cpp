@@ -6,7 +6,7 @@ namespace attend {
 namespace {
 
 // Fills count, low and high; false if they, or the bytes they stand for, overflow.
-bool measure(Tensor *t, int64_t element) {
+bool measure(Tensor *t) {
   t->count = 1;
   t->low = t->high = 0;
   for (size_t i = 0; i < 4; ++i) {
@@ -20,7 +20,7 @@ bool measure(Tensor *t, int64_t element) {
     if (__builtin_add_overflow(*end, reach, end)) return false;
   }
   constexpr int64_t kMost = INT64_MAX / 4;
-  return t->low > -kMost / element && t->high < kMost / element;
+  return t->low > -kMost / t->element && t->high < kMost / t->element;
 }
 
 // The sufficient test of attend.h: sorted by |stride|, each stride exceeds the reach of the ones before. The spans were checked
@@ -48,7 +48,10 @@ bool elements_apart(const Tensor &t) {
 }
 
 attend_status check_dtype(uint32_t given, Argument argument, uint32_t *dtype) {
-  if (given == 0 || given > ATTEND_BOOL || given == ATTEND_BOOL) return failure(ATTEND_INVALID_DTYPE, argument);
+  if (given == 0 || given > ATTEND_BOOL || (given == ATTEND_BOOL) != (*dtype == ATTEND_BOOL)) {
+    return failure(ATTEND_INVALID_DTYPE, argument);
+  }
+  if (given == ATTEND_BOOL) return ATTEND_OK;
   if (given != ATTEND_F32 && given != ATTEND_F64) return failure(ATTEND_UNSUPPORTED, argument);
   if (*dtype == kAnyDtype) *dtype = given;
   return given == *dtype ? ATTEND_OK : failure(ATTEND_INVALID_DTYPE, argument);
@@ -73,7 +76,8 @@ attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role r
     if (result->stride[i] == INT64_MIN) return failure(ATTEND_OVERFLOW, argument);
   }
   if (empty) return ATTEND_OK;
-  if (!measure(result, size_of(dtype_of(*dtype)))) return failure(ATTEND_OVERFLOW, argument);
+  result->element = *dtype == ATTEND_BOOL ? 1 : size_of(dtype_of(*dtype));
+  if (!measure(result)) return failure(ATTEND_OVERFLOW, argument);
   if (role == Role::output && !elements_apart(*result)) return failure(ATTEND_INVALID_STRIDE, argument);
   if (purpose == Purpose::compute && tensor->data == nullptr) return failure(ATTEND_NULL_POINTER, argument);
   return ATTEND_OK;
@@ -98,11 +102,10 @@ bool same_view(const Tensor &a, const Tensor &b) {
   return a.data == b.data && a.shape == b.shape && a.stride == b.stride;
 }
 
-attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other, Dtype dtype) {
+attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other) {
   if (output.count == 0 || other.count == 0) return ATTEND_OK;  // absent or empty
-  const int64_t element = size_of(dtype);
-  const auto address = [element](const Tensor &t, int64_t offset) {
-    return reinterpret_cast<intptr_t>(t.data) + offset * element;
+  const auto address = [](const Tensor &t, int64_t offset) {
+    return reinterpret_cast<intptr_t>(t.data) + offset * t.element;
   };
   // Their ranges are apart: the usual case, and the quick one.
   if (address(output, output.high + 1) <= address(other, other.low)) return ATTEND_OK;

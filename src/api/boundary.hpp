@@ -98,7 +98,8 @@ constexpr attend_status failure(int32_t reason, Argument argument) {
 enum class Purpose { compute, size };
 enum class Role { input, output };
 
-// Validates one tensor on its own and fills `result`. The first operand of a call settles *dtype (kAnyDtype before).
+// Validates one tensor on its own and fills `result`. The first operand of a call settles *dtype (kAnyDtype before); a mask is
+// read with *dtype = ATTEND_BOOL.
 constexpr uint32_t kAnyDtype = 0;
 attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
                           Tensor *result);
@@ -117,7 +118,7 @@ bool same_view(const Tensor &a, const Tensor &b);
 
 // ATTEND_OVERLAP if the two provably share a byte: their first, lowest or highest elements coincide, or one of them fills its
 // range without gaps and an end of the other lies inside.
-attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other, Dtype dtype);
+attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other);
 
 attend_status check_size(const void *given, uint32_t size, size_t known, size_t first_version, Argument argument);
 

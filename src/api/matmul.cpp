@@ -32,7 +32,7 @@ attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b,
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   for (const Tensor *input : {&p->a, &p->b, &p->bias}) {
-    if (attend_status s = expect_apart(p->c, Argument::c, *input, p->dtype)) return s;
+    if (attend_status s = expect_apart(p->c, Argument::c, *input)) return s;
   }
   return ATTEND_OK;
 }

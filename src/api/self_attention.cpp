@@ -113,10 +113,10 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                  {&p->attention.scores, Argument::attention_options_scores}};
   for (const auto &o : outputs) {
     for (const Tensor *input : inputs) {
-      if (attend_status s = expect_apart(*o.output, o.argument, *input, p->attention.dtype)) return s;
+      if (attend_status s = expect_apart(*o.output, o.argument, *input)) return s;
     }
     if (o.output == &p->out) continue;
-    if (attend_status s = expect_apart(*o.output, o.argument, p->out, p->attention.dtype)) return s;
+    if (attend_status s = expect_apart(*o.output, o.argument, p->out)) return s;
   }
   return ATTEND_OK;
 }

@@ -33,10 +33,10 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   if (!same_view(p->x, p->y)) {
-    if (attend_status s = expect_apart(p->y, Argument::y, p->x, p->dtype)) return s;
+    if (attend_status s = expect_apart(p->y, Argument::y, p->x)) return s;
   }
   for (const Tensor *other : {&p->x, &p->y}) {
-    if (attend_status s = expect_apart(p->lse, Argument::options_lse, *other, p->dtype)) return s;
+    if (attend_status s = expect_apart(p->lse, Argument::options_lse, *other)) return s;
   }
   return ATTEND_OK;
 }

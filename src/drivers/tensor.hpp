@@ -17,6 +17,7 @@ struct Tensor {
   std::array<int64_t, 4> stride = {};  // 0 where the extent is 1
   int64_t count = 0;                   // elements; 0 = empty
   int64_t low = 0, high = 0;           // offsets from data, in elements, of the lowest and the highest element
+  int64_t element = 0;                 // bytes of one
 
   explicit operator bool() const { return given; }
   int64_t rows() const { return shape[0]; }

@@ -5,27 +5,19 @@
 namespace attend {
 namespace {
 
-// Fills count, low and high; false if they, or the bytes they stand for, overflow.
-bool measure(Tensor *t) {
-  t->count = 1;
-  t->low = t->high = 0;
-  for (size_t i = 0; i < 4; ++i) {
-    if (t->shape[i] == 1) continue;
-    int64_t reach = 0;
-    if (__builtin_mul_overflow(t->count, t->shape[i], &t->count) ||
-        __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &reach)) {
-      return false;
-    }
-    int64_t *end = reach < 0 ? &t->low : &t->high;
-    if (__builtin_add_overflow(*end, reach, end)) return false;
-  }
-  constexpr int64_t kMost = INT64_MAX / 4;
-  return t->low > -kMost / t->element && t->high < kMost / t->element;
-}
-
 // The sufficient test of attend.h: sorted by |stride|, each stride exceeds the reach of the ones before. The spans were checked
 // for overflow already.
 bool elements_apart(const Tensor &t) {
+  // In order already: nearly always.
+  int64_t reach = 0;
+  bool in_order = true;
+  for (size_t i = 0; i < 4 && in_order; ++i) {
+    if (t.shape[i] == 1) continue;
+    in_order = t.stride[i] > reach;
+    reach += t.stride[i] * (t.shape[i] - 1);
+  }
+  if (in_order) return true;
+
   int64_t stride[4], extent[4];
   size_t n = 0;
   for (size_t i = 0; i < 4; ++i) {
@@ -39,12 +31,52 @@ bool elements_apart(const Tensor &t) {
     stride[at] = size;
     extent[at] = t.shape[i];
   }
-  int64_t reach = 0;
+  reach = 0;
   for (size_t i = 0; i < n; ++i) {
     if (stride[i] <= reach) return false;
     reach += stride[i] * (extent[i] - 1);
   }
   return true;
+}
+
+// Fills count, low and high with every step checked.
+attend_status measure(Tensor *t, Argument argument) {
+  int64_t count = 1, low = 0, high = 0;
+  bool empty = false, overflows = false;
+  for (size_t i = 0; i < 4; ++i) {
+    if (t->shape[i] < 0) return failure(ATTEND_INVALID_SHAPE, argument);
+    if (t->stride[i] == INT64_MIN) return failure(ATTEND_OVERFLOW, argument);
+    int64_t reach = 0;
+    empty |= t->shape[i] == 0;
+    overflows |= __builtin_mul_overflow(count, t->shape[i], &count);
+    overflows |= __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &reach);
+    overflows |= __builtin_add_overflow(low, reach < 0 ? reach : 0, &low);
+    overflows |= __builtin_add_overflow(high, reach < 0 ? 0 : reach, &high);
+  }
+  if (empty) return ATTEND_OK;
+  constexpr int64_t kMost = INT64_MAX / 4 / 8;  // elements of any type
+  if (overflows || low < -kMost || high > kMost) return failure(ATTEND_OVERFLOW, argument);
+  t->count = count;
+  t->low = low;
+  t->high = high;
+  return ATTEND_OK;
+}
+
+// The same where all extents and strides have at most 28 bits: offsets cannot overflow, and the extents not in pairs. Nearly
+// every call comes here, and a small one spends a good part of its time here.
+attend_status measure_small(Tensor *t, Argument argument, size_t dimensions) {
+  const std::array<int64_t, 4> &n = t->shape;
+  if (__builtin_mul_overflow(n[0] * n[1], n[2] * n[3], &t->count)) return failure(ATTEND_OVERFLOW, argument);
+  if (t->count == 0) return ATTEND_OK;
+  int64_t low = 0, high = 0;
+  for (size_t i = 0; i < dimensions; ++i) {
+    const int64_t reach = (n[i] - 1) * t->stride[i];
+    low += reach < 0 ? reach : 0;
+    high += reach < 0 ? 0 : reach;
+  }
+  t->low = low;
+  t->high = high;
+  return ATTEND_OK;
 }
 
 attend_status check_dtype(uint32_t given, Argument argument, uint32_t *dtype) {
@@ -61,23 +93,30 @@ attend_status check_dtype(uint32_t given, Argument argument, uint32_t *dtype) {
 
 attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
                           Tensor *result) {
-  *result = Tensor();
   if (tensor == nullptr) return failure(ATTEND_NULL_POINTER, argument);
   if (tensor->rank < 1 || tensor->rank > 4) return failure(ATTEND_INVALID_RANK, argument);
   if (attend_status s = check_dtype(tensor->dtype, argument, dtype)) return s;
+  const size_t dimensions = tensor->rank;
+  uint64_t seen = 0;
+  for (size_t i = 0; i < dimensions; ++i) {
+    const int64_t extent = tensor->shape[i], stride = extent > 1 ? tensor->stride[i] : 0;
+    result->shape[i] = extent;
+    result->stride[i] = stride;
+    seen |= static_cast<uint64_t>(extent) | static_cast<uint64_t>(stride < 0 ? ~stride : stride);
+  }
+  for (size_t i = dimensions; i < 4; ++i) {
+    result->shape[i] = 1;
+    result->stride[i] = 0;
+  }
   result->given = true;
   result->data = tensor->data;
-  bool empty = false;
-  for (size_t i = 0; i < 4; ++i) {
-    result->shape[i] = i < tensor->rank ? tensor->shape[i] : 1;
-    empty |= result->shape[i] == 0;
-    if (result->shape[i] < 0) return failure(ATTEND_INVALID_SHAPE, argument);
-    result->stride[i] = result->shape[i] > 1 ? tensor->stride[i] : 0;
-    if (result->stride[i] == INT64_MIN) return failure(ATTEND_OVERFLOW, argument);
-  }
-  if (empty) return ATTEND_OK;
   result->element = *dtype == ATTEND_BOOL ? 1 : size_of(dtype_of(*dtype));
-  if (!measure(result)) return failure(ATTEND_OVERFLOW, argument);
+  if (attend_status s = (seen >> 28) == 0 ? measure_small(result, argument, dimensions) : measure(result, argument))
+    return s;
+  if (result->count == 0) return ATTEND_OK;
+  const uintptr_t data = reinterpret_cast<uintptr_t>(tensor->data);
+  result->begin = static_cast<intptr_t>(data + static_cast<uintptr_t>(result->low * result->element));
+  result->end = static_cast<intptr_t>(data + static_cast<uintptr_t>((result->high + 1) * result->element));
   if (role == Role::output && !elements_apart(*result)) return failure(ATTEND_INVALID_STRIDE, argument);
   if (purpose == Purpose::compute && tensor->data == nullptr) return failure(ATTEND_NULL_POINTER, argument);
   return ATTEND_OK;
@@ -85,7 +124,6 @@ attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role r
 
 attend_status read_optional(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
                             Tensor *result) {
-  *result = Tensor();
   return tensor == nullptr ? ATTEND_OK : read_tensor(tensor, argument, role, purpose, dtype, result);
 }
 
@@ -102,23 +140,17 @@ bool same_view(const Tensor &a, const Tensor &b) {
   return a.data == b.data && a.shape == b.shape && a.stride == b.stride;
 }
 
-attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other) {
-  if (output.count == 0 || other.count == 0) return ATTEND_OK;  // absent or empty
-  const auto address = [](const Tensor &t, int64_t offset) {
-    return reinterpret_cast<intptr_t>(t.data) + offset * t.element;
-  };
-  // Their ranges are apart: the usual case, and the quick one.
-  if (address(output, output.high + 1) <= address(other, other.low)) return ATTEND_OK;
-  if (address(other, other.high + 1) <= address(output, output.low)) return ATTEND_OK;
+attend_status expect_apart_slow(const Tensor &output, Argument argument, const Tensor &other) {
+  const auto first = [](const Tensor &t) { return t.begin; };
+  const auto last = [](const Tensor &t) { return t.end - t.element; };
   // One that fills its range without gaps holds every element of the other that begins or ends there.
-  const auto holds = [&](const Tensor &dense, intptr_t at) {
-    return dense.count == dense.high - dense.low + 1 && elements_apart(dense) && at > address(dense, dense.low - 1) &&
-           at < address(dense, dense.high + 1);
+  const auto holds = [](const Tensor &dense, intptr_t at) {
+    return dense.count == dense.high - dense.low + 1 && elements_apart(dense) && at > dense.begin - dense.element &&
+           at < dense.end;
   };
-  const bool overlap = output.data == other.data || address(output, output.low) == address(other, other.low) ||
-                       address(output, output.high) == address(other, other.high) ||
-                       holds(output, address(other, other.low)) || holds(output, address(other, other.high)) ||
-                       holds(other, address(output, output.low)) || holds(other, address(output, output.high));
+  const bool overlap = output.data == other.data || first(output) == first(other) || last(output) == last(other) ||
+                       holds(output, first(other)) || holds(output, last(other)) || holds(other, first(output)) ||
+                       holds(other, last(output));
   return overlap ? failure(ATTEND_OVERLAP, argument) : ATTEND_OK;
 }
 

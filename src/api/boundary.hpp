@@ -118,7 +118,12 @@ bool same_view(const Tensor &a, const Tensor &b);
 
 // ATTEND_OVERLAP if the two provably share a byte: their first, lowest or highest elements coincide, or one of them fills its
 // range without gaps and an end of the other lies inside.
-attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other);
+attend_status expect_apart_slow(const Tensor &output, Argument argument, const Tensor &other);
+inline attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other) {
+  // Absent, empty, or their ranges are apart: the usual case, and the quick one.
+  if (output.count == 0 || other.count == 0 || output.end <= other.begin || other.end <= output.begin) return ATTEND_OK;
+  return expect_apart_slow(output, argument, other);
+}
 
 attend_status check_size(const void *given, uint32_t size, size_t known, size_t first_version, Argument argument);
 
@@ -127,6 +132,10 @@ template <class Struct>
 attend_status read_struct(const Struct *given, size_t first_version, Argument size_argument, Struct *copy) {
   *copy = Struct();
   if (given == nullptr) return ATTEND_OK;
+  if (given->size == sizeof(Struct)) {
+    *copy = *given;
+    return ATTEND_OK;
+  }
   if (attend_status s = check_size(given, given->size, sizeof(Struct), first_version, size_argument)) return s;
   std::memcpy(copy, given, given->size < sizeof(Struct) ? given->size : sizeof(Struct));
   return ATTEND_OK;

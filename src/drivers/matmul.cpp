@@ -46,8 +46,8 @@ struct Plan {
     b_col = b->stride[column];
     c_row = m == 1 ? 1 : p.c.stride[row];
     c_col = p.c.stride[column];
-    bias_row = p.bias.stride[row];
-    bias_col = p.bias.stride[column];
+    bias_row = p.bias ? p.bias.stride[row] : 0;
+    bias_col = p.bias ? p.bias.stride[column] : 0;
     pack_a = k > 0 && (a_row != 1 || pays_a());
     pack_b = k > 0 && pays_b();
   }
@@ -59,21 +59,27 @@ struct Plan {
   // few sets of the caches. Packing costs about 2 / n of the product.
   bool pays_a() const {
     const int64_t span = std::abs(a_k) * kElement * depth();
-    return n >= 128 && m > kRowUnit && span > (1 << 19);
+    return n >= 128 && m > kRowUnit && span > (7 << 18);
   }
-  // B's columns are read once per panel of rows. In place they are fine where they are contiguous and do not share sets.
+  // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it, which repeat
+  // every 4 KiB. Contiguous rows are read in place whatever their stride: a panel touches a line or two of each, from the L2 at
+  // worst, and copying them cost 2 to 4 % where it was measured (n = 192 to 2048).
   bool pays_b() const {
-    if (m <= 2 * kRowUnit) return false;
-    if (b_k == 1) return std::abs(b_col) * kElement % 1024 == 0 && depth() * kElement >= 1024;
-    return std::abs(b_k) * kElement * depth() > (1 << 17);
+    if (m <= 2 * kRowUnit || b_col == 1) return false;
+    if (b_k != 1) return true;
+    const int64_t apart = std::abs(b_col) * kElement % 4096;
+    return std::min(apart, 4096 - apart) < 256 && depth() * kElement >= 1024;
   }
 
-  // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2.
-  int64_t row_block() const {
-    if (pack_a) return Contract<T>::kMatmulRows;
-    constexpr int64_t kBytes = 1 << 19;
-    return std::max(Contract<T>::kMatmulRows,
-                    kBytes / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
+  // More than the L2 holds: the kernels then fetch ahead what they need next.
+  bool far() const { return k >= 64 && (m * n + std::max(m, n) * k) * kElement > (1 << 19); }
+
+  // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal size.
+  int64_t row_block(int64_t rows) const {
+    int64_t most = Contract<T>::kMatmulRows;
+    if (rows <= most) return most;
+    if (!pack_a) most = std::max(most, (1 << 19) / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
+    return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
   }
 
   // Threads that have work for `slices` such matrices.
@@ -90,7 +96,7 @@ struct Plan {
     need.tasks = tasks(slices);
     int64_t elements = 0;
     if (pack_a) elements += std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth();
-    if (pack_b) elements += Contract<T>::kMatmulColumns * Contract<T>::kMatmulHeight;
+    if (pack_b) elements += Contract<T>::kMatmulPanels;
     need.per_thread = aligned(elements * kElement);
     return need;
   }
@@ -111,6 +117,7 @@ struct Cut {
 // The i-th of `pieces` pieces of `total`, cut at multiples of `unit`.
 struct Piece {
   int64_t begin, size;
+  explicit Piece(int64_t total) : begin(0), size(total) {}
   Piece(int64_t total, int64_t pieces, int64_t unit, int64_t i) : begin(0), size(total) {
     if (pieces == 1) return;
     const int64_t units = divide_up(total, unit);
@@ -119,58 +126,75 @@ struct Piece {
   }
 };
 
+// What all blocks of one product share.
+template <class T>
+MatmulBlock<T> block_of(const Matmul &p, const Plan<T> &plan) {
+  MatmulBlock<T> x;
+  x.a_row = plan.a_row;
+  x.a_k = plan.a_k;
+  x.b_k = plan.b_k;
+  x.b_col = plan.b_col;
+  x.c_row = plan.c_row;
+  x.c_col = plan.c_col;
+  x.bias_row = plan.bias_row;
+  x.bias_col = plan.bias_col;
+  x.alpha = static_cast<T>(p.alpha);
+  x.beta = static_cast<T>(p.beta);
+  x.pack_a = plan.pack_a;
+  x.pack_b = plan.pack_b;
+  x.far = plan.far();
+  return x;
+}
+
+// LOOP 4 and LOOP 3 of one matrix, or of a piece of it.
+template <class T>
+void multiply(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Plan<T> &plan, const Piece &rows,
+              const Piece &columns, int64_t head, int64_t batch, char *scratch, MatmulBlock<T> *x) {
+  const T *a = plan.a->template at<T>(0, 0, head, batch), *b = plan.b->template at<T>(0, 0, head, batch);
+  T *c = p.c.at<T>(0, 0, head, batch) + columns.begin * plan.c_col;
+  const T *bias = p.bias ? p.bias.at<T>(0, 0, head, batch) + columns.begin * plan.bias_col : nullptr;
+  const int64_t row_block = plan.row_block(rows.size);
+  x->n = columns.size;
+  x->b_panel = reinterpret_cast<T *>(scratch);
+  x->a_panel = x->b_panel + (plan.pack_b ? Contract<T>::kMatmulPanels : 0);
+  int64_t k = 0;
+  do {  // LOOP 4; once for k = 0, where A and B may be null
+    x->k = std::min(Contract<T>::kMatmulChunk, plan.k - k);
+    x->first = k == 0;
+    x->b = x->k > 0 ? b + k * plan.b_k + columns.begin * plan.b_col : nullptr;
+    for (int64_t i = rows.begin; i < rows.begin + rows.size; i += row_block) {  // LOOP 3
+      x->m = std::min(row_block, rows.begin + rows.size - i);
+      x->a = x->k > 0 ? a + i * plan.a_row + k * plan.a_k : nullptr;
+      x->c = c + i * plan.c_row;
+      x->bias = bias == nullptr ? nullptr : bias + i * plan.bias_row;
+      kernel(*x);
+    }
+    k += x->k;
+  } while (k < plan.k);
+}
+
 template <class T>
 Acquired run(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Execution &execution) {
   const Plan<T> plan(p);
-  const int64_t slices = p.c.heads() * p.c.batch();
+  const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   const Need need = plan.need(slices);
   const Scratch scratch(execution, need, need.tasks == 1 ? 1 : usable_threads(execution.threads));
   if (scratch.result() != Acquired::ok) return scratch.result();
-
-  MatmulBlock<T> common = {};
-  common.a_row = plan.a_row;
-  common.a_k = plan.a_k;
-  common.b_k = plan.b_k;
-  common.b_col = plan.b_col;
-  common.c_row = plan.c_row;
-  common.c_col = plan.c_col;
-  common.bias_row = plan.bias_row;
-  common.bias_col = plan.bias_col;
-  common.alpha = static_cast<T>(p.alpha);
-  common.beta = static_cast<T>(p.beta);
-  common.pack_a = plan.pack_a;
-  common.pack_b = plan.pack_b;
-
+  if (slices == 1 && scratch.threads() == 1) {
+    MatmulBlock<T> x = block_of(p, plan);
+    multiply(kernel, p, plan, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
+    return Acquired::ok;
+  }
   const Cut cut(plan.m, plan.n, slices, scratch.threads());
-  const int64_t pieces = cut.rows * cut.columns, row_block = plan.row_block();
-  const auto task_body = [&](int64_t task, int thread) {
-    const int64_t slice = task / pieces, piece = task % pieces, head = slice % p.c.heads(), batch = slice / p.c.heads();
+  const int64_t pieces = cut.rows * cut.columns;
+  parallel_for(scratch.threads(), pieces * slices, [&](int64_t task, int thread) {
+    const int64_t slice = task / pieces, piece = task % pieces;
     const Piece rows(plan.m, cut.rows, kRowUnit, piece % cut.rows);
     const Piece columns(plan.n, cut.columns, kColumnUnit, piece / cut.rows);
     if (rows.size <= 0 || columns.size <= 0) return;
-    const T *a = plan.a->template at<T>(0, 0, head, batch), *b = plan.b->template at<T>(0, 0, head, batch);
-    T *c = p.c.at<T>(0, 0, head, batch);
-    const T *bias = p.bias ? p.bias.at<T>(0, 0, head, batch) : nullptr;
-    MatmulBlock<T> x = common;
-    x.n = columns.size;
-    x.b_panel = reinterpret_cast<T *>(scratch.of_thread(thread));
-    x.a_panel = x.b_panel + (plan.pack_b ? Contract<T>::kMatmulColumns * Contract<T>::kMatmulHeight : 0);
-    int64_t k = 0;
-    do {  // LOOP 4; once for k = 0
-      x.k = std::min(Contract<T>::kMatmulChunk, plan.k - k);
-      x.first = k == 0;
-      if (x.k > 0) x.b = b + k * plan.b_k + columns.begin * plan.b_col;
-      for (int64_t i = rows.begin; i < rows.begin + rows.size; i += row_block) {  // LOOP 3
-        x.m = std::min(row_block, rows.begin + rows.size - i);
-        if (x.k > 0) x.a = a + i * plan.a_row + k * plan.a_k;
-        x.c = c + i * plan.c_row + columns.begin * plan.c_col;
-        x.bias = bias == nullptr ? nullptr : bias + i * plan.bias_row + columns.begin * plan.bias_col;
-        kernel(x);
-      }
-      k += x.k;
-    } while (k < plan.k);
-  };
-  parallel_for(scratch.threads(), pieces * slices, task_body);
+    MatmulBlock<T> x = block_of(p, plan);
+    multiply(kernel, p, plan, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
+  });
   return Acquired::ok;
 }
 

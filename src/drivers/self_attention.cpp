@@ -6,7 +6,7 @@ namespace attend {
 namespace {
 
 Tensor dense(int64_t rows, int64_t columns, int64_t heads, int64_t batch) {
-  Tensor t;
+  Tensor t = {};
   t.given = true;
   t.shape = {rows, columns, heads, batch};
   t.stride = {1, rows, rows * columns, rows * columns * heads};

@@ -10,14 +10,18 @@ enum class Dtype { f32, f64 };
 
 constexpr int64_t size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
 
+// What is not given has only its first three members set: zeroing the rest of every operand that might be there is a fifth of
+// the overhead of a small call.
 struct Tensor {
   void *data = nullptr;  // null if the tensor is empty, or only its size is asked for
+  int64_t count = 0;     // elements; 0 = empty
   bool given = false;    // optional operands may be absent
-  std::array<int64_t, 4> shape = {};
-  std::array<int64_t, 4> stride = {};  // 0 where the extent is 1
-  int64_t count = 0;                   // elements; 0 = empty
-  int64_t low = 0, high = 0;           // offsets from data, in elements, of the lowest and the highest element
-  int64_t element = 0;                 // bytes of one
+  std::array<int64_t, 4> shape;
+  std::array<int64_t, 4> stride;  // 0 where the extent is 1
+  // The rest only of tensors that are not empty.
+  int64_t low, high;    // offsets from data, in elements, of the lowest and the highest element
+  int64_t element;      // bytes of one
+  intptr_t begin, end;  // addresses of the first byte and behind the last one
 
   explicit operator bool() const { return given; }
   int64_t rows() const { return shape[0]; }

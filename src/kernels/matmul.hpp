@@ -63,23 +63,56 @@ struct Panels {
   Finish finish;
   const T *a;
   int64_t a_k, a_step;  // strides of A's panels: from k to k, from panel to panel
-  bool padded;          // lanes beyond the last row exist and are zero
   const T *b;           // of the first of the columns at hand
   int64_t b_k, b_col;
+};
+
+// What the tiles ask for in advance, into the L2: the columns of B that come next. Each tile takes two lines' worth a k in its loop
+// without a branch: every kStep k a round of prefetches instead cost 6 % of the product, by the mispredicted ends of the loop.
+template <class T>
+struct Next {
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const T *b;      // the next columns
+  int64_t count;   // pairs of columns, or of lines of each row, still to be asked for
+  int64_t pair;    // from one pair to the next
+  int64_t second;  // from the first of a pair to the second
+  int64_t step;    // from k to k
+
+  ATTEND_INLINE void begin(const MatmulBlock<T> &x, const T *from, int64_t columns) {
+    const bool along_k = x.b_k == 1;
+    b = from;
+    count = !x.far || columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
+    second = along_k ? x.b_col : kLine;
+    pair = 2 * second;
+    step = x.b_k;
+  }
+  ATTEND_INLINE Prefetches<T> take(const T *idle) {
+    if (count == 0) return {idle, 0, 0};
+    --count;
+    const Prefetches<T> r = {b, second, step};
+    b += pair;
+    return r;
+  }
 };
 
 // One tile: MV vectors of rows from i0 (the last one partial if kPartial), NR columns from j0.
 template <class T, int MV, int NR, bool kPartial>
 ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, const T *a, int64_t i0, int64_t rows,
-                               int64_t j0) {
+                               int64_t j0, Next<T> *next) {
   constexpr int W = kLanes<T>;
   const Tail<T> tail(rows - (MV - 1) * W);
   Tile<T, MV, NR> tile;
   tile.zero();
-  if (kPartial && !p.padded) {
-    tile.template accumulate<true>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, tail);
+  // Wide tiles ask for lines of C and B in advance.
+  constexpr bool kWide = !kPartial && MV == Tiles<T>::kVectors && 2 * NR > Tiles<T>::kColumns;
+  if (kWide && x.far) {
+    for (int64_t j = 0; x.c_row == 1 && j < NR; ++j) {
+      __builtin_prefetch(x.c + i0 + (j0 + j) * x.c_col, 1, 3);
+      __builtin_prefetch(x.c + i0 + (j0 + j) * x.c_col + rows - 1, 1, 3);
+    }
+    tile.accumulate(x.k, a, p.a_k, p.b, p.b_k, p.b_col, next->take(a));
   } else {
-    tile.template accumulate<false>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, tail);
+    tile.template accumulate<kPartial>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, tail);
   }
   const vec<T> alpha = broadcast(x.alpha);
   T *c = x.c + i0 + j0 * x.c_col;
@@ -108,55 +141,74 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
 
 // LOOP 1: all rows of the block against NR columns. B's columns stay in the L1 while A's panels pass from the L2.
 template <class T, int NR>
-void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0) {
+void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Next<T> *next) {
   constexpr int MV = Tiles<T>::kVectors, W = kLanes<T>, MR = MV * W;
   const T *a = p.a;
   int64_t i = 0;
-  for (; i + MR <= x.m; i += MR, a += p.a_step) matmul_tile<T, MV, NR, false>(x, p, a, i, MR, j0);
+  for (; i + MR <= x.m; i += MR, a += p.a_step) {
+    matmul_tile<T, MV, NR, false>(x, p, a, i, MR, j0, next);
+  }
   const int64_t rows = x.m - i;
   if (rows == 0) return;
   with_constant<MV>((rows + W - 1) / W, [&](auto mv) __attribute__((always_inline)) {
     constexpr int V = decltype(mv)::value;
     if (rows == V * W) {
-      matmul_tile<T, V, NR, false>(x, p, a, i, rows, j0);
+      matmul_tile<T, V, NR, false>(x, p, a, i, rows, j0, next);
     } else {
-      matmul_tile<T, V, NR, true>(x, p, a, i, rows, j0);
+      matmul_tile<T, V, NR, true>(x, p, a, i, rows, j0, next);
     }
   });
+}
+
+// Packs all rows of the block.
+template <class T>
+void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
+  constexpr int MR = Tiles<T>::kVectors * kLanes<T>;
+  p->a = x.a_panel;
+  p->a_k = MR;
+  p->a_step = MR * x.k;
+  if (x.a_row == 1) return pack_panels(MR, x.m, x.k, x.a, x.a_k, x.a_panel);
+  for (int64_t i = 0; i < x.m; i += MR) {
+    const int64_t lanes = smaller<int64_t>(MR, x.m - i);
+    pack_panel(MR, lanes, x.k, x.a + i * x.a_row, x.a_row, x.a_k, T(1), x.a_panel + i * x.k);
+  }
 }
 
 template <class T>
 void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
-  static_assert(Contract<T>::kMatmulRows % MR == 0 && NR <= Contract<T>::kMatmulColumns, "panels must fit the scratch");
+  static_assert(Contract<T>::kMatmulRows % MR == 0 && NR <= 16, "panels must fit the scratch");
   // Without a chunk A and B may be null: nothing is added to them.
-  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, false, x.b, x.b_k, x.b_col};
-  if (x.pack_a) {
-    p.a = x.a_panel;
-    p.a_k = MR;
-    p.a_step = MR * x.k;
-    p.padded = true;
-    for (int64_t i = 0; i < x.m; i += MR) {
-      pack_panel(MR, smaller<int64_t>(MR, x.m - i), x.k, x.a + i * x.a_row, x.a_row, x.a_k, T(1), x.a_panel + i * x.k);
-    }
-  }
+  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, x.b, x.b_k, x.b_col};
+  if (x.pack_a) pack_a(x, &p);
   const int64_t width = balanced(x.n, NR);
-  for (int64_t j = 0; j < x.n; j += width) {  // LOOP 2
-    const int64_t columns = smaller(width, x.n - j);
-    if (x.k > 0) p.b = x.b + j * x.b_col;
+  // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
+  const bool along_k = x.b_k == 1;
+  const int64_t group = Contract<T>::kMatmulColumns / width * width;
+  const int64_t panel = along_k ? width * Contract<T>::kMatmulHeight : width * x.k;
+  Next<T> next;
+  for (int64_t g = 0; g < x.n; g += group) {
+    const int64_t end = smaller(x.n, g + group);
     if (x.pack_b) {
-      if (x.b_k == 1) {
-        p.b_col = Contract<T>::kMatmulHeight;
-        pack_columns(columns, x.k, p.b, x.b_col, x.b_panel, p.b_col);
-      } else {
-        p.b_k = columns;
-        p.b_col = 1;
-        pack_rows(columns, x.k, p.b, x.b_k, x.b_col, x.b_panel);
-      }
+      const T *from = x.b + g * x.b_col;
+      along_k ? pack_columns(end - g, x.k, from, x.b_col, x.b_panel, Contract<T>::kMatmulHeight)
+              : pack_rows(width, end - g, x.k, from, x.b_k, x.b_col, x.b_panel);
       p.b = x.b_panel;
+      p.b_k = along_k ? 1 : width;
+      p.b_col = along_k ? Contract<T>::kMatmulHeight : 1;
+      next.begin(x, from + group * x.b_col, smaller(group, x.n - end));
     }
-    with_constant<NR>(
-        columns, [&](auto nr) __attribute__((always_inline)) { matmul_columns<T, decltype(nr)::value>(x, p, j); });
+    for (int64_t j = g; j < end; j += width) {  // LOOP 2
+      if (!x.pack_b && x.k > 0) {
+        p.b = x.b + j * x.b_col;
+        next.begin(x, p.b + width * x.b_col, smaller(width, x.n - j - width));
+      }
+      with_constant<NR>(
+          smaller(width, end - j), [&](auto nr) __attribute__((always_inline)) {
+            matmul_columns<T, decltype(nr)::value>(x, p, j, &next);
+          });
+      if (x.pack_b) p.b += panel;
+    }
   }
 }
 

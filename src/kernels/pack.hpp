@@ -57,6 +57,30 @@ void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t
   }
 }
 
+// Panels of `width` lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes: in one
+// sweep over k, so that memory is read along its pages and not in strips of a panel's width.
+template <class T>
+void pack_panels(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_k, T *panels) {
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kAhead = 8;  // rows
+  const int64_t panel = width * depth;
+  for (int64_t k = 0; k < depth; ++k, a += a_k, panels += width) {
+    for (int64_t lane = 0; lane < lanes; lane += 64 / static_cast<int64_t>(sizeof(T))) {
+      __builtin_prefetch(a + kAhead * a_k + lane);
+    }
+    T *to = panels;
+    int64_t lane = 0;
+    for (; lane + width <= lanes; lane += width, to += panel) {
+      for (int64_t l = 0; l < width; l += W) store(to + l, load(a + lane + l));
+    }
+    if (lane == lanes) continue;
+    for (int64_t l = 0; l < width; l += W) {
+      const int64_t count = smaller<int64_t>(W, lanes - lane - l);
+      store(to + l, count > 0 ? load(a + lane + l, Tail<T>(count)) : broadcast(T(0)));
+    }
+  }
+}
+
 // panel[column][k] = b(k, column): columns of contiguous elements moved together, `height` apart.
 template <class T>
 void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *panel, int64_t height) {
@@ -65,23 +89,21 @@ void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *
     const T *from = b + j * b_col;
     T *to = panel + j * height;
     int64_t k = 0;
-    for (; k + W <= depth; k += W) store(to + k, load(from + k));
+    for (; k + W <= depth; k += W) {
+      __builtin_prefetch(from + 2 * b_col + k);
+      store(to + k, load(from + k));
+    }
     if (k < depth) store(to + k, load(from + k, Tail<T>(depth - k)));
   }
 }
 
-// panel[k][column] = b(k, column), rows `columns` long.
+// Panels of `width` columns one behind the other, panel[k * width + column] = b(k, column).
 template <class T>
-void pack_rows(int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panel) {
-  constexpr int W = kLanes<T>;
-  for (int64_t k = 0; k < depth; ++k, panel += columns) {
-    const T *from = b + k * b_k;
-    if (b_col == 1) {
-      int64_t j = 0;
-      for (; j + W <= columns; j += W) store(panel + j, load(from + j));
-      if (j < columns) store(panel + j, load(from + j, Tail<T>(columns - j)), Tail<T>(columns - j));
-    } else {
-      for (int64_t j = 0; j < columns; ++j) panel[j] = from[j * b_col];
+void pack_rows(int64_t width, int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panels) {
+  for (int64_t first = 0; first < columns; first += width, panels += depth * width) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const T *from = b + k * b_k + first * b_col;
+      for (int64_t j = 0; j < smaller(width, columns - first); ++j) panels[k * width + j] = from[j * b_col];
     }
   }
 }

@@ -35,9 +35,10 @@ struct Contract {
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of every
   // table's panel.
   static constexpr int64_t kMatmulRows = 192;
-  // Columns of B that are packed together, at most; and the distance of two packed columns: a chunk and a cache line, so that
-  // they do not fall into the same sets of the L1.
-  static constexpr int64_t kMatmulColumns = 16, kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T));
+  // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of the L1, or in
+  // panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest panel).
+  static constexpr int64_t kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T)), kMatmulColumns = 48;
+  static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
   // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
   static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
@@ -59,8 +60,9 @@ struct MatmulBlock {
   T alpha, beta;
   bool first;
   bool pack_a, pack_b;  // copy the operand into its panel first
+  bool far;             // A, B and C come from beyond the L2: fetch ahead
   T *a_panel;           // scratch: m, rounded up to a panel, times k
-  T *b_panel;           // scratch: kMatmulColumns * kMatmulHeight
+  T *b_panel;           // scratch: kMatmulPanels
 };
 
 // Softmax of `columns` columns of `rows` elements; log_sum is the natural logarithm, lent by the baseline code.

@@ -168,6 +168,32 @@ TEST_CASE_TEMPLATE("matmul: zero strides repeat an input, denormals are kept", T
 }
 
 // 1e-60 is 0 in f32: then A, B and C are not read.
+TEST_CASE("products beyond the L2: packing, prefetching and blocks of rows") {
+  Random random(8);
+  for (const Size &s : {Size{random.in(385, 450), random.in(129, 200), random.in(513, 700)},
+                        Size{1030, 1, random.in(600, 900)}, Size{random.in(100, 140), 2, 1500}}) {
+    for (const unsigned layouts : {0u, 1u, 2u, 3u}) {
+      Operand<float>::Layout by_rows = {{1, 0, 2, 3}, random.pick<int64_t>({0, 3}), 1, 0, {1, 1, 1, 1}}, by_columns;
+      Operand<float> a({s.m, s.k, 1, 1}, layouts & 1u ? by_rows : by_columns);
+      Operand<float> b({s.k, s.n, 1, 1}, layouts & 2u ? by_rows : by_columns);
+      Operand<float> c({s.m, s.n, 1, 1}, by_columns);
+      for (Operand<float> *o : {&a, &b, &c}) o->fill(random);
+      WideCopy<float> wa(a), wb(b), wc(c), aa(a, true), ab(b, true), ac(c, true);
+      reference::blocked::matmul<double>(1, wa.view, wb.view, 1, wc.view, nullptr);
+      reference::blocked::matmul<double>(1, aa.view, ab.view, 1, ac.view, nullptr);
+      INFO("m " << s.m << " n " << s.n << " k " << s.k << " layouts " << layouts);
+      for_each_isa([&] {
+        Operand<float> result = c;
+        if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 1, result.tensor(), nullptr))) return;
+        CHECK(result.gaps_untouched());
+        CHECK(worst_ratio(result, wc.view, [&](int64_t i, int64_t j, int64_t h, int64_t n) {
+                return (static_cast<double>(s.k) + 2) * kUnit<float> * ac.view.at(i, j, h, n);
+              }) <= 1);
+      });
+    }
+  }
+}
+
 TEST_CASE("matmul: alpha and beta are rounded to the element type first") {
   const auto value = [](auto a, double alpha, double beta) {
     using T = decltype(a);

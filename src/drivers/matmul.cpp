@@ -9,17 +9,25 @@ namespace {
 
 // Below this many FMAs a thread costs more to wake (some microseconds) than it saves.
 constexpr double kWorkPerThread = 1 << 19;
+// Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread has.
+constexpr int64_t kMostSmall = 96;
 // Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's columns.
 constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
 // Columns of one thread's share from which on it is cut further, so that a slow core does not hold up the rest.
 constexpr int64_t kColumnShare = 384;
 
+// Columns so few that rows of A which are contiguous along k are turned in registers each time they are read, and not packed.
+constexpr int64_t kFewColumns = 4;
+
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Lanes run along the contiguous dimension of C. Where that is the columns, C^T = B^T A^T is computed instead: the same chains.
-bool turns(const Matmul &p) {
-  const int64_t m = p.c.rows(), n = p.c.columns();
-  const bool by_rows = p.c.stride[0] == 1 || m == 1, by_columns = p.c.stride[1] == 1 || n == 1;
+// Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill them. Where
+// that is the columns, C^T = B^T A^T is computed instead: the same chains.
+bool turns(int64_t m, int64_t n, int64_t c_row, int64_t c_col) {
+  constexpr int64_t kFewest = 1, kMany = 16;
+  if (m <= kFewest && n >= kMany) return true;
+  if (n <= kFewest && m >= kMany) return false;
+  const bool by_rows = c_row == 1 || m == 1, by_columns = c_col == 1 || n == 1;
   return by_columns && (!by_rows || n > m);
 }
 
@@ -27,29 +35,45 @@ bool turns(const Matmul &p) {
 template <class T>
 struct Plan {
   int64_t m, n, k;
-  const Tensor *a, *b;
-  int64_t a_row, a_k, b_k, b_col, c_row, c_col, bias_row, bias_col;
-  bool turned, pack_a, pack_b;
+  int64_t a_row, a_k, b_k, b_col, c_row, c_col, bias_row = 0, bias_col = 0;
+  bool turned, pack_a, pack_b, one_column;
 
-  explicit Plan(const Matmul &p) {
-    turned = turns(p);
+  explicit Plan(const Matmul &p) : turned(turns(p.c.rows(), p.c.columns(), p.c.stride[0], p.c.stride[1])) {
     const size_t row = turned ? 1 : 0, column = turned ? 0 : 1;
-    a = turned ? &p.b : &p.a;
-    b = turned ? &p.a : &p.b;
+    const Tensor &a = turned ? p.b : p.a, &b = turned ? p.a : p.b;
     m = p.c.shape[row];
     n = p.c.shape[column];
-    // A and B are not read where alpha, as the kernels see it, is 0.
-    k = static_cast<T>(p.alpha) == T(0) ? 0 : p.a.columns();
-    a_row = m == 1 ? 1 : a->stride[row];
-    a_k = a->stride[column];
-    b_k = k == 1 ? 1 : b->stride[row];
-    b_col = b->stride[column];
-    c_row = m == 1 ? 1 : p.c.stride[row];
+    k = p.a.columns();
+    a_row = a.stride[row];
+    a_k = a.stride[column];
+    b_k = b.stride[row];
+    b_col = b.stride[column];
+    c_row = p.c.stride[row];
     c_col = p.c.stride[column];
-    bias_row = p.bias ? p.bias.stride[row] : 0;
-    bias_col = p.bias ? p.bias.stride[column] : 0;
-    pack_a = k > 0 && (a_row != 1 || pays_a());
+    if (p.bias) bias_row = p.bias.stride[row], bias_col = p.bias.stride[column];
+    settle(p.alpha);
+  }
+  Plan(const MatrixView<T> &a, const MatrixView<T> &b, const MatrixView<T> &c, double alpha)
+      : k(a.columns), turned(turns(c.rows, c.columns, c.row, c.column)) {
+    m = turned ? c.columns : c.rows;
+    n = turned ? c.rows : c.columns;
+    a_row = turned ? b.column : a.row;
+    a_k = turned ? b.row : a.column;
+    b_k = turned ? a.column : b.row;
+    b_col = turned ? a.row : b.column;
+    c_row = turned ? c.column : c.row;
+    c_col = turned ? c.row : c.column;
+    settle(alpha);
+  }
+
+  void settle(double alpha) {
+    // A and B are not read where alpha, as the kernels see it, is 0.
+    if (static_cast<T>(alpha) == T(0)) k = 0;
+    if (m == 1) a_row = c_row = 1;
+    if (k == 1) a_k = b_k = 1;
+    pack_a = k > 0 && (a_row == 1 ? pays_a() : a_k != 1 || n > kFewColumns);
     pack_b = k > 0 && pays_b();
+    one_column = n == 1 && m > kMostSmall && k > 0 && a_row == 1 && !pack_a && !pack_b;
   }
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
@@ -65,7 +89,7 @@ struct Plan {
   // every 4 KiB. Contiguous rows are read in place whatever their stride: a panel touches a line or two of each, from the L2 at
   // worst, and copying them cost 2 to 4 % where it was measured (n = 192 to 2048).
   bool pays_b() const {
-    if (m <= 2 * kRowUnit || b_col == 1) return false;
+    if (m <= 2 * kRowUnit || n <= kFewColumns || b_col == 1) return false;
     if (b_k != 1) return true;
     const int64_t apart = std::abs(b_col) * kElement % 4096;
     return std::min(apart, 4096 - apart) < 256 && depth() * kElement >= 1024;
@@ -77,7 +101,7 @@ struct Plan {
   // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal size.
   int64_t row_block(int64_t rows) const {
     int64_t most = Contract<T>::kMatmulRows;
-    if (rows <= most) return most;
+    if (one_column || rows <= most) return rows;
     if (!pack_a) most = std::max(most, (1 << 19) / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
   }
@@ -97,6 +121,7 @@ struct Plan {
     int64_t elements = 0;
     if (pack_a) elements += std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth();
     if (pack_b) elements += Contract<T>::kMatmulPanels;
+    if (one_column) elements += Contract<T>::kLongColumn;
     need.per_thread = aligned(elements * kElement);
     return need;
   }
@@ -128,7 +153,7 @@ struct Piece {
 
 // What all blocks of one product share.
 template <class T>
-MatmulBlock<T> block_of(const Matmul &p, const Plan<T> &plan) {
+MatmulBlock<T> block_of(double alpha, double beta, const Plan<T> &plan) {
   MatmulBlock<T> x;
   x.a_row = plan.a_row;
   x.a_k = plan.a_k;
@@ -138,10 +163,11 @@ MatmulBlock<T> block_of(const Matmul &p, const Plan<T> &plan) {
   x.c_col = plan.c_col;
   x.bias_row = plan.bias_row;
   x.bias_col = plan.bias_col;
-  x.alpha = static_cast<T>(p.alpha);
-  x.beta = static_cast<T>(p.beta);
+  x.alpha = static_cast<T>(alpha);
+  x.beta = static_cast<T>(beta);
   x.pack_a = plan.pack_a;
   x.pack_b = plan.pack_b;
+  x.one_column = plan.one_column;
   x.far = plan.far();
   return x;
 }
@@ -150,7 +176,8 @@ MatmulBlock<T> block_of(const Matmul &p, const Plan<T> &plan) {
 template <class T>
 void multiply(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Plan<T> &plan, const Piece &rows,
               const Piece &columns, int64_t head, int64_t batch, char *scratch, MatmulBlock<T> *x) {
-  const T *a = plan.a->template at<T>(0, 0, head, batch), *b = plan.b->template at<T>(0, 0, head, batch);
+  const Tensor &left = plan.turned ? p.b : p.a, &right = plan.turned ? p.a : p.b;
+  const T *a = left.at<T>(0, 0, head, batch), *b = right.at<T>(0, 0, head, batch);
   T *c = p.c.at<T>(0, 0, head, batch) + columns.begin * plan.c_col;
   const T *bias = p.bias ? p.bias.at<T>(0, 0, head, batch) + columns.begin * plan.bias_col : nullptr;
   const int64_t row_block = plan.row_block(rows.size);
@@ -181,7 +208,7 @@ Acquired run(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Exec
   const Scratch scratch(execution, need, need.tasks == 1 ? 1 : usable_threads(execution.threads));
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (slices == 1 && scratch.threads() == 1) {
-    MatmulBlock<T> x = block_of(p, plan);
+    MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
     multiply(kernel, p, plan, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
     return Acquired::ok;
   }
@@ -192,7 +219,7 @@ Acquired run(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Exec
     const Piece rows(plan.m, cut.rows, kRowUnit, piece % cut.rows);
     const Piece columns(plan.n, cut.columns, kColumnUnit, piece / cut.rows);
     if (rows.size <= 0 || columns.size <= 0) return;
-    MatmulBlock<T> x = block_of(p, plan);
+    MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
     multiply(kernel, p, plan, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
   });
   return Acquired::ok;
@@ -204,6 +231,29 @@ Need need_of(const Matmul &p) {
 }
 
 }  // namespace
+
+template <class T>
+bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<T> &a, const MatrixView<T> &b,
+                  double beta, const MatrixView<T> &c) {
+  if (a.columns > Contract<T>::kMatmulChunk) return false;
+  const Plan<T> plan(a, b, c, alpha);
+  if (plan.m > kMostSmall || plan.n > kMostSmall || plan.pack_a || plan.pack_b) return false;
+  MatmulBlock<T> x = block_of(alpha, beta, plan);
+  x.m = plan.m;
+  x.n = plan.n;
+  x.k = plan.k;
+  x.a = plan.turned ? b.data : a.data;
+  x.b = plan.turned ? a.data : b.data;
+  x.c = c.data;
+  x.bias = nullptr;
+  x.first = true;
+  kernel(x);
+  return true;
+}
+template bool matmul_small(void (*)(const MatmulBlock<float> &), double, const MatrixView<float> &,
+                           const MatrixView<float> &, double, const MatrixView<float> &);
+template bool matmul_small(void (*)(const MatmulBlock<double> &), double, const MatrixView<double> &,
+                           const MatrixView<double> &, double, const MatrixView<double> &);
 
 Need matmul_need(const Matmul &problem) {
   return problem.dtype == Dtype::f32 ? need_of<float>(problem) : need_of<double>(problem);

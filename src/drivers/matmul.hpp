@@ -14,6 +14,18 @@ struct Matmul {
   Tensor a, b, c, bias;
 };
 
+template <class T>
+struct MatrixView {
+  T *data;
+  int64_t rows, columns, row, column;  // extents; strides, 0 where the extent is 1
+};
+
+// One small product without a bias, done by one call of the kernel; false, with nothing done, if it is too large for that or needs
+// packing.
+template <class T>
+bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<T> &a, const MatrixView<T> &b,
+                  double beta, const MatrixView<T> &c);
+
 Need matmul_need(const Matmul &problem);
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution);
 

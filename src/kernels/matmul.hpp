@@ -6,56 +6,12 @@
 // read in place or NR columns at a time are packed before the rows pass by.
 #pragma once
 
+#include "kernels/matmul_few.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/tile.hpp"
 
 namespace attend {
 namespace {
-
-// How a tile meets C; the first two are unrolled over the registers, the third covers everything else by way of a buffer.
-enum class Finish { kStore, kAdd, kGeneral };
-
-template <class T>
-Finish finish_of(const MatmulBlock<T> &x) {
-  if (x.c_row != 1 || x.k == 0) return Finish::kGeneral;
-  if (!x.first || (x.beta == T(1) && x.bias == nullptr)) return Finish::kAdd;
-  return x.beta == T(0) && x.bias == nullptr ? Finish::kStore : Finish::kGeneral;
-}
-
-// One element of C from its chunk.
-template <class T>
-ATTEND_INLINE T finished(const MatmulBlock<T> &x, T chunk, const T *c, const T *bias) {
-  T start = T(0);
-  if (!x.first) {
-    start = *c;
-  } else {
-    if (x.bias != nullptr) start = *bias;
-    if (x.beta != T(0)) start = fused(x.beta, *c, start);
-  }
-  return x.k == 0 ? start : fused(x.alpha, chunk, start);
-}
-
-// Rows i0.. and columns j0.. of C from a buffer of tile columns `width` apart: bias, beta, and any stride of C.
-template <class T>
-void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j0, int64_t columns, const T *tile,
-                    int64_t width) {
-  constexpr int W = kLanes<T>;
-  const vec<T> alpha = broadcast(x.alpha), beta = broadcast(x.beta);
-  const bool vectors = x.c_row == 1 && x.k != 0 && x.first && (x.bias == nullptr || x.bias_row == 1 || x.bias_row == 0);
-  for (int64_t j = 0; j < columns; ++j) {
-    T *c = x.c + i0 * x.c_row + (j0 + j) * x.c_col;
-    const T *bias = x.bias == nullptr ? nullptr : x.bias + i0 * x.bias_row + (j0 + j) * x.bias_col;
-    const T *chunk = tile + j * width;
-    int64_t i = 0;
-    for (; vectors && i + W <= rows; i += W) {
-      vec<T> start = broadcast(T(0));
-      if (x.bias != nullptr) start = x.bias_row == 1 ? load(bias + i) : broadcast(*bias);
-      if (x.beta != T(0)) start = fma(beta, load(c + i), start);
-      store(c + i, fma(alpha, load(chunk + i), start));
-    }
-    for (; i < rows; ++i) c[i * x.c_row] = finished(x, chunk[i], c + i * x.c_row, bias + i * x.bias_row);
-  }
-}
 
 // What all tiles of a block share.
 template <class T>
@@ -72,16 +28,17 @@ struct Panels {
 template <class T>
 struct Next {
   static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  const T *b;      // the next columns
-  int64_t count;   // pairs of columns, or of lines of each row, still to be asked for
-  int64_t pair;    // from one pair to the next
-  int64_t second;  // from the first of a pair to the second
-  int64_t step;    // from k to k
+  const T *b;         // the next columns
+  int64_t count = 0;  // pairs of columns, or of lines of each row, still to be asked for
+  int64_t pair;       // from one pair to the next
+  int64_t second;     // from the first of a pair to the second
+  int64_t step;       // from k to k
 
   ATTEND_INLINE void begin(const MatmulBlock<T> &x, const T *from, int64_t columns) {
+    if (!x.far) return;  // count stays 0
     const bool along_k = x.b_k == 1;
     b = from;
-    count = !x.far || columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
+    count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
     second = along_k ? x.b_col : kLine;
     pair = 2 * second;
     step = x.b_k;
@@ -139,6 +96,40 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
   }
 }
 
+#ifdef ATTEND_HALF_VECTORS
+// At most half a vector of rows, NR columns.
+template <class T, int NR>
+ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const T *a, int64_t i0, int64_t rows,
+                             int64_t j0) {
+  constexpr int W = kLanes<T> / 2;
+  const Tail<T> tail(rows);
+  half<T> acc[NR];
+  ATTEND_UNROLL
+  for (int j = 0; j < NR; ++j) acc[j] = broadcast_half(T(0));
+  Columns<T, NR> columns(p.b, p.b_k, p.b_col);
+  for (int64_t k = 0; k < x.k; ++k, a += p.a_k, columns.next()) {
+    const half<T> lanes = load_half(a, tail);
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) acc[j] = fma_half(lanes, broadcast_half(*columns.at(j)), acc[j]);
+  }
+  T *c = x.c + i0 + j0 * x.c_col;
+  const half<T> alpha = broadcast_half(x.alpha);
+  if (p.finish == Finish::kGeneral) {
+    T buffer[W * NR];
+    const Tail<T> all(W);
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
+    finish_general(x, i0, rows, j0, NR, buffer, W);
+  } else {
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j, c += x.c_col) {
+      const half<T> start = p.finish == Finish::kAdd ? load_half(c, tail) : broadcast_half(T(0));
+      store_half(c, fma_half(alpha, acc[j], start), tail);
+    }
+  }
+}
+#endif
+
 // LOOP 1: all rows of the block against NR columns. B's columns stay in the L1 while A's panels pass from the L2.
 template <class T, int NR>
 void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Next<T> *next) {
@@ -148,7 +139,15 @@ void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Nex
   for (; i + MR <= x.m; i += MR, a += p.a_step) {
     matmul_tile<T, MV, NR, false>(x, p, a, i, MR, j0, next);
   }
-  const int64_t rows = x.m - i;
+  int64_t rows = x.m - i;
+#ifdef ATTEND_HALF_VECTORS
+  // The rest in half vectors if that is a half vector more than whole ones.
+  const int64_t whole = rows / W * W;
+  if (rows > whole && rows <= whole + W / 2) {
+    half_tile<T, NR>(x, p, a + whole, i + whole, rows - whole, j0);
+    rows = whole;
+  }
+#endif
   if (rows == 0) return;
   with_constant<MV>((rows + W - 1) / W, [&](auto mv) __attribute__((always_inline)) {
     constexpr int V = decltype(mv)::value;
@@ -181,10 +180,12 @@ void matmul(const MatmulBlock<T> &x) {
   // Without a chunk A and B may be null: nothing is added to them.
   Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, x.b, x.b_k, x.b_col};
   if (x.pack_a) pack_a(x, &p);
-  const int64_t width = balanced(x.n, NR);
+  if (x.a_row != 1 && !x.pack_a && x.k > 0) return few_columns(x);
+  if (x.one_column && x.k > 0) return one_column(x);
+  const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b_k == 1;
-  const int64_t group = Contract<T>::kMatmulColumns / width * width;
+  const int64_t group = x.pack_b ? Contract<T>::kMatmulColumns / width * width : x.n;
   const int64_t panel = along_k ? width * Contract<T>::kMatmulHeight : width * x.k;
   Next<T> next;
   for (int64_t g = 0; g < x.n; g += group) {

@@ -97,5 +97,36 @@ ATTEND_INLINE void store(double *p, vec<double> v, Tail<double> t) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>(t.mask), v);
 }
 
+// Half vectors: two FMAs of them a cycle where there is one of whole ones, for tiles of few rows.
+#define ATTEND_HALF_VECTORS
+template <class T>
+struct HalfOf;
+template <>
+struct HalfOf<float> {
+  using type = __m256;
+};
+template <>
+struct HalfOf<double> {
+  using type = __m256d;
+};
+template <class T>
+using half = typename HalfOf<T>::type;
+ATTEND_INLINE __m256 broadcast_half(float x) { return _mm256_set1_ps(x); }
+ATTEND_INLINE __m256d broadcast_half(double x) { return _mm256_set1_pd(x); }
+ATTEND_INLINE __m256 fma_half(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+ATTEND_INLINE __m256d fma_half(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+ATTEND_INLINE __m256 load_half(const float *p, Tail<float> t) {
+  return _mm256_maskz_loadu_ps(static_cast<__mmask8>(t.mask), p);
+}
+ATTEND_INLINE __m256d load_half(const double *p, Tail<double> t) {
+  return _mm256_maskz_loadu_pd(static_cast<__mmask8>(t.mask), p);
+}
+ATTEND_INLINE void store_half(float *p, __m256 v, Tail<float> t) {
+  _mm256_mask_storeu_ps(p, static_cast<__mmask8>(t.mask), v);
+}
+ATTEND_INLINE void store_half(double *p, __m256d v, Tail<double> t) {
+  _mm256_mask_storeu_pd(p, static_cast<__mmask8>(t.mask), v);
+}
+
 }  // namespace
 }  // namespace attend

@@ -39,6 +39,8 @@ struct Contract {
   // panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest panel).
   static constexpr int64_t kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T)), kMatmulColumns = 48;
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
+  // Sums that a product with one column keeps in its scratch: 32 KiB.
+  static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
   // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
   static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
@@ -60,6 +62,7 @@ struct MatmulBlock {
   T alpha, beta;
   bool first;
   bool pack_a, pack_b;  // copy the operand into its panel first
+  bool one_column;      // n = 1, a_row = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   T *a_panel;           // scratch: m, rounded up to a panel, times k
   T *b_panel;           // scratch: kMatmulPanels

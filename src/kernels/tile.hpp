@@ -12,6 +12,33 @@
 namespace attend {
 namespace {
 
+// b(k, j) for the NR columns j, k by k. Four columns share a pointer: p, p + s, p + 2 s and p + 3 s are addressing modes with two
+// strides in registers. Left to itself g++ keeps an offset per column, spills half of them, and loses 3 % of the peak.
+template <class T, int NR>
+struct Columns {
+  static constexpr int kGroups = (NR + 3) / 4;
+  const char *group[kGroups];
+  int64_t stride, stride3, step;
+
+  ATTEND_INLINE Columns(const T *b, int64_t b_k, int64_t b_col)
+      : stride(b_col * static_cast<int64_t>(sizeof(T))),
+        stride3(3 * stride),
+        step(b_k * static_cast<int64_t>(sizeof(T))) {
+    ATTEND_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      group[g] = reinterpret_cast<const char *>(b) + 4 * g * stride;
+      __asm__("" : "+r"(group[g]));
+    }
+  }
+  ATTEND_INLINE const T *at(int j) const {
+    return reinterpret_cast<const T *>(group[j / 4] + (j % 4 == 3 ? stride3 : j % 4 * stride));
+  }
+  ATTEND_INLINE void next() {
+    ATTEND_UNROLL
+    for (int g = 0; g < kGroups; ++g) group[g] += step;
+  }
+};
+
 // Two streams of lines to ask for: at first, and `second` elements on; each moves by `step` elements a k.
 template <class T>
 struct Prefetches {
@@ -47,16 +74,7 @@ struct Tile {
   template <bool kPartial, bool kAhead>
   ATTEND_INLINE void run(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, int64_t b_col,
                          const Tail<T> &tail, const Prefetches<T> &ahead) {
-    // Four columns share a pointer: p, p + s, p + 2 s and p + 3 s are addressing modes with two strides in registers. Left to
-    // itself g++ keeps an offset per column, spills half of them, and loses 3 % of the peak.
-    constexpr int kGroups = (NR + 3) / 4;
-    const int64_t stride = b_col * static_cast<int64_t>(sizeof(T)), stride3 = 3 * stride;
-    const char *columns[kGroups];
-    ATTEND_UNROLL
-    for (int g = 0; g < kGroups; ++g) {
-      columns[g] = reinterpret_cast<const char *>(b) + 4 * g * stride;
-      __asm__("" : "+r"(columns[g]));
-    }
+    Columns<T, NR> columns(b, b_k, b_col);
     const T *next = ahead.first;
     for (int64_t k = 0; k < depth; ++k) {
       vec<T> a[MV];
@@ -72,14 +90,12 @@ struct Tile {
       }
       ATTEND_UNROLL
       for (int j = 0; j < NR; ++j) {
-        const char *at = columns[j / 4] + (j % 4 == 3 ? stride3 : j % 4 * stride);
-        const vec<T> x = broadcast(*reinterpret_cast<const T *>(at));
+        const vec<T> x = broadcast(*columns.at(j));
         ATTEND_UNROLL
         for (int i = 0; i < MV; ++i) acc[i][j] = fma(a[i], x, acc[i][j]);
       }
       panel += panel_k;
-      ATTEND_UNROLL
-      for (int g = 0; g < kGroups; ++g) columns[g] += b_k * static_cast<int64_t>(sizeof(T));
+      columns.next();
     }
   }
 

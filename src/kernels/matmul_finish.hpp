@@ -1,0 +1,55 @@
+// How the chunk of a matrix product meets C: C = fma(alpha, chunk, C0).
+#pragma once
+
+#include "kernels/simd.hpp"
+
+namespace attend {
+namespace {
+
+// How a tile meets C; the first two are unrolled over the registers, the third covers everything else by way of a buffer.
+enum class Finish { kStore, kAdd, kGeneral };
+
+template <class T>
+Finish finish_of(const MatmulBlock<T> &x) {
+  if (x.c_row != 1 || x.k == 0) return Finish::kGeneral;
+  if (!x.first || (x.beta == T(1) && x.bias == nullptr)) return Finish::kAdd;
+  return x.beta == T(0) && x.bias == nullptr ? Finish::kStore : Finish::kGeneral;
+}
+
+// One element of C from its chunk.
+template <class T>
+ATTEND_INLINE T finished(const MatmulBlock<T> &x, T chunk, const T *c, const T *bias) {
+  T start = T(0);
+  if (!x.first) {
+    start = *c;
+  } else {
+    if (x.bias != nullptr) start = *bias;
+    if (x.beta != T(0)) start = fused(x.beta, *c, start);
+  }
+  return x.k == 0 ? start : fused(x.alpha, chunk, start);
+}
+
+// Rows i0.. and columns j0.. of C from a buffer of tile columns `width` apart: bias, beta, and any stride of C.
+template <class T>
+void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j0, int64_t columns, const T *tile,
+                    int64_t width) {
+  constexpr int W = kLanes<T>;
+  const vec<T> alpha = broadcast(x.alpha), beta = broadcast(x.beta);
+  const bool vectors = x.c_row == 1 && x.k != 0 && x.first && (x.bias == nullptr || x.bias_row == 1 || x.bias_row == 0);
+  for (int64_t j = 0; j < columns; ++j) {
+    T *c = x.c + i0 * x.c_row + (j0 + j) * x.c_col;
+    const T *bias = x.bias == nullptr ? nullptr : x.bias + i0 * x.bias_row + (j0 + j) * x.bias_col;
+    const T *chunk = tile + j * width;
+    int64_t i = 0;
+    for (; vectors && i + W <= rows; i += W) {
+      vec<T> start = broadcast(T(0));
+      if (x.bias != nullptr) start = x.bias_row == 1 ? load(bias + i) : broadcast(*bias);
+      if (x.beta != T(0)) start = fma(beta, load(c + i), start);
+      store(c + i, fma(alpha, load(chunk + i), start));
+    }
+    for (; i < rows; ++i) c[i * x.c_row] = finished(x, chunk[i], c + i * x.c_row, bias + i * x.bias_row);
+  }
+}
+
+}  // namespace
+}  // namespace attend

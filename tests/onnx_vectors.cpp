@@ -1,0 +1,125 @@
+#include "onnx_vectors.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <sstream>
+
+namespace attend::test {
+namespace {
+
+double from_half(uint16_t h) {
+  const int exponent = h >> 10 & 31, fraction = h & 1023;
+  const double sign = (h & 0x8000) != 0 ? -1 : 1;
+  if (exponent == 31) return fraction != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
+  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
+}
+
+template <class T>
+void widen(OnnxArray *a) {
+  std::vector<T> raw(a->bytes.size() / sizeof(T));
+  std::memcpy(raw.data(), a->bytes.data(), raw.size() * sizeof(T));
+  for (const T &x : raw) a->values.push_back(static_cast<double>(x));
+}
+
+// NPY version 1.0: ten bytes, a header of the length that the last two give, the elements.
+OnnxArray read_array(const std::string &path, const std::string &dtype, const std::string &shape) {
+  OnnxArray a;
+  a.dtype = dtype;
+  if (shape != "-") {
+    std::istringstream in(shape);
+    for (std::string n; std::getline(in, n, ',');) a.shape.push_back(std::stoll(n));
+  }
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<char> all{std::istreambuf_iterator<char>(file), {}};
+  REQUIRE_MESSAGE(all.size() >= 10, path);
+  const size_t header = 10 + static_cast<unsigned char>(all[8]) + 256u * static_cast<unsigned char>(all[9]);
+  a.bytes.assign(all.begin() + static_cast<std::ptrdiff_t>(header), all.end());
+  if (dtype == "float32") widen<float>(&a);
+  if (dtype == "float64") widen<double>(&a);
+  if (dtype == "int64") widen<int64_t>(&a);
+  if (dtype == "int32") widen<int32_t>(&a);
+  if (dtype == "uint8" || dtype == "bool") widen<uint8_t>(&a);
+  if (dtype == "int8") widen<int8_t>(&a);
+  if (dtype == "float16") {
+    std::vector<uint16_t> raw(a.bytes.size() / 2);
+    std::memcpy(raw.data(), a.bytes.data(), a.bytes.size());
+    for (const uint16_t h : raw) a.values.push_back(from_half(h));
+  }
+  size_t count = 1;
+  for (const int64_t n : a.shape) count *= static_cast<size_t>(n);
+  REQUIRE_MESSAGE(a.values.size() == count, path);
+  return a;
+}
+
+}  // namespace
+
+attend_tensor OnnxArray::reversed() {
+  attend_tensor t = {
+      bytes.data(), dtype == "bool" ? ATTEND_BOOL : ATTEND_F32, static_cast<uint32_t>(shape.size()), {}, {}};
+  if (shape.empty()) t.rank = 1, t.shape[0] = 1;
+  int64_t stride = 1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    t.shape[i] = shape[shape.size() - 1 - i];
+    t.stride[i] = stride;
+    stride *= t.shape[i];
+  }
+  return t;
+}
+
+std::vector<OnnxCase> onnx_cases(const std::string &op) {
+  std::vector<OnnxCase> cases;
+  const char *folder = std::getenv("ATTEND_ONNX_VECTORS");
+  if (folder == nullptr) {
+    const std::string said = "ATTEND_ONNX_VECTORS is not set: no " + op + " case of ONNX was run";
+    MESSAGE(said);
+    return cases;
+  }
+  const std::string root = std::string(folder) + "/";
+  std::ifstream list(root + "cases.tsv");
+  REQUIRE_MESSAGE(list.good(), root);
+  bool wanted = false;
+  std::string path;
+  for (std::string line; std::getline(list, line);) {
+    std::vector<std::string> field;
+    std::istringstream in(line);
+    for (std::string f; std::getline(in, f, '\t');) field.push_back(f);
+    if (field.empty()) continue;
+    if (field[0] == "C") {
+      wanted = field[2] == op;
+      path = root + field[5] + "/";
+      if (wanted) {
+        cases.emplace_back();
+        cases.back().name = field[1];
+        cases.back().op = op;
+      }
+    } else if (wanted && field[0] == "A" && field[2] != "s") {
+      cases.back().attributes[field[1]] = std::stod(field[3]);
+    } else if (wanted && (field[0] == "I" || field[0] == "O")) {
+      auto &arrays = field[0] == "I" ? cases.back().inputs : cases.back().outputs;
+      arrays[field[1]] = read_array(path + field[5], field[3], field[4]);
+    }
+  }
+  REQUIRE_MESSAGE(!cases.empty(), op);
+  return cases;
+}
+
+bool close(const std::vector<float> &got, const OnnxArray &want, double rtol, double atol) {
+  CHECK(got.size() == want.values.size());
+  for (size_t i = 0; i < std::min(got.size(), want.values.size()); ++i) {
+    const double g = static_cast<double>(got[i]), w = want.values[i];
+    if (g == w || (std::isnan(g) && std::isnan(w)) || std::fabs(g - w) <= atol + rtol * std::fabs(w)) continue;
+    INFO("element " << i << ": " << g << ", expected " << w);
+    CHECK(false);
+    return false;
+  }
+  return got.size() == want.values.size();
+}
+
+}  // namespace attend::test

@@ -316,14 +316,21 @@ TEST_CASE("the fields that all options begin with") {
 }
 
 TEST_CASE("softmax options") {
-  const attend_tensor unused = {};
+  const attend_tensor no_rank = {};
+  float number = 0;
+  const attend_tensor floats = {&number, ATTEND_F32, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
+  const attend_tensor bools = {&number, ATTEND_BOOL, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
+  const attend_tensor wide = {&number, ATTEND_BOOL, 2, {1, 1000, 0, 0}, {0, 0, 0, 0}};
   const struct {
     const char *argument;
     int reason;
     std::function<void(attend_softmax_options &)> spoil;
   } wrong[] = {
-      {"options.mask", ATTEND_UNSUPPORTED, [&](attend_softmax_options &o) { o.mask = &unused; }},
-      {"options.bias", ATTEND_UNSUPPORTED, [&](attend_softmax_options &o) { o.bias = &unused; }},
+      {"options.mask", ATTEND_INVALID_RANK, [&](attend_softmax_options &o) { o.mask = &no_rank; }},
+      {"options.mask", ATTEND_INVALID_DTYPE, [&](attend_softmax_options &o) { o.mask = &floats; }},
+      {"options.mask", ATTEND_INVALID_SHAPE, [&](attend_softmax_options &o) { o.mask = &wide; }},
+      {"options.bias", ATTEND_INVALID_RANK, [&](attend_softmax_options &o) { o.bias = &no_rank; }},
+      {"options.bias", ATTEND_INVALID_DTYPE, [&](attend_softmax_options &o) { o.bias = &bools; }},
       {"options.scale", ATTEND_INVALID_VALUE, [](attend_softmax_options &o) { o.scale = HUGE_VAL; }},
       {"options.scale", ATTEND_INVALID_VALUE, [](attend_softmax_options &o) { o.scale = -HUGE_VAL; }},
       {"options.scale", ATTEND_INVALID_VALUE, [](attend_softmax_options &o) { o.scale = std::nan(""); }},

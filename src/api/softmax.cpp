@@ -15,18 +15,28 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
                    Softmax *p, Execution *execution) {
   attend_softmax_options options;
   if (attend_status s = read_options(given, kFirstVersion, ATTEND_LOG, purpose, &options, execution)) return s;
-  if (options.mask != nullptr) return failure(ATTEND_UNSUPPORTED, Argument::options_mask);
-  if (options.bias != nullptr) return failure(ATTEND_UNSUPPORTED, Argument::options_bias);
   if (!std::isfinite(options.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
   uint32_t dtype = kAnyDtype;
   if (attend_status s = read_tensor(x, Argument::x, Role::input, purpose, &dtype, &p->x)) return s;
   if (attend_status s = read_tensor(y, Argument::y, Role::output, purpose, &dtype, &p->y)) return s;
   if (attend_status s = read_optional(options.lse, Argument::options_lse, Role::output, purpose, &dtype, &p->lse))
     return s;
+  uint32_t bool_dtype = ATTEND_BOOL;
+  if (attend_status s =
+          read_optional(options.mask, Argument::options_mask, Role::input, purpose, &bool_dtype, &p->mask))
+    return s;
+  if (attend_status s = read_optional(options.bias, Argument::options_bias, Role::input, purpose, &dtype, &p->bias))
+    return s;
   p->dtype = dtype_of(dtype);
   p->scale = options.scale == 0 ? 1 : options.scale;
   p->log = (options.flags & ATTEND_LOG) != 0;
   if (attend_status s = expect_shape(p->y, Argument::y, p->x.shape)) return s;
+  if (p->mask) {
+    if (attend_status s = expect_shape(p->mask, Argument::options_mask, p->x.shape, kAll)) return s;
+  }
+  if (p->bias) {
+    if (attend_status s = expect_shape(p->bias, Argument::options_bias, p->x.shape, kAll)) return s;
+  }
   if (p->lse) {
     const std::array<int64_t, 4> shape = {1, p->x.columns(), p->x.heads(), p->x.batch()};
     if (attend_status s = expect_shape(p->lse, Argument::options_lse, shape)) return s;
@@ -35,7 +45,10 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   if (!same_view(p->x, p->y)) {
     if (attend_status s = expect_apart(p->y, Argument::y, p->x)) return s;
   }
-  for (const Tensor *other : {&p->x, &p->y}) {
+  for (const Tensor *other : {&p->mask, &p->bias}) {
+    if (attend_status s = expect_apart(p->y, Argument::y, *other)) return s;
+  }
+  for (const Tensor *other : {&p->x, &p->y, &p->mask, &p->bias}) {
     if (attend_status s = expect_apart(p->lse, Argument::options_lse, *other)) return s;
   }
   return ATTEND_OK;

@@ -12,6 +12,7 @@ struct Softmax {
   double scale = 1;
   bool log = false;
   Tensor x, y, lse;
+  Tensor mask, bias;  // broadcast to x by strides of 0
 };
 
 Need softmax_need(const Softmax &problem);

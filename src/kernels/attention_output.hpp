@@ -46,9 +46,6 @@ ATTEND_INLINE int64_t keys_seen(const AttentionBlock<T> &x, int64_t i) {
   return larger<int64_t>(0, smaller(x.keys, x.visible + x.step * i));
 }
 
-template <class T>
-constexpr T kLaneIndex[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
 // Which lanes of vector i of the group that begins with query `first` see `key`: lane + first + i W > key - visible.
 template <class T>
 ATTEND_INLINE vec_bool<T> sees(const AttentionBlock<T> &x, int64_t first, int64_t key, int i) {

@@ -3,7 +3,8 @@
 
 #include "kernels/attention.hpp"
 #include "kernels/matmul.hpp"
-#include "kernels/softmax.hpp"
+#include "kernels/softmax_contiguous.hpp"
+#include "kernels/softmax_strided.hpp"
 
 namespace attend {
 namespace {

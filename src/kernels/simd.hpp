@@ -15,6 +15,7 @@
 //   maximum(a, b)                  b where a is NaN
 //   round(v)                       to nearest, ties to even
 //   scale_or_zero(p, n, y, cut)    y < cut ? 0 : p * 2^n, which is then normal or NaN (so every way to scale agrees)
+//   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once

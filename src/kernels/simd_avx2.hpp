@@ -71,6 +71,9 @@ ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
   r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
+ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm256_stream_ps(p, v); }
+ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm256_stream_pd(p, v); }
+
 // Loads by mask (cheap on every CPU); stores in halves, since masked stores are microcoded on AMD.
 template <class T>
 struct Tail {

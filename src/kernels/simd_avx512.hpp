@@ -83,6 +83,9 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
   }
 }
 
+ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm512_stream_ps(p, v); }
+ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm512_stream_pd(p, v); }
+
 template <class T>
 struct Tail {
   explicit Tail(int64_t n) : mask(static_cast<uint16_t>((1u << n) - 1u)) {}

@@ -60,6 +60,11 @@ ATTEND_INLINE void store(T *p, vec<T> v) {
   for (int i = 0; i < kLanes<T>; ++i) p[i] = v.lane[i];
 }
 template <class T>
+ATTEND_INLINE void stream_store(T *p, vec<T> v) {
+  store(p, v);
+}
+ATTEND_INLINE void stream_fence() {}
+template <class T>
 ATTEND_INLINE vec<T> operator+(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] + b.lane[i]; });
 }

@@ -58,6 +58,9 @@ ATTEND_INLINE void transpose(vec<double> (&r)[2]) {
   r[0] = low;
 }
 
+ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm_stream_ps(p, v); }
+ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm_stream_pd(p, v); }
+
 template <class T>
 struct Tail {
   explicit Tail(int64_t n) : count(static_cast<int>(n)) {}

@@ -31,6 +31,8 @@ struct Contract {
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
   static constexpr int kVirtualLanes = 16;
+  // Elements of scratch for a softmax: 256 KiB, a quarter of a usual L2.
+  static constexpr int64_t kSoftmaxScratch = (1 << 18) / static_cast<int64_t>(sizeof(T));
 
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of every
   // table's panel.
@@ -68,7 +70,7 @@ struct MatmulBlock {
   T *b_panel;           // scratch: kMatmulPanels
 };
 
-// Softmax of `columns` columns of `rows` elements; log_sum is the natural logarithm, lent by the baseline code.
+// Softmax of `columns` columns of `rows` elements; natural_log is lent by the baseline code.
 template <class T>
 struct SoftmaxBlock {
   int64_t rows, columns;
@@ -76,10 +78,17 @@ struct SoftmaxBlock {
   int64_t x_row, x_col;
   T *y;
   int64_t y_row, y_col;
+  const T *bias;  // or null
+  int64_t bias_row, bias_col;
+  const uint8_t *mask;  // or null; 0 = masked
+  int64_t mask_row, mask_col;
   T *lse;  // or null
   int64_t lse_col;
   T scale;
   bool log;
+  bool stream;    // y is aligned to vectors and too large for the caches: write past them
+  int64_t ahead;  // with stream, how many elements ahead x is asked for
+  T *scratch;  // kSoftmaxScratch elements; of contiguous columns only with stream, which then have half as many rows at most
   double (*natural_log)(double);
 };
 

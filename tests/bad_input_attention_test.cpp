@@ -11,6 +11,11 @@ namespace {
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 const attend_tensor kUnused = {};
 const int64_t kOffsets[] = {0, 1};
+const int64_t kNegative[] = {0, -1, 0, 0}, kTooMany[] = {0, 1 << 20, 0, 0};
+char g_bytes[8];
+const attend_tensor kBytes = {g_bytes, ATTEND_U8, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
+const attend_tensor kBools = {g_bytes, ATTEND_BOOL, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
+const attend_tensor kManyBools = {g_bytes, ATTEND_BOOL, 1, {1 << 20, 0, 0, 0}, {0, 0, 0, 0}};
 constexpr size_t kRows = 0, kColumns = 1, kHeads = 2, kBatch = 3;
 
 struct Wrong {
@@ -20,16 +25,26 @@ struct Wrong {
 };
 
 const Wrong kWrong[] = {
-    {"softcap", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.softcap = 30; }},
-    {"softcap", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.softcap = std::nan(""); }},
-    {"kv_lengths", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.kv_lengths = kOffsets; }},
-    {"window_left", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.window_left = 1; }},
-    {"window_left", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.window_right = 1; }},
-    {"flags", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.flags = ATTEND_WINDOW; }},
-    {"mask", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.mask = &kUnused; }},
-    {"bias", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.bias = &kUnused; }},
-    {"alibi_slopes", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.alibi_slopes = &kUnused; }},
-    {"sinks", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.sinks = &kUnused; }},
+    {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = -30; }},
+    {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = HUGE_VAL; }},
+    {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = std::nan(""); }},
+    {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kNegative; }},
+    {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kTooMany; }},
+    {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_left = 1; }},
+    {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_right = 1; }},
+    {"window_left", ATTEND_INVALID_VALUE,
+     [](attend_attention_options &o) {
+       o.flags = ATTEND_WINDOW;
+       o.window_left = -2;
+     }},
+    {"flags", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.flags = 8; }},
+    {"mask", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.mask = &kUnused; }},
+    {"bias", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.bias = &kUnused; }},
+    {"alibi_slopes", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.alibi_slopes = &kUnused; }},
+    {"sinks", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.sinks = &kUnused; }},
+    {"mask", ATTEND_INVALID_DTYPE, [](attend_attention_options &o) { o.mask = &kBytes; }},
+    {"bias", ATTEND_INVALID_DTYPE, [](attend_attention_options &o) { o.bias = &kBools; }},
+    {"mask", ATTEND_INVALID_SHAPE, [](attend_attention_options &o) { o.mask = &kManyBools; }},
     {"scale", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.scale = std::nan(""); }},
     {"scale", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.scale = HUGE_VAL; }},
     {"scale", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.scale = -HUGE_VAL; }},

@@ -125,6 +125,7 @@ class Operand {
   T &at(int64_t i, int64_t j, int64_t h = 0, int64_t b = 0) {
     return memory_[static_cast<size_t>(first_ + i * stride_[0] + j * stride_[1] + h * stride_[2] + b * stride_[3])];
   }
+  T view_at(int64_t i, int64_t j, int64_t h, int64_t b) const { return const_cast<Operand *>(this)->at(i, j, h, b); }
   // f(element, i, j, h, b)
   template <class F>
   void each(const F &f) {

@@ -200,18 +200,18 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 
 /* ------------------------------------------------------------------------------------------------------ attention -- */
 
-/* Flags. Key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree on it when
+/* Flags. Causal: key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree on it when
  * Nk != Nq: */
 #define ATTEND_CAUSAL_TOP_LEFT 1u     /* offset = query_offset, 0 by default: query 0 sees key 0 */
-#define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq: the last query sees the last key; query_offset must be 0 */
-#define ATTEND_WINDOW 4u              /* (later) window_left and window_right hold */
+#define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq (kv_lengths[b] - Nq): the last query sees the last key; query_offset must be 0 */
+#define ATTEND_WINDOW 4u              /* window_left and window_right hold */
 
 /* What options.scores receives. */
 enum {
   ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not (rounded twice: see "Exactly") */
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
-  ATTEND_SCORES_MASKED = 2,       /* after bias and mask: -inf where a key is not visible */
-  ATTEND_SCORES_PROBABILITIES = 3 /* P, the attention matrix: each column sums to 1, or is 0 if it sees no key */
+  ATTEND_SCORES_MASKED = 2,       /* after ALiBi, bias and mask: -inf where a key is not visible */
+  ATTEND_SCORES_PROBABILITIES = 3 /* P, the attention matrix: each column sums to 1 (less with a sink), or is 0 if it sees no key */
 };
 
 typedef struct attend_attention_options {
@@ -222,15 +222,15 @@ typedef struct attend_attention_options {
   void *workspace;
   uint64_t workspace_size;
   double scale;                      /* finite; 0 = 1 / sqrt(D); 1 = unscaled */
-  double softcap;                    /* (later) > 0: s = softcap * tanh(s / softcap); 0 = none */
-  int64_t query_offset;              /* position of query 0 among the keys; matters to causal masks only */
+  double softcap;                    /* > 0: s = softcap * tanh(s / softcap); 0 = none */
+  int64_t query_offset;              /* position of query 0 among the keys, for causal masks, windows and ALiBi */
   const int64_t *query_offsets;      /* one per batch, instead of query_offset, which must be 0 then */
-  const int64_t *kv_lengths;         /* (later) keys that count, one per batch */
-  int64_t window_left, window_right; /* (later) with ATTEND_WINDOW: i + offset - left <= j <= i + offset + right */
-  const attend_tensor *mask;         /* (later) BOOL (Nk, Nq, H, B), broadcast: true = visible */
-  const attend_tensor *bias;         /* (later) (Nk, Nq, H, B), broadcast: added to the scores; -inf masks */
-  const attend_tensor *alibi_slopes; /* (later) one per head */
-  const attend_tensor *sinks;        /* (later) one per head */
+  const int64_t *kv_lengths;         /* one per batch, 0..Nk: keys from there on do not exist and are not read */
+  int64_t window_left, window_right; /* with ATTEND_WINDOW: keys from i + offset - left to i + offset + right; -1 = no bound */
+  const attend_tensor *mask;         /* BOOL (Nk, Nq, H, B), broadcast: true = visible */
+  const attend_tensor *bias;         /* (Nk, Nq, H, B), broadcast: added to the scores; -inf hides the key */
+  const attend_tensor *alibi_slopes; /* (H): score minus slope * |i + offset - j| (Press et al., arXiv 2108.12409) */
+  const attend_tensor *sinks;        /* (H): one score more for every query, whose value is 0; -inf = none */
   const attend_tensor *lse;          /* output (1, Nq, H, B): natural log of the sum of exp of the visible scores */
   const attend_tensor *scores;       /* output (Nk, Nq, H, B) */
   uint32_t scores_stage;             /* which scores: ATTEND_SCORES_... */
@@ -244,9 +244,14 @@ typedef struct attend_attention_options {
  * multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved ([N, H, D] arrays) or
  * apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where provable.
  *
- * A query that sees no key (Nk = 0, causal) gives 0 and lse = -inf. Keys and values that a query does not see never affect
+ * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of -inf), sink,
+ * softmax. Keys that no query of a block sees cost nothing.
+ *
+ * A query that sees no key (Nk = 0, causal, masks) gives 0 and lse = -inf (without a sink). Keys and values that a query does not see never affect
  * it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the query's output and lse NaN.
  * The first query of a causal sequence gives its V exactly.
+ *
+ * lse counts the sink; a union of key sets with attend_attention_merge gives its sink to one of them only.
  *
  * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each with its
  * true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online softmax:
@@ -256,6 +261,24 @@ ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_t
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);
+
+typedef struct attend_merge_options {
+  uint32_t size;  /* sizeof(attend_merge_options) */
+  uint32_t flags; /* none yet: 0 */
+  int32_t threads;
+  uint32_t reserved;
+} attend_merge_options;
+
+/* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the union. What
+ * a long sequence spread over machines needs at every step; (out 0, lse -inf) is the identity.
+ *
+ * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), all of one type, equal shapes. None may overlap another.
+ * m = max(lse_a, lse_b), w = exp(lse - m), out = (w_a out_a + w_b out_b) / (w_a + w_b), lse = m + log(w_a + w_b).
+ * Error: at most 4 ulp of the larger of |out_a| and |out_b|, beside what lse_a and lse_b carry: an error d of lse changes weights by
+ * the factor 1 + d. Bits differ from those of one call over all keys. Needs no workspace. */
+ATTEND_API attend_status attend_attention_merge(const attend_tensor *out_a, const attend_tensor *lse_a,
+                                                const attend_tensor *out_b, const attend_tensor *lse_b,
+                                                const attend_merge_options *options);
 
 /* ------------------------------------------------------------------------------------------------- self-attention -- */
 

@@ -33,7 +33,7 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
     Argument argument;
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
   for (const auto &o : outputs) {
-    for (const Tensor *other : {&p->q, &p->k, &p->v, &p->out}) {
+    for (const Tensor *other : {&p->q, &p->k, &p->v, &p->mask, &p->bias, &p->slopes, &p->sinks, &p->out}) {
       if (other == o.output) continue;
       if (attend_status s = expect_apart(*o.output, o.argument, *other)) return s;
     }

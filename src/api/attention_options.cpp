@@ -8,28 +8,20 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_attention_options, reserved2) + sizeof(uint32_t);
 constexpr uint32_t kCausal = ATTEND_CAUSAL_TOP_LEFT | ATTEND_CAUSAL_BOTTOM_RIGHT;
+constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW;
 
 }  // namespace
 
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result) {
   attend_attention_options o;
-  if (attend_status s = read_options(given, kFirstVersion, kCausal, purpose, &o, &result->execution)) return s;
-  const struct {
-    bool set;
-    Argument field;
-  } later[] = {
-      {o.softcap != 0, Argument::options_softcap},
-      {o.kv_lengths != nullptr, Argument::options_kv_lengths},
-      {o.window_left != 0 || o.window_right != 0, Argument::options_window},
-      {o.mask != nullptr, Argument::options_mask},
-      {o.bias != nullptr, Argument::options_bias},
-      {o.alibi_slopes != nullptr, Argument::options_alibi_slopes},
-      {o.sinks != nullptr, Argument::options_sinks},
-  };
-  for (const auto &feature : later) {
-    if (feature.set) return failure(ATTEND_UNSUPPORTED, feature.field);
-  }
+  if (attend_status s = read_options(given, kFirstVersion, kFlags, purpose, &o, &result->execution)) return s;
   if (!std::isfinite(o.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
+  if (!std::isfinite(o.softcap) || o.softcap < 0) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
+  const bool window = (o.flags & ATTEND_WINDOW) != 0;
+  const int64_t least = window ? -1 : 0, most = window ? INT64_MAX : 0;
+  for (const int64_t side : {o.window_left, o.window_right}) {
+    if (side < least || side > most) return failure(ATTEND_INVALID_VALUE, Argument::options_window);
+  }
   if (o.reserved2 != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved2);
   if (o.scores_stage > ATTEND_SCORES_PROBABILITIES)
     return failure(ATTEND_INVALID_VALUE, Argument::options_scores_stage);
@@ -39,11 +31,21 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   if (o.query_offsets != nullptr && (result->bottom_right || o.query_offset != 0)) {
     return failure(ATTEND_INVALID_VALUE, Argument::options_query_offsets);
   }
-  result->problem.scale = o.scale;
-  result->problem.causal = (o.flags & kCausal) != 0;
-  result->problem.offset = o.query_offset;
-  result->problem.offsets = o.query_offsets;
-  result->problem.scores_stage = static_cast<int>(o.scores_stage);
+  Attention &p = result->problem;
+  p.scale = o.scale;
+  p.softcap = o.softcap;
+  p.causal = (o.flags & kCausal) != 0;
+  p.bottom_right = result->bottom_right;
+  p.offset = o.query_offset;
+  p.offsets = o.query_offsets;
+  p.lengths = o.kv_lengths;
+  p.left = window ? o.window_left : -1;
+  p.right = window ? o.window_right : -1;
+  p.scores_stage = static_cast<int>(o.scores_stage);
+  result->mask = o.mask;
+  result->bias = o.bias;
+  result->alibi_slopes = o.alibi_slopes;
+  result->sinks = o.sinks;
   result->lse = o.lse;
   result->scores = o.scores;
   return ATTEND_OK;
@@ -57,7 +59,42 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
     return s;
   problem->dtype = dtype_of(dtype);
   if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
-  if (options.bottom_right) problem->offset = keys - out_shape[1];
+  uint32_t bool_dtype = ATTEND_BOOL;
+  const struct {
+    const attend_tensor *given;
+    Argument argument;
+    uint32_t *dtype;
+    Tensor *to;
+    std::array<int64_t, 4> shape;
+    unsigned broadcasts;
+  } inputs[] = {
+      {options.mask,
+       Argument::options_mask,
+       &bool_dtype,
+       &problem->mask,
+       {keys, out_shape[1], out_shape[2], out_shape[3]},
+       kAll},
+      {options.bias,
+       Argument::options_bias,
+       &dtype,
+       &problem->bias,
+       {keys, out_shape[1], out_shape[2], out_shape[3]},
+       kAll},
+      {options.alibi_slopes, Argument::options_alibi_slopes, &dtype, &problem->slopes, {out_shape[2], 1, 1, 1}, 0},
+      {options.sinks, Argument::options_sinks, &dtype, &problem->sinks, {out_shape[2], 1, 1, 1}, 0},
+  };
+  for (const auto &i : inputs) {
+    if (attend_status s = read_optional(i.given, i.argument, Role::input, purpose, i.dtype, i.to)) return s;
+    if (!*i.to) continue;
+    if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.broadcasts)) return s;
+  }
+  if (problem->lengths != nullptr) {
+    for (int64_t b = 0; b < out_shape[3]; ++b) {
+      if (problem->lengths[b] < 0 || problem->lengths[b] > keys) {
+        return failure(ATTEND_INVALID_VALUE, Argument::options_kv_lengths);
+      }
+    }
+  }
   if (problem->lse) {
     if (attend_status s = expect_shape(problem->lse, lse, {1, out_shape[1], out_shape[2], out_shape[3]})) return s;
   }
@@ -66,6 +103,10 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
       return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
+  for (const Tensor *input : {&problem->mask, &problem->bias, &problem->slopes, &problem->sinks}) {
+    if (attend_status s = expect_apart(problem->lse, lse, *input)) return s;
+    if (attend_status s = expect_apart(problem->scores, scores, *input)) return s;
+  }
   return expect_apart(problem->scores, scores, problem->lse);
 }
 

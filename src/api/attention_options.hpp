@@ -10,6 +10,7 @@ struct AttentionOptions {
   Attention problem;  // the fields that come from the options: scale (0 = default), mask, lse, scores
   Execution execution;
   bool bottom_right = false;
+  const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr;
 };
 
@@ -19,7 +20,7 @@ constexpr int64_t kMostFeatures = INT32_MAX;
 
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result);
 
-// Settles what depends on the operands' shapes: D, Nk, and the shapes of lse and scores; their dtype is that of the operands.
+// Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the operands.
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
                                const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem);
 

@@ -74,7 +74,11 @@ namespace attend {
   X(weights_b_k, "weights.b_k")                                           \
   X(weights_b_v, "weights.b_v")                                           \
   X(weights_w_o, "weights.w_o")                                           \
-  X(weights_b_o, "weights.b_o")
+  X(weights_b_o, "weights.b_o")                                           \
+  X(out_a, "out_a")                                                       \
+  X(lse_a, "lse_a")                                                       \
+  X(out_b, "out_b")                                                       \
+  X(lse_b, "lse_b")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

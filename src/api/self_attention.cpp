@@ -104,7 +104,19 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
     return in_attention_options(s);
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  const Tensor *const inputs[] = {&p->x, &p->w_q, &p->w_k, &p->w_v, &p->b_q, &p->b_k, &p->b_v, &p->w_o, &p->b_o};
+  const Tensor *const inputs[] = {&p->x,
+                                  &p->w_q,
+                                  &p->w_k,
+                                  &p->w_v,
+                                  &p->b_q,
+                                  &p->b_k,
+                                  &p->b_v,
+                                  &p->w_o,
+                                  &p->b_o,
+                                  &p->attention.mask,
+                                  &p->attention.bias,
+                                  &p->attention.slopes,
+                                  &p->attention.sinks};
   const struct {
     const Tensor *output;
     Argument argument;

@@ -23,12 +23,32 @@ Need need_of(const Attention &p) {
   return need;
 }
 
-// Number of keys that query i sees, before clipping, kept where sums with it cannot overflow.
-int64_t visible_keys(const Attention &p, int64_t i, int64_t batch) {
-  if (!p.causal) return p.k.columns();
-  const int64_t offset = p.offsets != nullptr ? p.offsets[batch] : p.offset;
-  constexpr int64_t kFar = int64_t{1} << 61;
-  return std::clamp(offset, -kFar, kFar) + i + 1;
+// Where sums of a few positions cannot overflow.
+int64_t near(int64_t position) {
+  constexpr int64_t kFar = int64_t{1} << 60;
+  return std::clamp(position, -kFar, kFar);
+}
+
+int64_t keys_of(const Attention &p, int64_t batch) { return p.lengths != nullptr ? p.lengths[batch] : p.k.columns(); }
+
+// Which keys the block that begins with query `first` sees.
+template <class T>
+void set_visible(const Attention &p, int64_t first, int64_t batch, AttentionBlock<T> *x) {
+  const int64_t offset = p.bottom_right         ? keys_of(p, batch) - p.out.columns()
+                         : p.offsets != nullptr ? p.offsets[batch]
+                                                : p.offset;
+  const int64_t position = near(offset) + first;
+  x->keys = keys_of(p, batch);
+  x->visible = x->keys;
+  if (p.causal || p.right >= 0) {
+    x->visible = position + 1 + (p.causal ? 0 : near(p.right));
+    x->visible_step = 1;
+  }
+  if (p.left >= 0) {
+    x->hidden = position - near(p.left);
+    x->hidden_step = 1;
+  }
+  x->position = position;
 }
 
 template <class T>
@@ -38,7 +58,7 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
   T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
   AttentionBlock<T> x = {};
   x.queries = std::min(Contract<T>::kQueryBlock, p.out.columns() - first);
-  x.keys = p.k.columns();
+  set_visible(p, first, batch, &x);
   x.features = p.q.rows();
   x.value_features = p.v.rows();
   x.q = p.q.at<T>(0, first, head, batch);
@@ -55,12 +75,24 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
   x.out_feature = p.v.rows() == 1 ? 1 : p.out.stride[0];
   x.out_item = p.out.stride[1];
   x.scale_log2 = static_cast<T>(p.scale * kLog2E);
-  x.visible = visible_keys(p, first, batch);
-  x.step = p.causal ? 1 : 0;
+  x.softcap = static_cast<T>(p.softcap * kLog2E);
+  if (p.slopes) x.slope = *p.slopes.at<T>(head, 0, 0, 0) * static_cast<T>(kLog2E);
+  if (p.sinks) x.sink = p.sinks.at<T>(head, 0, 0, 0);
+  if (p.bias) {
+    x.bias = p.bias.at<T>(0, first, head, batch);
+    x.bias_key = p.bias.stride[0];
+    x.bias_item = p.bias.stride[1];
+  }
+  if (p.mask) {
+    x.mask = p.mask.at<uint8_t>(0, first, head, batch);
+    x.mask_key = p.mask.stride[0];
+    x.mask_item = p.mask.stride[1];
+  }
   x.maximum = maximum;
   x.sum = sum;
   if (p.scores) {
     x.scores = p.scores.at<T>(0, first, head, batch);
+    x.scores_keys = p.k.columns();
     x.scores_key = p.scores.stride[0];
     x.scores_item = p.scores.stride[1];
     x.scores_stage = p.scores_stage;

@@ -17,41 +17,15 @@
 // Measured and dropped on Zen 4: 32 queries a group (2 x 12 scores) loses 2 % at N = 256 and 4 % at N = 16 against 16.
 #pragma once
 
-#include "kernels/attention_output.hpp"
+#include "kernels/attention_scores.hpp"
 
 namespace attend {
 namespace {
 
-// Scores of keys [c0, c0 + kb) for group g into g.s, their maxima into g.chunk_maximum. kMasked: some of these keys are hidden
-// from some of the queries; their scores are -inf.
-template <class T, bool kMasked>
-void group_scores(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb) {
-  constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
-  vec<T> top[MV];
-  for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
-  const int64_t width = balanced(kb, NR);
-  for (int64_t j = 0; j < kb; j += width) {
-    with_constant<NR>(
-        smaller(width, kb - j), [&](auto nr) __attribute__((always_inline)) {
-          Tile<T, MV, decltype(nr)::value> tile;
-          tile.zero();
-          tile.template accumulate<false>(x.features, g.queries, QL, x.k + (c0 + j) * x.k_item, x.k_feature, x.k_item,
-                                          Tail<T>(W));
-          T *s = g.s + j * QL;
-          tile.each([&](int i, int jj, vec<T> v) __attribute__((always_inline)) {
-            if (kMasked) v = select(sees<T>(x, g.first, c0 + j + jj, i), v, broadcast(kMinusInfinity<T>));
-            store(s + jj * QL + i * W, v);
-            top[i] = maximum(v, top[i]);
-          });
-        });
-  }
-  for (int i = 0; i < MV; ++i) store(g.chunk_maximum + i * W, top[i]);
-}
-
-// The group's exponentials in place of its scores; folds the chunk's maximum and sum into the running ones and leaves the
-// factors of the fold for the output.
+// The group's weights in place of its scores; folds the slice's maximum and sum into the running ones and leaves the factors of
+// the fold for the output. Hidden keys get the weight -0.
 template <class T>
-void group_softmax(const Group<T> &g, int64_t kb, bool last) {
+void group_softmax(const Group<T> &g, const Slice &slice) {
   constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   for (int i = 0; i < MV; ++i) {
@@ -60,10 +34,18 @@ void group_softmax(const Group<T> &g, int64_t kb, bool last) {
     const vec<T> shift = select(top == least, zero, top);
     vec<T> sum = zero;
     T *s = g.s + i * W;
-    for (int64_t j = 0; j < kb; ++j, s += QL) {
-      const vec<T> e = exp2_nonpositive(load(s) - shift);
-      sum = sum + e;
-      store(s, e);
+    if (slice.masked) {
+      for (int64_t j = 0; j < slice.size(); ++j, s += QL) {
+        const vec<T> v = load(s), e = exp2_nonpositive(v - shift);
+        sum = sum + e;
+        store(s, select(v == least, broadcast(-T(0)), e));
+      }
+    } else {
+      for (int64_t j = 0; j < slice.size(); ++j, s += QL) {
+        const vec<T> e = exp2_nonpositive(load(s) - shift);
+        sum = sum + e;
+        store(s, e);
+      }
     }
     const vec<T> before = load(g.maximum + i * W);
     const vec<T> now = maximum(top, before);
@@ -74,23 +56,26 @@ void group_softmax(const Group<T> &g, int64_t kb, bool last) {
     store(g.sum + i * W, total);
     store(g.old_factor + i * W, old_factor);
     store(g.new_factor + i * W, new_factor);
-    if (last) store(g.inverse + i * W, select(total == zero, zero, broadcast(T(1)) / total));
+    if (slice.last) store(g.inverse + i * W, select(total == zero, zero, broadcast(T(1)) / total));
   }
 }
 
 // What the caller asked to see of the scores (ATTEND_SCORES_...), computed again now that maximum and sum are known: rare, and
-// so kept out of the way of the rest. Stages 0 and 1 show hidden keys too.
+// so kept out of the way of the rest. Stages 0 and 1 show every key, also hidden ones and those beyond the length.
 template <class T>
 void group_emit(const AttentionBlock<T> &x, const Group<T> &g) {
   constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>, W = kLanes<T>;
   constexpr int kMasked = 2, kProbabilities = 3;
-  for (int64_t c0 = 0; c0 < x.keys; c0 += Contract<T>::kKeyChunk) {
-    const int64_t kb = smaller(Contract<T>::kKeyChunk, x.keys - c0);
-    x.scores_stage >= kMasked ? group_scores<T, true>(x, g, c0, kb) : group_scores<T, false>(x, g, c0, kb);
-    for (int64_t j = 0; j < kb; ++j) {
+  for (int64_t c0 = 0; c0 < x.scores_keys; c0 += Contract<T>::kKeyChunk) {
+    const Slice all = {c0, smaller(c0 + Contract<T>::kKeyChunk, x.scores_keys), true, true, true};
+    Slice known = all;
+    if (x.scores_stage >= kMasked) known.end = larger(c0, smaller(all.end, x.keys));
+    group_scores(x, g, known);
+    group_refine(x, g, known, x.scores_stage);
+    for (int64_t j = 0; j < all.size(); ++j) {
       T *s = g.s + j * QL;
       for (int i = 0; i < QL; i += W) {
-        vec<T> v = load(s + i);
+        vec<T> v = j < known.size() ? load(s + i) : broadcast(kMinusInfinity<T>);
         if (x.scores_stage == kProbabilities) {
           const vec<T> top = load(g.maximum + i), least = broadcast(kMinusInfinity<T>);
           v = exp2_nonpositive(v - select(top == least, broadcast(T(0)), top)) * load(g.inverse + i);
@@ -104,36 +89,52 @@ void group_emit(const AttentionBlock<T> &x, const Group<T> &g) {
   }
 }
 
+// Whether the group's scores are more than products.
+template <class T>
+ATTEND_INLINE bool is_refined(const AttentionBlock<T> &x) {
+  return x.bias != nullptr || x.mask != nullptr || x.softcap != T(0) || x.slope != T(0);
+}
+
 template <class T>
 void attention(const AttentionBlock<T> &x) {
   constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
+  constexpr int64_t kChunk = Contract<T>::kKeyChunk;
+  constexpr int kMasked = 2;
   static_assert(Contract<T>::kQueryBlock % QL == 0 && QL <= Contract<T>::kScoreLanes, "groups must fit the scratch");
   const int64_t groups = (x.queries + QL - 1) / QL;
   for (int64_t t = 0; t < groups; ++t) {
     const Group<T> g = group_of(x, t);
     pack_panel<T>(QL, g.count, x.features, x.q + g.first * x.q_item, x.q_item, x.q_feature, x.scale_log2, g.queries);
+    // A sink is a score before all others, whose value is 0.
     for (int64_t i = 0; i < QL; ++i) {
-      g.maximum[i] = kMinusInfinity<T>;
-      g.sum[i] = g.inverse[i] = T(0);
+      g.maximum[i] = x.sink != nullptr ? *x.sink * ExpConstants<T>::kLog2E : kMinusInfinity<T>;
+      g.sum[i] = x.sink != nullptr && *x.sink != kMinusInfinity<T> ? T(1) : T(0);
+      g.inverse[i] = T(0);
     }
   }
-  const int64_t end = keys_seen(x, x.queries - 1);
-  for (int64_t c0 = 0; c0 < end; c0 += Contract<T>::kKeyChunk) {
+  const int64_t end = end_key(x, x.queries - 1);
+  for (int64_t c0 = first_key(x, 0) / kChunk * kChunk; c0 < end; c0 += kChunk) {
     for (int64_t t = 0; t < groups; ++t) {
       const Group<T> g = group_of(x, t);
-      const int64_t group_end = keys_seen(x, g.first + g.count - 1);
-      const int64_t kb = smaller(Contract<T>::kKeyChunk, group_end - c0);
-      if (kb <= 0) continue;
-      const bool last = c0 + kb == group_end;
-      const bool masked = keys_seen(x, g.first) < c0 + kb;
-      masked ? group_scores<T, true>(x, g, c0, kb) : group_scores<T, false>(x, g, c0, kb);
-      group_softmax(g, kb, last);
-      group_output(x, g, c0, kb, last);
+      // The keys that any query of the group sees, and those that all see.
+      const int64_t from = first_key(x, g.first), to = end_key(x, g.first + g.count - 1);
+      const int64_t all_from = first_key(x, g.first + g.count - 1), all_to = end_key(x, g.first);
+      Slice slice;
+      slice.begin = larger(c0, from);
+      slice.end = smaller(c0 + kChunk, to);
+      if (slice.begin >= slice.end) continue;
+      slice.first = slice.begin == from;
+      slice.last = slice.end == to;
+      slice.masked = slice.begin < all_from || slice.end > all_to || x.mask != nullptr || x.bias != nullptr;
+      group_scores(x, g, slice);
+      if (slice.masked || is_refined(x)) group_refine(x, g, slice, kMasked);
+      group_softmax(g, slice);
+      group_output(x, g, slice);
     }
   }
   for (int64_t t = 0; t < groups; ++t) {
     const Group<T> g = group_of(x, t);
-    group_finish(x, g, keys_seen(x, g.first + g.count - 1) == 0);
+    group_finish(x, g, first_key(x, g.first) >= end_key(x, g.first + g.count - 1));
     for (int64_t i = 0; i < g.count; ++i) {
       x.maximum[g.first + i] = g.maximum[i];
       x.sum[g.first + i] = g.sum[i];

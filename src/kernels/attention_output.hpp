@@ -18,7 +18,16 @@ struct Group {
   T *maximum, *sum;                      // running, per lane
   T *chunk_maximum;                      // of this chunk
   T *old_factor, *new_factor, *inverse;  // of the fold; 1 / sum at the last chunk
-  T *s;                                  // [key][lane], scores and then exponentials of the chunk; shared by all groups
+  T *s;                                  // [key][lane], scores and then weights of the slice; shared by all groups
+  T *added;                              // [key][lane], what bias and mask add to the scores; shared by all groups
+};
+
+// The keys [begin, end) of one chunk that a group works on.
+struct Slice {
+  int64_t begin, end;
+  bool first, last;  // of the group's slices
+  bool masked;       // some query does not see some key
+  int64_t size() const { return end - begin; }
 };
 
 template <class T>
@@ -29,6 +38,7 @@ ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t t) {
   g.count = smaller(QL, x.queries - g.first);
   T *p = x.scratch;
   g.s = p, p += Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
+  g.added = p, p += Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
   g.maximum = p + g.first, p += kQueries;
   g.sum = p + g.first, p += kQueries;
   g.chunk_maximum = p + g.first, p += kQueries;
@@ -40,19 +50,14 @@ ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t t) {
   return g;
 }
 
-// Query i of the block sees keys [0, keys_seen).
+// Query i of the block sees keys from `first_key` to before `end_key`, if these are in order.
 template <class T>
-ATTEND_INLINE int64_t keys_seen(const AttentionBlock<T> &x, int64_t i) {
-  return larger<int64_t>(0, smaller(x.keys, x.visible + x.step * i));
+ATTEND_INLINE int64_t end_key(const AttentionBlock<T> &x, int64_t i) {
+  return larger<int64_t>(0, smaller(x.keys, x.visible + x.visible_step * i));
 }
-
-// Which lanes of vector i of the group that begins with query `first` see `key`: lane + first + i W > key - visible.
 template <class T>
-ATTEND_INLINE vec_bool<T> sees(const AttentionBlock<T> &x, int64_t first, int64_t key, int i) {
-  constexpr int64_t kFar = 1000;  // beyond any lane, exact in every type
-  int64_t lane = x.step == 0 ? (key < x.visible ? -kFar : kFar) : key - x.visible - first - i * kLanes<T>;
-  lane = larger(-kFar, smaller(kFar, lane));
-  return broadcast(static_cast<T>(lane)) < load(kLaneIndex<T>);
+ATTEND_INLINE int64_t first_key(const AttentionBlock<T> &x, int64_t i) {
+  return larger<int64_t>(0, smaller(x.keys, x.hidden + x.hidden_step * i));
 }
 
 // o and its leading dimension: in `out` where its features are contiguous, in the scratch where not.
@@ -61,44 +66,28 @@ ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
   return x.v_feature == 1 && x.out_feature == 1;
 }
 
-// NQ queries from q0 of the group, MV vectors of features from f (the last partial if kPartial): lanes = features.
+// NQ queries from q0 of the group, MV vectors of features from f (the last partial if kPartial): lanes = features. Hidden keys
+// have the weight 0.
 template <class T, int MV, int NQ, bool kPartial>
-ATTEND_INLINE void output_tile(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb, bool last,
-                               int64_t q0, int64_t f, T *o, int64_t ld) {
+ATTEND_INLINE void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int64_t q0, int64_t f,
+                               T *o, int64_t ld) {
   constexpr int W = kLanes<T>, QL = Tiles<T>::kScoreVectors * W;
   const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
-  const T *v = x.v + c0 * x.v_item + f;
-  const T *p = g.s + q0;
-  // All NQ queries see the keys up to `common`; behind a causal diagonal each has its own end, at most NQ - 1 keys on.
-  const int64_t common = larger<int64_t>(0, smaller(kb, keys_seen(x, g.first + q0) - c0));
   Tile<T, MV, NQ> tile;
   tile.zero();
-  tile.template accumulate<kPartial>(common, v, x.v_item, p, QL, 1, tail);
-  for (int64_t k = common; k < smaller(kb, keys_seen(x, g.first + q0 + NQ - 1) - c0); ++k) {
-    ATTEND_UNROLL
-    for (int j = 0; j < NQ; ++j) {
-      // Hidden keys are skipped, not multiplied by 0: their V may be NaN.
-      if (c0 + k >= keys_seen(x, g.first + q0 + j)) continue;
-      ATTEND_UNROLL
-      for (int i = 0; i < MV; ++i) {
-        const T *at = v + k * x.v_item + i * W;
-        const vec<T> a = kPartial && i == MV - 1 ? load(at, tail) : load(at);
-        tile.acc[i][j] = fma(a, broadcast(p[k * QL + j]), tile.acc[i][j]);
-      }
-    }
-  }
+  tile.template accumulate<kPartial>(slice.size(), x.v + slice.begin * x.v_item + f, x.v_item, g.s + q0, QL, 1, tail);
   tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
     T *at = o + (q0 + j) * ld + f + i * W;
     const bool partial = kPartial && i == MV - 1;
     vec<T> r = acc * broadcast(g.new_factor[q0 + j]);
-    if (c0 != 0) r = fma(partial ? load(at, tail) : load(at), broadcast(g.old_factor[q0 + j]), r);
-    if (last) r = r * broadcast(g.inverse[q0 + j]);
+    if (!slice.first) r = fma(partial ? load(at, tail) : load(at), broadcast(g.old_factor[q0 + j]), r);
+    if (slice.last) r = r * broadcast(g.inverse[q0 + j]);
     partial ? store(at, r, tail) : store(at, r);
   });
 }
 
 template <class T>
-void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb, bool last) {
+void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
   constexpr int MV = Tiles<T>::kOutVectors, NQ = Tiles<T>::kOutQueries, W = kLanes<T>;
   T *o = sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
   const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
@@ -112,9 +101,9 @@ void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, int64_t c
             with_constant<MV>((rest + W - 1) / W, [&](auto mv) __attribute__((always_inline)) {
               constexpr int M = decltype(mv)::value;
               if (rest == M * W) {
-                output_tile<T, M, N, false>(x, g, c0, kb, last, q, f, o, ld);
+                output_tile<T, M, N, false>(x, g, slice, q, f, o, ld);
               } else {
-                output_tile<T, M, N, true>(x, g, c0, kb, last, q, f, o, ld);
+                output_tile<T, M, N, true>(x, g, slice, q, f, o, ld);
               }
             });
           });
@@ -124,44 +113,86 @@ void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, int64_t c
 
 // The turned tile: lanes = queries, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T>
-void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb, bool last) {
+void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
   constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
-  const int64_t common = larger<int64_t>(0, smaller(kb, keys_seen(x, g.first) - c0));
   const int64_t width = balanced(x.value_features, NR);
   for (int64_t f = 0; f < x.value_features; f += width) {
     with_constant<NR>(
         smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
-          constexpr int N = decltype(nr)::value;
-          const T *v = x.v + c0 * x.v_item + f * x.v_feature;
-          Tile<T, MV, N> tile;
+          Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          tile.template accumulate<false>(common, g.s, QL, v, x.v_item, x.v_feature, Tail<T>(W));
-          for (int64_t k = common; k < kb; ++k) {
-            ATTEND_UNROLL
-            for (int j = 0; j < N; ++j) {
-              const vec<T> b = broadcast(v[k * x.v_item + j * x.v_feature]);
-              ATTEND_UNROLL
-              for (int i = 0; i < MV; ++i) {
-                const vec<T> next = fma(load(g.s + k * QL + i * W), b, tile.acc[i][j]);
-                tile.acc[i][j] = select(sees<T>(x, g.first, c0 + k, i), next, tile.acc[i][j]);
-              }
-            }
-          }
+          tile.template accumulate<false>(slice.size(), g.s, QL, x.v + slice.begin * x.v_item + f * x.v_feature,
+                                          x.v_item, x.v_feature, Tail<T>(W));
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = g.output + (f + j) * QL + i * W;
             vec<T> r = acc * load(g.new_factor + i * W);
-            if (c0 != 0) r = fma(load(at), load(g.old_factor + i * W), r);
-            if (last) r = r * load(g.inverse + i * W);
+            if (!slice.first) r = fma(load(at), load(g.old_factor + i * W), r);
+            if (slice.last) r = r * load(g.inverse + i * W);
             store(at, r);
           });
         });
   }
 }
 
+// Whether V is finite for all keys that some query of the group may not see: 0 times anything else would be NaN. Behind a causal
+// diagonal and before a window those are few; a mask or bias may hide any.
 template <class T>
-void group_output(const AttentionBlock<T> &x, const Group<T> &g, int64_t c0, int64_t kb, bool last) {
+bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  int64_t seen_from = larger(slice.begin, first_key(x, g.first + g.count - 1));
+  int64_t seen_to = smaller(slice.end, end_key(x, g.first));
+  if (x.mask != nullptr || x.bias != nullptr || seen_from >= seen_to) seen_from = seen_to = slice.begin;
+  T sum = T(0);
+  vec<T> sums = broadcast(T(0));
+  for (int64_t key = slice.begin; key < slice.end; ++key) {
+    if (key == seen_from && seen_to > seen_from) {
+      key = seen_to - 1;
+      continue;
+    }
+    const T *v = x.v + key * x.v_item;
+    int64_t f = 0;
+    for (; x.v_feature == 1 && f + kLanes<T> <= x.value_features; f += kLanes<T>) {
+      sums = fma(load(v + f), broadcast(T(0)), sums);
+    }
+    for (; f < x.value_features; ++f) sum = sum + v[f * x.v_feature] * T(0);
+  }
+  T lanes[kLanes<T>];
+  store(lanes, sums);
+  for (int l = 0; l < kLanes<T>; ++l) sum = sum + lanes[l];
+  return sum == T(0);
+}
+
+// The same sums with the hidden keys, whose weight is -0, left out. Rare, and so one element at a time.
+template <class T>
+void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, T *o, int64_t query,
+                           int64_t feature) {
+  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
+  for (int64_t i = 0; i < g.count; ++i) {
+    for (int64_t f = 0; f < x.value_features; ++f) {
+      T acc = T(0);
+      for (int64_t k = 0; k < slice.size(); ++k) {
+        const T p = g.s[k * QL + i];
+        if (p == T(0) && __builtin_signbit(p)) continue;
+        acc = fused(x.v[(slice.begin + k) * x.v_item + f * x.v_feature], p, acc);
+      }
+      T *at = o + i * query + f * feature;
+      T r = acc * g.new_factor[i];
+      if (!slice.first) r = fused(*at, g.old_factor[i], r);
+      *at = slice.last ? r * g.inverse[i] : r;
+    }
+  }
+}
+
+template <class T>
+void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
-  x.v_feature == 1 ? output_by_features(x, g, c0, kb, last) : output_by_queries(x, g, c0, kb, last);
+  const bool by_features = x.v_feature == 1;
+  if (slice.masked && !hides_only_finite(x, g, slice)) {
+    T *o = by_features && sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
+    const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
+    return output_without_hidden(x, g, slice, o, by_features ? ld : 1, by_features ? 1 : QL);
+  }
+  by_features ? output_by_features(x, g, slice) : output_by_queries(x, g, slice);
 }
 
 // Moves o to `out` where it was summed elsewhere; a group that sees nothing at all gives 0.

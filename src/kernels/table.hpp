@@ -92,7 +92,8 @@ struct SoftmaxBlock {
   double (*natural_log)(double);
 };
 
-// Attention of up to kQueryBlock queries of one head over all keys they see.
+// Attention of up to kQueryBlock queries of one head over all keys they see: query i of the block sees the keys
+// [hidden + hidden_step i, visible + visible_step i), clipped to [0, keys], that neither mask nor bias hides.
 template <class T>
 struct AttentionBlock {
   int64_t queries, keys, features, value_features;
@@ -104,21 +105,29 @@ struct AttentionBlock {
   int64_t v_feature, v_item;
   T *out;
   int64_t out_feature, out_item;
-  T scale_log2;      // scale * log2(e)
-  int64_t visible;   // query 0 of the block sees keys [0, visible) ...
-  int64_t step;      // ... and query i sees step * i more (1 = causal, 0 = all see the same); clipped to [0, keys]
+  T scale_log2;  // scale * log2(e)
+  int64_t hidden, hidden_step, visible, visible_step;
+  T softcap;         // times log2(e); 0 = none
+  T slope;           // of ALiBi, times log2(e); 0 = none
+  int64_t position;  // of query 0, for ALiBi
+  const T *bias;     // or null
+  int64_t bias_key, bias_item;
+  const uint8_t *mask;  // or null; 0 = hidden
+  int64_t mask_key, mask_item;
+  const T *sink;     // or null: one logit more in every sum
   T *maximum, *sum;  // results per query: maximum score in base 2, sum of exp2(score - maximum)
   T *scores;         // or null
-  int64_t scores_key, scores_item;
+  int64_t scores_keys, scores_key, scores_item;
   int scores_stage;
   T *scratch;  // attention_scratch elements, 64-byte aligned
 };
 
-// Elements of scratch for an attention block: the transposed queries, the scores of one chunk, the output being summed, and
-// the per-query state (maximum, sum, three factors).
+// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to them, the output
+// being summed, and the per-query state (maximum, sum, three factors).
 template <class T>
 constexpr int64_t attention_scratch(int64_t features, int64_t value_features) {
-  return Contract<T>::kQueryBlock * (features + value_features + 8) + Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
+  return Contract<T>::kQueryBlock * (features + value_features + 8) +
+         2 * Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
 }
 
 struct KernelTable {

@@ -112,20 +112,35 @@ void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec
       // Grouped queries: neighbouring query heads share a key and value head.
       const int64_t key_head = h / (heads / key_heads);
       for (int64_t i = 0; i < queries; ++i) {
-        // s = scale * K^T q for every key, and the keys that this query sees with their scores. Invisible keys get a
-        // score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no further.
+        // s = scale * K^T q for every key, softcapped, and with ALiBi and bias for the keys that this query sees. Invisible keys
+        // get a score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no further.
         std::vector<T> scaled;
         std::vector<int64_t> visible_keys;
         std::vector<T> visible_scores;
         for (int64_t j = 0; j < keys; ++j) {
           T dot = 0;
           for (int64_t d = 0; d < features; ++d) dot += k.at(d, j, key_head, b) * q.at(d, i, h, b);
-          scaled.push_back(scale * dot);
-          if (spec.visible(j, i, keys, queries, b)) {
-            visible_keys.push_back(j);
-            visible_scores.push_back(scale * dot);
+          T s = scale * dot;
+          const T cap = static_cast<T>(spec.softcap);
+          const T capped = cap > 0 ? cap * std::tanh(s / cap) : s;
+          scaled.push_back(spec.scores_stage == 0 ? s : capped);
+          if (!spec.visible(j, i, keys, queries, b) || (spec.mask && !spec.mask(j, i, h, b))) continue;
+          s = capped;
+          if (spec.slopes) {
+            const int64_t position = i + spec.offset(keys, queries, b);
+            s -= spec.slopes[h] * static_cast<T>(j < position ? position - j : j - position);
           }
+          if (spec.bias) {
+            const T bias = spec.bias(j, i, h, b);
+            if (bias == kMinusInfinity<T>) continue;
+            s += bias;
+          }
+          visible_keys.push_back(j);
+          visible_scores.push_back(s);
         }
+        // A sink is one score more, whose value is 0: the last one here.
+        const bool sink = spec.sinks && spec.sinks[h] != kMinusInfinity<T>;
+        if (sink) visible_scores.push_back(spec.sinks[h]);
 
         // p = softmax(s), o = V p. An invisible key is left out, not given the weight 0, so its values cannot matter.
         const ColumnSoftmax<T> softmax_of_visible(visible_scores);
@@ -140,7 +155,7 @@ void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec
         // Without a visible key the loops above were empty: o = 0 already, and log_sum_exp is -inf.
         if (spec.lse) spec.lse->at(0, i, h, b) = softmax_of_visible.log_sum_exp();
         if (spec.scores) {
-          const bool every_key = spec.scores_stage < 2;  // ATTEND_SCORES_SCALED and, without a softcap, SOFTCAPPED
+          const bool every_key = spec.scores_stage < 2;  // ATTEND_SCORES_SCALED and SOFTCAPPED
           const bool probabilities = spec.scores_stage == 3;
           for (int64_t j = 0; j < keys; ++j) {
             const T hidden = probabilities ? T(0) : kMinusInfinity<T>;

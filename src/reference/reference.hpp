@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace attend::reference {
@@ -61,21 +62,37 @@ struct AttentionSpec {
   Causal causal = Causal::none;
   int64_t query_offset = 0;
   const int64_t *query_offsets = nullptr;  // one per batch, instead of query_offset
-  View<T> *lse = nullptr;                  // (1, Nq, H, B)
-  View<T> *scores = nullptr;               // (Nk, Nq, H, B)
-  int scores_stage = 0;                    // ATTEND_SCORES_... of attend.h
+  double softcap = 0;
+  bool window = false;  // left and right hold; -1 = unbounded
+  int64_t left = -1, right = -1;
+  const int64_t *lengths = nullptr;  // keys of each batch
+  // (key, query, head, batch), or empty
+  std::function<bool(int64_t, int64_t, int64_t, int64_t)> mask;
+  std::function<T(int64_t, int64_t, int64_t, int64_t)> bias;
+  const T *slopes = nullptr, *sinks = nullptr;  // one per head
+  View<T> *lse = nullptr;                       // (1, Nq, H, B)
+  View<T> *scores = nullptr;                    // (Nk, Nq, H, B)
+  int scores_stage = 0;                         // ATTEND_SCORES_... of attend.h
 
   // Not 1/sqrt(D) in double: the oracle in long double would then be wrong from the 17th digit on.
   T scale_for(int64_t features) const {
     return scale == 0 ? T(1) / std::sqrt(static_cast<T>(features)) : static_cast<T>(scale);
   }
 
-  // Key j is visible iff j <= i + offset. Written as a difference, since offsets near the limits of int64 are legal and
-  // the sum would overflow.
+  int64_t offset(int64_t keys, int64_t queries, int64_t b) const {
+    if (causal == Causal::bottom_right) return (lengths ? lengths[b] : keys) - queries;
+    return query_offsets ? query_offsets[b] : query_offset;
+  }
+
+  // Key j is visible iff j <= i + offset, and i + offset - left <= j <= i + offset + right. In floating point, since numbers near
+  // the limits of int64 are legal and their sums would overflow.
   bool visible(int64_t key, int64_t query, int64_t keys, int64_t queries, int64_t b) const {
-    if (causal == Causal::none) return true;
-    if (causal == Causal::bottom_right) return key - query <= keys - queries;
-    return key - query <= (query_offsets ? query_offsets[b] : query_offset);
+    if (lengths && key >= lengths[b]) return false;
+    const long double ahead = static_cast<long double>(key) - static_cast<long double>(query) -
+                              static_cast<long double>(offset(keys, queries, b));
+    if (causal != Causal::none && ahead > 0) return false;
+    if (window && left >= 0 && ahead < -static_cast<long double>(left)) return false;
+    return !(window && right >= 0 && ahead > static_cast<long double>(right));
   }
 };
 

@@ -1,0 +1,49 @@
+#include "drivers/attention_merge.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "drivers/parallel.hpp"
+
+namespace attend {
+namespace {
+
+// Every element is read and written once: bound by memory, and so plain code, with the weights in double.
+template <class T>
+void merge_query(const AttentionMerge &p, int64_t query, int64_t head, int64_t batch) {
+  T *lse_a = p.lse_a.at<T>(0, query, head, batch);
+  const double a = static_cast<double>(*lse_a), b = static_cast<double>(*p.lse_b.at<T>(0, query, head, batch));
+  const double top = a > b || std::isnan(a) ? a : b;  // NaN in either goes to all
+  if (top == -HUGE_VAL) return;                       // two empty sets: a is their union already
+  const double w_a = std::exp(a - top), w_b = std::exp(b - top), sum = w_a + w_b;
+  *lse_a = static_cast<T>(top + std::log(sum));
+  T *out_a = p.out_a.at<T>(0, query, head, batch);
+  const T *out_b = p.out_b.at<T>(0, query, head, batch);
+  for (int64_t f = 0; f < p.out_a.rows(); ++f) {
+    T &to = out_a[f * p.out_a.stride[0]];
+    // A weight of 0 takes part in nothing, so that the result over no keys may hold anything.
+    const double from_a = w_a == 0 ? 0 : w_a * static_cast<double>(to);
+    const double from_b = w_b == 0 ? 0 : w_b * static_cast<double>(out_b[f * p.out_b.stride[0]]);
+    to = static_cast<T>((from_a + from_b) / sum);
+  }
+}
+
+}  // namespace
+
+void attention_merge(const AttentionMerge &problem, int threads) {
+  constexpr double kElementsPerThread = 1 << 15;
+  const int64_t queries = problem.lse_a.columns(), heads = problem.lse_a.heads();
+  const double elements = static_cast<double>(problem.lse_a.count) * static_cast<double>(problem.out_a.rows() + 1);
+  const int most = std::max(1, static_cast<int>(std::min(elements / kElementsPerThread, 4096.0)));
+  parallel_for(std::min(usable_threads(threads), most), heads * problem.lse_a.batch(), [&](int64_t slice, int) {
+    for (int64_t query = 0; query < queries; ++query) {
+      if (problem.dtype == Dtype::f32) {
+        merge_query<float>(problem, query, slice % heads, slice / heads);
+      } else {
+        merge_query<double>(problem, query, slice % heads, slice / heads);
+      }
+    }
+  });
+}
+
+}  // namespace attend

@@ -1,0 +1,15 @@
+// The union of two partial results of attention.
+#pragma once
+
+#include "drivers/tensor.hpp"
+
+namespace attend {
+
+struct AttentionMerge {
+  Dtype dtype = Dtype::f32;
+  Tensor out_a, lse_a, out_b, lse_b;
+};
+
+void attention_merge(const AttentionMerge &problem, int threads);
+
+}  // namespace attend

@@ -1,0 +1,128 @@
+// The scores of attention.hpp: S = scale K^T Q of a slice of keys, and what masks, biases and the softcap make of them.
+#pragma once
+
+#include "kernels/attention_output.hpp"
+
+namespace attend {
+namespace {
+
+// Scores of the slice for group g into g.s; their maxima into g.chunk_maximum.
+template <class T>
+void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
+  vec<T> top[MV];
+  for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
+  const int64_t keys = slice.size(), width = keys <= NR ? keys : balanced(keys, NR);
+  for (int64_t j = 0; j < keys; j += width) {
+    with_constant<NR>(
+        smaller(width, keys - j), [&](auto nr) __attribute__((always_inline)) {
+          Tile<T, MV, decltype(nr)::value> tile;
+          tile.zero();
+          tile.template accumulate<false>(x.features, g.queries, QL, x.k + (slice.begin + j) * x.k_item, x.k_feature,
+                                          x.k_item, Tail<T>(W));
+          T *s = g.s + j * QL;
+          tile.each([&](int i, int jj, vec<T> v) __attribute__((always_inline)) {
+            store(s + jj * QL + i * W, v);
+            top[i] = maximum(v, top[i]);
+          });
+        });
+  }
+  for (int i = 0; i < MV; ++i) store(g.chunk_maximum + i * W, top[i]);
+}
+
+// c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0, where 1 - e
+// cancels, it is the Taylor series of tanh.
+template <class T>
+ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
+  constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1);
+  constexpr T kSeries[] = {T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
+                           T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
+  const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
+  const vec<T> size = select(s < zero, zero - s, s);
+  const vec<T> z = size * broadcast(T(1) / cap), z2 = z * z;
+  const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
+  const vec<T> series = fma(polynomial(z2, kSeries) * z2, z, z);
+  const vec<T> t = select(z < broadcast(kSmall), series, (one - e) / (one + e)) * broadcast(cap);
+  return select(s < zero, zero - t, t);
+}
+
+// What bias and mask add to the scores of the slice, in base 2, into g.added: -inf where they hide.
+template <class T>
+void group_added(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
+  constexpr int64_t kKeys = 16;
+  const T *bias = x.bias == nullptr ? nullptr : x.bias + slice.begin * x.bias_key + g.first * x.bias_item;
+  if (x.mask == nullptr) {
+    return pack_panel<T>(QL, g.count, slice.size(), bias, x.bias_item, x.bias_key, ExpConstants<T>::kLog2E, g.added);
+  }
+  const uint8_t *mask = x.mask + slice.begin * x.mask_key + g.first * x.mask_item;
+  // Some keys at a time as rows of a lane each, then turned.
+  T rows[QL * kKeys];
+  for (int64_t key = 0; key < slice.size(); key += kKeys) {
+    const int64_t keys = smaller(kKeys, slice.size() - key);
+    for (int64_t i = 0; i < g.count; ++i) {
+      const uint8_t *m = mask + i * x.mask_item + key * x.mask_key;
+      T *row = rows + i * kKeys;
+      if (bias == nullptr) {
+        for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
+      } else {
+        const T *b = bias + i * x.bias_item + key * x.bias_key;
+        for (int64_t k = 0; k < keys; ++k) {
+          row[k] = m[k * x.mask_key] != 0 ? b[k * x.bias_key] * ExpConstants<T>::kLog2E : kMinusInfinity<T>;
+        }
+      }
+    }
+    pack_panel<T>(QL, g.count, keys, rows, kKeys, 1, T(1), g.added + key * QL);
+  }
+}
+
+// Which lanes of vector i of the group see `key`, as far as positions go.
+template <class T>
+ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t key, int i, vec<T> s) {
+  constexpr int64_t kFar = 1000;  // beyond any lane, exact in every type
+  const auto lane_of = [&](int64_t key_of_lane_0, int64_t step) {
+    if (step == 0) return key < key_of_lane_0 ? -kFar : kFar;
+    return larger(-kFar, smaller(kFar, key - key_of_lane_0 - g.first - i * kLanes<T>));
+  };
+  const vec<T> lane = load(kLaneIndex<T>), least = broadcast(kMinusInfinity<T>);
+  // Seen by lanes beyond the one for which `key` is the end, and not beyond the one for which it is the first key.
+  s = select(broadcast(static_cast<T>(lane_of(x.visible, x.visible_step))) < lane, s, least);
+  if (x.hidden_step != 0) s = select(broadcast(static_cast<T>(lane_of(x.hidden, 1))) < lane, least, s);
+  return s;
+}
+
+// Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again.
+template <class T>
+void group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
+  constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
+  constexpr int kSoftcapped = 1, kMasked = 2;
+  const bool adds = stage >= kMasked && (x.bias != nullptr || x.mask != nullptr);
+  if (adds) group_added(x, g, slice);
+  const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
+  for (int i = 0; i < MV; ++i) {
+    vec<T> top = least;
+    for (int64_t j = 0; j < slice.size(); ++j) {
+      T *at = g.s + j * QL + i * W;
+      vec<T> s = load(at);
+      if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
+      if (stage >= kMasked) {
+        if (x.slope != T(0)) {
+          const T ahead = static_cast<T>(x.position + g.first + i * W - slice.begin - j);
+          const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
+          s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
+        }
+        if (adds) {
+          const vec<T> added = load(g.added + j * QL + i * W);
+          s = select(added == least, least, s + added);
+        }
+        if (slice.masked) s = hide(x, g, slice.begin + j, i, s);
+      }
+      top = maximum(s, top);
+      store(at, s);
+    }
+    store(g.chunk_maximum + i * W, top);
+  }
+}
+
+}  // namespace
+}  // namespace attend

@@ -37,16 +37,19 @@ attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b,
   return ATTEND_OK;
 }
 
-// A matrix that is certainly fine: there, not empty, extents and strides of 28 bits and not negative.
+// A single matrix that is certainly fine: there, not empty, extents and strides of 28 bits and not negative.
 struct PlainMatrix {
   int64_t rows, columns, row, column;
   intptr_t begin, end;
 };
 
 bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
-  if (t == nullptr || t->rank - 1 > 1 || t->dtype != dtype || t->data == nullptr) return false;
+  if (t == nullptr || t->rank - 1 > 3 || t->dtype != dtype || t->data == nullptr) return false;
+  for (uint32_t i = 2; i < t->rank; ++i) {
+    if (t->shape[i] != 1) return false;
+  }
   m->rows = t->shape[0];
-  m->columns = t->rank == 2 ? t->shape[1] : 1;
+  m->columns = t->rank >= 2 ? t->shape[1] : 1;
   m->row = m->rows == 1 ? 0 : t->stride[0];
   m->column = m->columns == 1 ? 0 : t->stride[1];
   // An extent of 0 becomes -1, which has all bits.

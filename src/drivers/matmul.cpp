@@ -83,7 +83,7 @@ struct Plan {
   // few sets of the caches. Packing costs about 2 / n of the product.
   bool pays_a() const {
     const int64_t span = std::abs(a_k) * kElement * depth();
-    return n >= 128 && m > kRowUnit && span > (7 << 18);
+    return n >= 128 && m > kRowUnit && span > (1 << 19);
   }
   // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it, which repeat
   // every 4 KiB. Contiguous rows are read in place whatever their stride: a panel touches a line or two of each, from the L2 at

@@ -9,8 +9,7 @@ namespace {
 attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
                    const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution) {
   AttentionOptions options;
-  if (attend_status s = read_attention_options(given, purpose, &options)) return s;
-  *p = options.problem;
+  if (attend_status s = read_attention_options(given, purpose, &options, p)) return s;
   *execution = options.execution;
   uint32_t dtype = kAnyDtype;
   if (attend_status s = read_tensor(q, Argument::q, Role::input, purpose, &dtype, &p->q)) return s;

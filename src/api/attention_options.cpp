@@ -12,7 +12,8 @@ constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW;
 
 }  // namespace
 
-attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result) {
+attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
+                                     Attention *problem) {
   attend_attention_options o;
   if (attend_status s = read_options(given, kFirstVersion, kFlags, purpose, &o, &result->execution)) return s;
   if (!std::isfinite(o.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
@@ -26,16 +27,16 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   if (o.scores_stage > ATTEND_SCORES_PROBABILITIES)
     return failure(ATTEND_INVALID_VALUE, Argument::options_scores_stage);
   if ((o.flags & kCausal) == kCausal) return failure(ATTEND_INVALID_VALUE, Argument::options_flags);
-  result->bottom_right = (o.flags & ATTEND_CAUSAL_BOTTOM_RIGHT) != 0;
-  if (result->bottom_right && o.query_offset != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_query_offset);
-  if (o.query_offsets != nullptr && (result->bottom_right || o.query_offset != 0)) {
+  const bool bottom_right = (o.flags & ATTEND_CAUSAL_BOTTOM_RIGHT) != 0;
+  if (bottom_right && o.query_offset != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_query_offset);
+  if (o.query_offsets != nullptr && (bottom_right || o.query_offset != 0)) {
     return failure(ATTEND_INVALID_VALUE, Argument::options_query_offsets);
   }
-  Attention &p = result->problem;
+  Attention &p = *problem;
   p.scale = o.scale;
   p.softcap = o.softcap;
   p.causal = (o.flags & kCausal) != 0;
-  p.bottom_right = result->bottom_right;
+  p.bottom_right = bottom_right;
   p.offset = o.query_offset;
   p.offsets = o.query_offsets;
   p.lengths = o.kv_lengths;
@@ -51,14 +52,10 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   return ATTEND_OK;
 }
 
-attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
-                               const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem) {
-  const Argument lse = Argument::options_lse, scores = Argument::options_scores;
-  if (attend_status s = read_optional(options.lse, lse, Role::output, purpose, &dtype, &problem->lse)) return s;
-  if (attend_status s = read_optional(options.scores, scores, Role::output, purpose, &dtype, &problem->scores))
-    return s;
-  problem->dtype = dtype_of(dtype);
-  if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
+namespace {
+
+attend_status read_inputs(const AttentionOptions &options, uint32_t dtype, int64_t keys,
+                          const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem) {
   uint32_t bool_dtype = ATTEND_BOOL;
   const struct {
     const attend_tensor *given;
@@ -87,6 +84,23 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
     if (attend_status s = read_optional(i.given, i.argument, Role::input, purpose, i.dtype, i.to)) return s;
     if (!*i.to) continue;
     if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.broadcasts)) return s;
+  }
+  return ATTEND_OK;
+}
+
+}  // namespace
+
+attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
+                               const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem) {
+  const Argument lse = Argument::options_lse, scores = Argument::options_scores;
+  if (attend_status s = read_optional(options.lse, lse, Role::output, purpose, &dtype, &problem->lse)) return s;
+  if (attend_status s = read_optional(options.scores, scores, Role::output, purpose, &dtype, &problem->scores))
+    return s;
+  problem->dtype = dtype_of(dtype);
+  if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
+  if (options.mask != nullptr || options.bias != nullptr || options.alibi_slopes != nullptr ||
+      options.sinks != nullptr) {
+    if (attend_status s = read_inputs(options, dtype, keys, out_shape, purpose, problem)) return s;
   }
   if (problem->lengths != nullptr) {
     for (int64_t b = 0; b < out_shape[3]; ++b) {

@@ -6,10 +6,9 @@
 
 namespace attend {
 
+// What of the options waits for the operands' shapes.
 struct AttentionOptions {
-  Attention problem;  // the fields that come from the options: scale (0 = default), mask, lse, scores
   Execution execution;
-  bool bottom_right = false;
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr;
 };
@@ -18,7 +17,9 @@ struct AttentionOptions {
 // more.)
 constexpr int64_t kMostFeatures = INT32_MAX;
 
-attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result);
+// The numbers go straight into the problem: copying one takes as long as a small attention.
+attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
+                                     Attention *problem);
 
 // Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the operands.
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,

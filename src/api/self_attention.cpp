@@ -85,10 +85,11 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   attend_self_attention_options options;
   if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
   AttentionOptions inner;
-  if (attend_status s = read_attention_options(attention_given, purpose, &inner)) return in_attention_options(s);
+  if (attend_status s = read_attention_options(attention_given, purpose, &inner, &p->attention)) {
+    return in_attention_options(s);
+  }
   if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
   if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
-  p->attention = inner.problem;
 
   uint32_t dtype = kAnyDtype;
   if (attend_status s = read_tensor(x, Argument::x, Role::input, purpose, &dtype, &p->x)) return s;

@@ -14,7 +14,8 @@
 namespace attend {
 namespace {
 
-template <class T, bool kPlain, int V>
+// kWhole: plain scores, V whole vectors of columns, contiguous in x and y.
+template <class T, bool kPlain, int V, bool kWhole>
 void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T *scratch) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = 32, kAhead = 8;
@@ -28,7 +29,9 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     count[v] = larger<int64_t>(0, smaller<int64_t>(W, columns - v * W));
     top[v] = broadcast(kMinusInfinity<T>);
   }
+  const T *const from = x.x + column;
   const auto score = [&](int64_t i, int v) __attribute__((always_inline)) {
+    if (kWhole) return load(from + i * x_row + v * W);
     return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v]);
   };
   for (int64_t i = 0; i < rows; ++i) {
@@ -73,7 +76,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      if (count[v] == 0) break;
+      if (!kWhole && count[v] == 0) break;
       vec<T> r = scratch != nullptr ? load(scratch + (i * V + v) * W) : score(i, v);
       if (log) {
         r = r - shift[v] - results[v].log_sum;
@@ -81,9 +84,11 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
         if (scratch == nullptr) r = exp_nonpositive(r - shift[v]);
         r = r * results[v].factor;
       }
-      T *const to = y + i * y_row + v * W * y_col;
-      if (stream && count[v] == W) {
+      T *const to = y + i * y_row + (kWhole ? v * W : v * W * y_col);
+      if (stream && (kWhole || count[v] == W)) {
         stream_store(to, r);
+      } else if (kWhole) {
+        store(to, r);
       } else {
         store_lanes(to, y_col, count[v], r);
       }
@@ -99,12 +104,15 @@ void strided_columns(const SoftmaxBlock<T> &x) {
   const int vectors = fit >= 4 || fit < 1 ? 4 : fit >= 2 ? 2 : 1;
   for (int64_t c = 0; c < x.columns; c += vectors * W) {
     const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);
+    const bool whole = kPlain && x.x_col == 1 && x.y_col == 1;
     if (columns <= W) {
-      strided_strip<T, kPlain, 1>(x, c, columns, scratch);
+      strided_strip<T, kPlain, 1, false>(x, c, columns, scratch);
     } else if (columns <= 2 * W) {
-      strided_strip<T, kPlain, 2>(x, c, columns, scratch);
+      whole &&columns == 2 * W ? strided_strip<T, true, 2, true>(x, c, columns, scratch)
+                               : strided_strip<T, kPlain, 2, false>(x, c, columns, scratch);
     } else {
-      strided_strip<T, kPlain, 4>(x, c, columns, scratch);
+      whole &&columns == 4 * W ? strided_strip<T, true, 4, true>(x, c, columns, scratch)
+                               : strided_strip<T, kPlain, 4, false>(x, c, columns, scratch);
     }
   }
   if (x.stream) stream_fence();

@@ -114,6 +114,7 @@ void attention(const AttentionBlock<T> &x) {
   }
   const int64_t end = end_key(x, x.queries - 1);
   for (int64_t c0 = first_key(x, 0) / kChunk * kChunk; c0 < end; c0 += kChunk) {
+    FiniteChunk<T> chunk;
     for (int64_t t = 0; t < groups; ++t) {
       const Group<T> g = group_of(x, t);
       // The keys that any query of the group sees, and those that all see.
@@ -125,11 +126,15 @@ void attention(const AttentionBlock<T> &x) {
       if (slice.begin >= slice.end) continue;
       slice.first = slice.begin == from;
       slice.last = slice.end == to;
-      slice.masked = slice.begin < all_from || slice.end > all_to || x.mask != nullptr || x.bias != nullptr;
+      slice.masked = slice.begin < all_from || slice.end > all_to;
       group_scores(x, g, slice);
-      if (slice.masked || is_refined(x)) group_refine(x, g, slice, kMasked);
+      bool hides = false;
+      if (slice.masked || is_refined(x)) hides = group_refine(x, g, slice, kMasked);
+      slice.masked |= hides;
       group_softmax(g, slice);
-      group_output(x, g, slice);
+      // 0 times what is not finite would be NaN.
+      const bool finite = !slice.masked || (hides ? chunk.is_finite(x, c0, end) : hides_only_finite(x, g, slice));
+      group_output(x, g, slice, finite);
     }
   }
   for (int64_t t = 0; t < groups; ++t) {

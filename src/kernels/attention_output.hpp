@@ -134,20 +134,12 @@ void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slic
   }
 }
 
-// Whether V is finite for all keys that some query of the group may not see: 0 times anything else would be NaN. Behind a causal
-// diagonal and before a window those are few; a mask or bias may hide any.
+// Whether V is finite for the keys [begin, end).
 template <class T>
-bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
-  int64_t seen_from = larger(slice.begin, first_key(x, g.first + g.count - 1));
-  int64_t seen_to = smaller(slice.end, end_key(x, g.first));
-  if (x.mask != nullptr || x.bias != nullptr || seen_from >= seen_to) seen_from = seen_to = slice.begin;
+bool is_finite(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
   T sum = T(0);
   vec<T> sums = broadcast(T(0));
-  for (int64_t key = slice.begin; key < slice.end; ++key) {
-    if (key == seen_from && seen_to > seen_from) {
-      key = seen_to - 1;
-      continue;
-    }
+  for (int64_t key = begin; key < end; ++key) {
     const T *v = x.v + key * x.v_item;
     int64_t f = 0;
     for (; x.v_feature == 1 && f + kLanes<T> <= x.value_features; f += kLanes<T>) {
@@ -160,6 +152,27 @@ bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slic
   for (int l = 0; l < kLanes<T>; ++l) sum = sum + lanes[l];
   return sum == T(0);
 }
+
+// The same for those keys only that some query of the group does not see by position: few, behind a causal diagonal and before
+// a window.
+template <class T>
+bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  const int64_t seen_from = larger(slice.begin, first_key(x, g.first + g.count - 1));
+  const int64_t seen_to = smaller(slice.end, end_key(x, g.first));
+  if (seen_from >= seen_to) return is_finite(x, slice.begin, slice.end);
+  return is_finite(x, slice.begin, seen_from) && is_finite(x, seen_to, slice.end);
+}
+
+// What bias and mask hide may be any key of a chunk: looked at once for all groups, and only if something is hidden.
+template <class T>
+struct FiniteChunk {
+  bool known = false, finite = false;
+  ATTEND_INLINE bool is_finite(const AttentionBlock<T> &x, int64_t c0, int64_t end) {
+    if (!known) finite = attend::is_finite(x, c0, smaller(c0 + Contract<T>::kKeyChunk, end));
+    known = true;
+    return finite;
+  }
+};
 
 // The same sums with the hidden keys, whose weight is -0, left out. Rare, and so one element at a time.
 template <class T>
@@ -183,11 +196,11 @@ void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const 
 }
 
 template <class T>
-void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, bool finite) {
   constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   const bool by_features = x.v_feature == 1;
-  if (slice.masked && !hides_only_finite(x, g, slice)) {
+  if (!finite) {
     T *o = by_features && sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
     const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
     return output_without_hidden(x, g, slice, o, by_features ? ld : 1, by_features ? 1 : QL);

@@ -64,7 +64,11 @@ void group_added(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sli
       const uint8_t *m = mask + i * x.mask_item + key * x.mask_key;
       T *row = rows + i * kKeys;
       if (bias == nullptr) {
-        for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
+        if (keys == kKeys && x.mask_key == 1) {  // vectorised
+          for (int64_t k = 0; k < kKeys; ++k) row[k] = m[k] != 0 ? T(0) : kMinusInfinity<T>;
+        } else {
+          for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
+        }
       } else {
         const T *b = bias + i * x.bias_item + key * x.bias_key;
         for (int64_t k = 0; k < keys; ++k) {
@@ -91,17 +95,28 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
   return s;
 }
 
-// Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again.
+// Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again. Whether bias or
+// mask hide anything.
 template <class T>
-void group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
+bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
   constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
   constexpr int kSoftcapped = 1, kMasked = 2;
   const bool adds = stage >= kMasked && (x.bias != nullptr || x.mask != nullptr);
   if (adds) group_added(x, g, slice);
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
+  const bool only_adds = adds && x.softcap == T(0) && x.slope == T(0) && !slice.masked;
+  vec<T> hidden = least;  // infinite where something is
   for (int i = 0; i < MV; ++i) {
     vec<T> top = least;
-    for (int64_t j = 0; j < slice.size(); ++j) {
+    for (int64_t j = 0; only_adds && j < slice.size(); ++j) {
+      T *at = g.s + j * QL + i * W;
+      const vec<T> added = load(g.added + j * QL + i * W);
+      const vec<T> s = select(added == least, least, load(at) + added);
+      hidden = maximum(zero - added, hidden);
+      top = maximum(s, top);
+      store(at, s);
+    }
+    for (int64_t j = 0; !only_adds && j < slice.size(); ++j) {
       T *at = g.s + j * QL + i * W;
       vec<T> s = load(at);
       if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
@@ -114,6 +129,7 @@ void group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
         if (adds) {
           const vec<T> added = load(g.added + j * QL + i * W);
           s = select(added == least, least, s + added);
+          hidden = maximum(zero - added, hidden);
         }
         if (slice.masked) s = hide(x, g, slice.begin + j, i, s);
       }
@@ -122,6 +138,11 @@ void group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
     }
     store(g.chunk_maximum + i * W, top);
   }
+  T lanes[W];
+  store(lanes, hidden);
+  bool hides = false;
+  for (int l = 0; l < W; ++l) hides |= lanes[l] == -kMinusInfinity<T>;
+  return hides;
 }
 
 }  // namespace

@@ -23,11 +23,11 @@ int64_t bytes_of(const Tensor &t, Dtype dtype) {
 // The steps of one call, in order; their operands in the workspace still without data.
 struct Plan {
   Matmul q, k, v;
-  Attention attention;
+  Attention &attention;  // the problem's own: a copy takes as long as a small product
   Matmul output;  // for head 0; each further head adds its share
   bool projects;
 
-  explicit Plan(const SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {
+  explicit Plan(SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {
     const int64_t items = p.x.columns(), batch = p.x.batch();
     q = projection(p, p.w_q, p.b_q);
     k = projection(p, p.w_k, p.b_k);
@@ -73,9 +73,9 @@ struct Plan {
 
 }  // namespace
 
-Need self_attention_need(const SelfAttention &problem) { return Plan(problem).need(); }
+Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
 
-Acquired self_attention(const KernelTable &kernels, const SelfAttention &problem, const Execution &execution) {
+Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
   Plan plan(problem);
   const Dtype dtype = plan.attention.dtype;
   const Need need = plan.need();

@@ -13,7 +13,8 @@ struct SelfAttention {
   Attention attention;  // dtype, scale, mask, lse, scores; its q, k, v and out are filled in here
 };
 
-Need self_attention_need(const SelfAttention &problem);
-Acquired self_attention(const KernelTable &kernels, const SelfAttention &problem, const Execution &execution);
+// Both fill in the operands of problem.attention.
+Need self_attention_need(SelfAttention &problem);
+Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution);
 
 }  // namespace attend

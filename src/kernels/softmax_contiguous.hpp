@@ -166,44 +166,62 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
   store(g->log_sum, results.log_sum);
 }
 
-// Columns of at most kLanes elements: kLanes of them are transposed in registers, so that a lane is a column.
-template <class T, bool kPlain>
+// Elements up to which columns are short.
+constexpr int64_t kShort = 32;
+
+// Short columns, K vectors each: kLanes of them are transposed in registers, so that a lane is a column. The sums are those of
+// the virtual lanes: elements 16 apart first, then the tree.
+template <class T, bool kPlain, int K>
 void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
-  constexpr int W = kLanes<T>;
+  constexpr int W = kLanes<T>, kVirtual = Contract<T>::kVirtualLanes;
+  constexpr int kRows = K * W;
   const int64_t rows = x.rows;
-  const vec<T> zero = broadcast(T(0));
-  vec<T> s[W], e[W];
+  const bool log = x.log;
+  const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
+  vec<T> s[K][W], e[kRows > kVirtual ? kRows : kVirtual];
+  vec<T> tops = least;
   ATTEND_UNROLL
-  for (int c = 0; c < W; ++c) {
-    s[c] = c < count ? scores<T, kPlain, true>(x, 0, first + c, rows) : broadcast(kMinusInfinity<T>);
+  for (int k = 0; k < K; ++k) {
+    const int64_t part = smaller<int64_t>(W, rows - k * W);
+    ATTEND_UNROLL
+    for (int c = 0; c < W; ++c) s[k][c] = c < count ? scores<T, kPlain, true>(x, k * W, first + c, part) : least;
+    transpose(s[k]);
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) tops = maximum(s[k][i], tops);
   }
-  transpose(s);
-  vec<T> tops = s[0];
-  ATTEND_UNROLL
-  for (int i = 1; i < W; ++i) tops = maximum(s[i], tops);
-  // A NaN in row 0 must not hide the others: maximum() passes over its first argument only.
-  tops = maximum(tops, broadcast(kMinusInfinity<T>));
   const vec<T> shift = shift_of(tops);
+  for (int i = kRows; i < kVirtual; ++i) e[i] = zero;
   ATTEND_UNROLL
-  for (int i = 0; i < W; ++i) {
-    s[i] = s[i] - shift;
-    e[i] = i < rows ? exp_nonpositive(s[i]) : zero;
+  for (int k = 0; k < K; ++k) {
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) {
+      s[k][i] = s[k][i] - shift;
+      e[k * W + i] = k * W + i < rows ? exp_nonpositive(s[k][i]) : zero;
+    }
   }
-  vec<T> sums[W];
+  vec<T> sums[kVirtual];
   ATTEND_UNROLL
-  for (int i = 0; i < W; ++i) sums[i] = e[i];
+  for (int l = 0; l < kVirtual; ++l) {
+    sums[l] = e[l];
+    ATTEND_UNROLL
+    for (int i = l + kVirtual; i < kRows; i += kVirtual) sums[l] = sums[l] + e[i];
+  }
   ATTEND_UNROLL
-  for (int half = W / 2; half > 0; half /= 2) {
+  for (int half = kVirtual / 2; half > 0; half /= 2) {
     ATTEND_UNROLL
     for (int l = 0; l < half; ++l) sums[l] = sums[l] + sums[l + half];
   }
   const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{sums[0], zero}, first, count);
   ATTEND_UNROLL
-  for (int i = 0; i < W; ++i) e[i] = x.log ? s[i] - results.log_sum : e[i] * results.factor;
-  transpose(e);
-  ATTEND_UNROLL
-  for (int c = 0; c < W; ++c) {
-    if (c < count) store_lanes(x.y + (first + c) * x.y_col, 1, rows, e[c]);
+  for (int k = 0; k < K; ++k) {
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) s[k][i] = log ? s[k][i] - results.log_sum : e[k * W + i] * results.factor;
+    transpose(s[k]);
+    const int64_t part = smaller<int64_t>(W, rows - k * W);
+    ATTEND_UNROLL
+    for (int c = 0; c < W; ++c) {
+      if (c < count) store_lanes(x.y + (first + c) * x.y_col + k * W, 1, part, s[k][c]);
+    }
   }
 }
 
@@ -211,10 +229,13 @@ template <class T, bool kPlain>
 void contiguous_columns(const SoftmaxBlock<T> &x) {
   // Three groups are at work at a time, in an L1 of 32 KiB.
   constexpr int64_t kBytes = 1 << 13;
-  if (x.rows <= kLanes<T>) {
-    for (int64_t c = 0; c < x.columns; c += kLanes<T>) {
-      short_group<T, kPlain>(x, c, smaller<int64_t>(kLanes<T>, x.columns - c));
-    }
+  constexpr int W = kLanes<T>;
+  if (x.rows > 0 && x.rows <= kShort && W >= 4) {
+    with_constant<kShort / (W < 4 ? 4 : W)>((x.rows + W - 1) / W, [&](auto k) {
+      for (int64_t c = 0; c < x.columns; c += W) {
+        short_group<T, kPlain, decltype(k)::value>(x, c, smaller<int64_t>(W, x.columns - c));
+      }
+    });
     return;
   }
   int64_t size = smaller<int64_t>(kLanes<T>, kBytes / (x.rows * static_cast<int64_t>(sizeof(T))));

@@ -84,8 +84,8 @@ void register_type(const FmaPeak &peak, const std::vector<GemmPeer> &peers) {
   }
 }
 
-// m, n, k drawn from 1..64: the geometric mean over the shapes of how much longer the fastest of the peers takes, each measured
-// in turns with ours.
+// m, n, k drawn from 1..64: the geometric mean over the shapes of how much longer the fastest of the peers takes, each
+// measured in turns with ours.
 void register_random_shapes(const std::vector<GemmPeer> &peers) {
   benchmark::RegisterBenchmark(
       "matmul/f32/random 1..64/threads:1",

@@ -1,4 +1,5 @@
-// All features of attend_attention at once, in random combinations, against the formula in a wider type. What a mask, a bias of
+// All features of attend_attention at once, in random combinations, against the formula in a wider type. What a mask,
+// a bias of
 // -inf, a window or a length hides holds NaN and Inf.
 #include "support.hpp"
 
@@ -164,8 +165,8 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
     p.spec.lse = &wlse.view;
     p.spec.scores = &wscores.view;
     reference::naive::attention<Wide<T>>(wq.view, wk.view, wv.view, wout.view, p.spec);
-    // A score is a chain of D terms plus what is added; the weights have relatively the error that it has absolutely, and V is
-    // hardly larger than 4.
+    // A score is a chain of D terms plus what is added; the weights have relatively the error that it has absolutely,
+    // and V is hardly larger than 4.
     double largest = 1;
     p.scores.each([&](T &, int64_t j, int64_t i, int64_t h, int64_t b) {
       const double s = static_cast<double>(wscores.view.at(j, i, h, b));

@@ -50,10 +50,10 @@ Extent extent_of(Operand<T> &o) {
   return e;
 }
 
-// One random problem, all outputs. The bound: a score is a chain of D terms whose partial sums grow like sqrt(D), so that their
-// roundings add up to about D / 4 units of a term, and the worst of many elements to four times that; some more roundings of one
-// element are for scale, product and result. exp turns a score's absolute error into a relative one of its weight. Any
-// implementation in T has these errors; the factor 2 is for the online form.
+// One random problem, all outputs. The bound: a score is a chain of D terms whose partial sums grow like sqrt(D), so
+// that their roundings add up to about D / 4 units of a term, and the worst of many elements to four times that; some
+// more roundings of one element are for scale, product and result. exp turns a score's absolute error into a relative
+// one of its weight. Any implementation in T has these errors; the factor 2 is for the online form.
 template <class T>
 double attention(Random &random) {
   using O = Operand<T>;
@@ -213,7 +213,8 @@ TEST_CASE_TEMPLATE("attention: keys and values that a query does not see never r
         CHECK(poisoned.out.same_memory(clean.out));
         CHECK(poisoned.lse.same_memory(clean.lse));
         CHECK(poisoned.scores.same_memory(clean.scores));
-        // One poisoned key among those that only later queries see: the earlier ones keep their bits, the later are NaN.
+        // One poisoned key among those that only later queries see: the earlier ones keep their bits, the later are
+        // NaN.
         const int64_t key = seen / 2;
         Causal<T> middle = drawn;
         middle.poison(key, inf, nan);
@@ -302,7 +303,8 @@ TEST_CASE_TEMPLATE("attention: huge scores, ties and equal scores", T, float, do
     double mean = 0;
     for (int64_t j = 0; j < n; ++j) mean += static_cast<double>(v.at(3, j)) / static_cast<double>(n);
     CHECK(std::fabs(static_cast<double>(out.at(3, 19)) - mean) < 64 * kUnit<T>);
-    // One score of 1e4, all others -1e4: one-hot, in a later chunk than most. Two of them: the mean of two, exactly halved.
+    // One score of 1e4, all others -1e4: one-hot, in a later chunk than most. Two of them: the mean of two, exactly
+    // halved.
     q.fill_with(100);
     k.fill_with(T(-6.25));
     attend_attention_options options = {};

@@ -1,4 +1,5 @@
-// What the two attention functions do with options and operands that are wrong in ways of their own, and what they accept.
+// What the two attention functions do with options and operands that are wrong in ways of their own, and what they
+// accept.
 #include <cmath>
 #include <limits>
 

@@ -1,5 +1,5 @@
-// The same bits: for any number of threads, alignment, leading dimension and neighbour, on every instruction set with FMA; on the
-// others for the same things within the one set.
+// The same bits: for any number of threads, alignment, leading dimension and neighbour, on every instruction set with
+// FMA; on the others for the same things within the one set.
 #include <functional>
 #include <map>
 
@@ -13,7 +13,8 @@ using namespace attend::test;
 
 namespace {
 
-// Runs f for every table, the scalar one with odd tiles too. Bits must agree within a `group`: all tables with FMA are one.
+// Runs f for every table, the scalar one with odd tiles too. Bits must agree within a `group`: all tables with FMA are
+// one.
 void for_each_table(const std::function<void(const std::string &table, const std::string &group)> &f) {
   const auto run = [&f](const KernelTable *table, bool fma) {
     set_active_kernels(table);
@@ -48,8 +49,8 @@ std::string describe(const std::string &table, int64_t variant) {
   return table + ", variant " + std::to_string(variant) + ", threads " + std::to_string(kThreads[variant]);
 }
 
-// A layout of the same order in memory, but other alignment (0..15 elements, over the operands and variants) and leading
-// dimension.
+// A layout of the same order in memory, but other alignment (0..15 elements, over the operands and variants) and
+// leading dimension.
 template <class T>
 typename Operand<T>::Layout shifted(bool by_rows, int64_t variant) {
   typename Operand<T>::Layout l;

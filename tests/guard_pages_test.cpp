@@ -1,5 +1,5 @@
-// No byte outside the operands is read or written: each operand ends at, or begins behind, a page that may not be touched, at
-// every offset within a vector.
+// No byte outside the operands is read or written: each operand ends at, or begins behind, a page that may not be
+// touched, at every offset within a vector.
 #include <sys/mman.h>
 #include <unistd.h>
 

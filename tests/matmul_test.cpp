@@ -94,8 +94,8 @@ TEST_CASE_TEMPLATE("matmul: integers are exact", T, float, double) {
   for (int i = 0; i < 60; ++i) product<T>(random, true);
 }
 
-// Large enough for packing, several row blocks, several chunks and several threads; operands of every kind that the driver tells
-// apart: contiguous either way, columns that share cache sets, and no contiguous dimension at all.
+// Large enough for packing, several row blocks, several chunks and several threads; operands of every kind that the
+// driver tells apart: contiguous either way, columns that share cache sets, and no contiguous dimension at all.
 TEST_CASE_TEMPLATE("matmul: the packed paths", T, float, double) {
   using O = Operand<T>;
   const int64_t m = 397, n = 150, k = 700;

@@ -1,5 +1,5 @@
-// The notebook's systems, through the C interface on every instruction set and through both references: every digit that the
-// notebook prints (f64), 2e-6 (f32).
+// The notebook's systems, through the C interface on every instruction set and through both references: every digit
+// that the notebook prints (f64), 2e-6 (f32).
 #include "numpy_random.hpp"
 #include "support.hpp"
 
@@ -65,7 +65,8 @@ void through_the_interface(double scale, const NotebookResult &printed) {
   if (ok(attend_self_attention(&x, &weights, &out, nullptr, &options))) nb.expect(printed);
 }
 
-// "One query at a time": a projection each, dot products with every key, softmax of that list, weighted sum of the values.
+// "One query at a time": a projection each, dot products with every key, softmax of that list, weighted sum of the
+// values.
 template <class T>
 void one_query_at_a_time() {
   Notebook<T> nb;
@@ -132,8 +133,8 @@ void through_a_reference(const SelfAttention &self_attention, double scale, cons
   nb.expect(printed);
 }
 
-// The book's next step: two heads of D / 2 features each, their outputs concatenated and projected by W_o. The heads' weights are
-// the rows of Omega; W_o is drawn after all else.
+// The book's next step: two heads of D / 2 features each, their outputs concatenated and projected by W_o. The heads'
+// weights are the rows of Omega; W_o is drawn after all else.
 template <class T>
 void two_heads() {
   constexpr int64_t kHeads = 2, kHead = kD / kHeads;

@@ -1,4 +1,5 @@
-// ONNX's Attention cases through the C ABI: 3-D inputs with interleaved heads, caches, masks, windows, softcap, score outputs.
+// ONNX's Attention cases through the C ABI: 3-D inputs with interleaved heads, caches, masks, windows, softcap, score
+// outputs.
 #include <algorithm>
 #include <utility>
 

@@ -1,5 +1,5 @@
-// Conformance cases of the ONNX operators, as the folder that ATTEND_ONNX_VECTORS names keeps them: cases.tsv and one .npy file
-// a tensor. Nobody here wrote their inputs or results.
+// Conformance cases of the ONNX operators, as the folder that ATTEND_ONNX_VECTORS names keeps them: cases.tsv and one
+// .npy file a tensor. Nobody here wrote their inputs or results.
 #pragma once
 
 #include <map>
@@ -33,8 +33,8 @@ struct OnnxCase {
   bool has_input(const std::string &key) const { return inputs.count(key) != 0; }
 };
 
-// The cases of one operator; empty, with a message, where ATTEND_ONNX_VECTORS is not set. A folder that is set but cannot be read
-// fails the test.
+// The cases of one operator; empty, with a message, where ATTEND_ONNX_VECTORS is not set. A folder that is set but
+// cannot be read fails the test.
 std::vector<OnnxCase> onnx_cases(const std::string &op);
 
 // Every element of `got` (row-major) within rtol and atol of what the case expects; says where not.

@@ -1,4 +1,5 @@
-// One valid call of each function, with every pointer and field at hand: tests spoil one thing and look at what comes back.
+// One valid call of each function, with every pointer and field at hand: tests spoil one thing and look at what comes
+// back.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -16,8 +17,8 @@ namespace operands {
 
 using Bytes = std::vector<unsigned char>;
 
-// How a set of operands is made. With `gap`, each dimension has room for one more element than its extent, so that a test can
-// let an extent grow by 1 and still have valid strides.
+// How a set of operands is made. With `gap`, each dimension has room for one more element than its extent, so that a
+// test can let an extent grow by 1 and still have valid strides.
 struct Layout {
   uint32_t dtype = ATTEND_F32;
   int64_t scale = 1;  // multiplies features and items

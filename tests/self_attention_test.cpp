@@ -104,8 +104,9 @@ double self_attention(Random &random) {
   spec.scores_stage = static_cast<int>(attention.scores_stage);
   reference::naive::self_attention<Wide<T>>(x.view, wide, out.view, spec);
 
-  // Q, K and V are chains of D terms of standard deviation 1/4, so `q` large, with roundings of about D / 10 units; a score is one of
-  // Dh terms of q^2. The worst of many elements is five times that. See attention_test.cpp for the rest.
+  // Q, K and V are chains of D terms of standard deviation 1/4, so `q` large, with roundings of about D / 10 units; a
+  // score is one of Dh terms of q^2. The worst of many elements is five times that. See attention_test.cpp for the
+  // rest.
   const double d = static_cast<double>(s.features), dh = static_cast<double>(s.head_features);
   const double q = std::sqrt(d / 16 + 0.25), q_error = kUnit<T> * (d / 10 + 2);
   const double scale = std::fabs(static_cast<double>(spec.scale_for(s.head_features)));

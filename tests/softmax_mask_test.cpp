@@ -1,4 +1,5 @@
-// attend_softmax with mask and bias against the formula in a wider type, in both layouts; masked entries hold NaN and Inf.
+// attend_softmax with mask and bias against the formula in a wider type, in both layouts; masked entries hold NaN and
+// Inf.
 #include "support.hpp"
 
 using namespace attend;

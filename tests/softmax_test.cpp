@@ -133,7 +133,8 @@ TEST_CASE_TEMPLATE("softmax: special values as the header says", T, float, doubl
       INFO("length " << length);
       const size_t last = length - 1;
       std::vector<T> list(length, T(1));
-      // +inf by itself, by a negative scale, by an overflow of the scale; at the end of the column and at its beginning.
+      // +inf by itself, by a negative scale, by an overflow of the scale; at the end of the column and at its
+      // beginning.
       const std::pair<T, double> poison[] = {
           {nan, 1}, {nan, -2}, {inf, 1}, {-inf, -1}, {std::numeric_limits<T>::max(), 2}};
       for (const std::pair<T, double> &p : poison) {

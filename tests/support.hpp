@@ -80,8 +80,8 @@ inline bool ok(attend_status status) {
 template <class T>
 class Operand {
  public:
-  // `order` lists the dimensions from the one contiguous in memory outwards; `padding` elements follow each run of the first,
-  // `sign` -1 turns the dimension round, 0 repeats the same elements (a stride of 0: inputs only).
+  // `order` lists the dimensions from the one contiguous in memory outwards; `padding` elements follow each run of the
+  // first, `sign` -1 turns the dimension round, 0 repeats the same elements (a stride of 0: inputs only).
   struct Layout {
     std::array<size_t, 4> order = {0, 1, 2, 3};
     int64_t padding = 0, step = 1, offset = 0;

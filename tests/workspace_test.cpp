@@ -7,8 +7,8 @@
 
 #include "operands.hpp"
 
-// The allocator of the whole program, counted and made to fail while a test asks for it. Sanitizers bring an allocator of their
-// own.
+// The allocator of the whole program, counted and made to fail while a test asks for it. Sanitizers bring an allocator
+// of their own.
 #if !defined(__SANITIZE_ADDRESS__)
 #define ATTEND_TEST_COUNTS_ALLOCATIONS 1
 

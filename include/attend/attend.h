@@ -52,8 +52,8 @@ extern "C" {
 /* ------------------------------------------------------------------------------------------------------- status -- */
 
 /* Zero, or a reason (the low eight bits, one of the constants below) and the argument it concerns (the bits above):
- * compare ATTEND_REASON(status) with the constants, show attend_status_string(status) and attend_status_argument(status)
- * to people. */
+ * compare ATTEND_REASON(status) with the constants, show attend_status_string(status) and
+ * attend_status_argument(status) to people. */
 typedef int32_t attend_status;
 
 #define ATTEND_REASON(status) ((status)&0xff)
@@ -84,8 +84,8 @@ ATTEND_API const char *attend_status_argument(attend_status status);
 
 /* ------------------------------------------------------------------------------------------------------- tensors -- */
 
-/* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except masks,
- * which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this version. */
+/* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except
+ * masks, which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this version. */
 enum {
   ATTEND_F32 = 1,
   ATTEND_F64 = 2,
@@ -103,8 +103,8 @@ enum {
  * rank      1..4. Extents beyond it count as 1; their shape and stride entries are not looked at.
  * shape     extents, each >= 0. A tensor with an extent of 0 is empty and may have null data.
  * stride    in elements, any sign, 0 included. In inputs a stride of 0 repeats the same elements. In outputs different
- *           elements must lie apart: with the dimensions of extent > 1 sorted by |stride|, each |stride| must exceed the
- *           sum of |stride| * (extent - 1) of those before it (sufficient, and true of every usual layout).
+ *           elements must lie apart: with the dimensions of extent > 1 sorted by |stride|, each |stride| must exceed
+ *           the sum of |stride| * (extent - 1) of those before it (sufficient, and true of every usual layout).
  * data      aligned to its element type. The data of inputs is never written, although the pointer is not const.
  *
  * Where a function says "broadcast", an extent of 1 fits any extent.
@@ -140,22 +140,22 @@ typedef struct attend_matmul_options {
 /* C = alpha A B + beta C (+ bias), for every head and batch.
  *
  * a         (M, K, H, B)        b  (K, N, H, B)        c  (M, N, H, B), read (if beta != 0) and written
- * Heads and batch of a, b and bias broadcast to those of c. Every transposition is a matter of strides. c may not overlap
- * a, b or bias: rejected where provable (see attend_tensor), otherwise the caller's duty.
+ * Heads and batch of a, b and bias broadcast to those of c. Every transposition is a matter of strides. c may not
+ * overlap a, b or bias: rejected where provable (see attend_tensor), otherwise the caller's duty.
  *
- * Exactly: k is cut at multiples of 512 (f32) or 256 (f64); chunk = one chain of fused multiply-adds from +0 over a cut's
- * k in order; C0 = fma(beta, C, bias or +0), or the bias or +0 alone when beta = 0; then C = fma(alpha, chunk, C) for one
- * chunk after the other. (Instruction sets without FMA round the product first.)
+ * Exactly: k is cut at multiples of 512 (f32) or 256 (f64); chunk = one chain of fused multiply-adds from +0 over a
+ * cut's k in order; C0 = fma(beta, C, bias or +0), or the bias or +0 alone when beta = 0; then C = fma(alpha, chunk,
+ * C) for one chunk after the other. (Instruction sets without FMA round the product first.)
  *
- * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and denormals
- * behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid and does nothing. */
+ * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
+ * denormals behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid and does nothing. */
 ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
                                        const attend_tensor *c, const attend_matmul_options *options);
 
-/* The ..._workspace functions take the arguments of the call they size and store an upper bound in *bytes, from the shapes,
- * strides and options.threads alone (0 there counts as 64): it never depends on the CPU or on attend_set_threads. Data
- * pointers may be null, the workspace fields are not looked at. A smaller workspace is accepted as long as it is enough for
- * one thread (ask with options.threads = 1): fewer threads run then. *bytes may be 0. */
+/* The ..._workspace functions take the arguments of the call they size and store an upper bound in *bytes, from the
+ * shapes, strides and options.threads alone (0 there counts as 64): it never depends on the CPU or on
+ * attend_set_threads. Data pointers may be null, the workspace fields are not looked at. A smaller workspace is
+ * accepted as long as it is enough for one thread (ask with options.threads = 1): fewer threads run then. *bytes may be 0. */
 ATTEND_API attend_status attend_matmul_workspace(double alpha, const attend_tensor *a, const attend_tensor *b,
                                                  double beta, const attend_tensor *c,
                                                  const attend_matmul_options *options, uint64_t *bytes);
@@ -177,22 +177,23 @@ typedef struct attend_softmax_options {
   const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
 } attend_softmax_options;
 
-/* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is true,
- * -inf elsewhere, m the column's maximum.
+/* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
+ * true, -inf elsewhere, m the column's maximum.
  *
- * x, y      (M, N, H, B), equal shapes. y may be x itself (same data, same strides); any other provable overlap is an error.
- *           A softmax along another axis is a matter of strides. Both layouts are fast: contiguous columns (stride[0] = 1)
- *           and contiguous rows (stride[1] = 1). Their results differ in the last bits.
+ * x, y      (M, N, H, B), equal shapes. y may be x itself (same data, same strides); any other provable overlap is an
+ *           error. A softmax along another axis is a matter of strides. Both layouts are fast: contiguous columns
+ *           (stride[0] = 1) and contiguous rows (stride[1] = 1). Their results differ in the last bits.
  *
- * A masked entry (mask false or bias -inf) gives 0, and so does a score of -inf, whatever x holds there: it is never read into
- * a result. A column of nothing else gives 0 and lse = -inf (with ATTEND_LOG: -inf). A NaN or a score of +inf makes its whole
- * column and its lse NaN, and only its own. A column of one element, or with a single finite one, is exactly 1 there. Weights
- * below exp(ln(smallest normal number)) relative to the largest are exactly 0. M = 0 writes lse = -inf.
+ * A masked entry (mask false or bias -inf) gives 0, and so does a score of -inf, whatever x holds there: it is never
+ * read into a result. A column of nothing else gives 0 and lse = -inf (with ATTEND_LOG: -inf). A NaN or a score of
+ * +inf makes its whole column and its lse NaN, and only its own. A column of one element, or with a single finite one,
+ * is exactly 1 there. Weights below exp(ln(smallest normal number)) relative to the largest are exactly 0. M = 0
+ * writes lse = -inf.
  *
- * Exactly: the score is rounded once (fma(scale, x, bias)), m subtracted, exp within 1.1 ulp; contiguous columns are summed in
- * chunks of 512, in 16 lanes each (element i in lane i mod 16) that are added as a tree, others in chunks of 32, one after the
- * other; the chunks' sums are added in order, compensated. Error: at most 4 ulp plus 1 ulp of the column's largest result.
- * Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
+ * Exactly: the score is rounded once (fma(scale, x, bias)), m subtracted, exp within 1.1 ulp; contiguous columns are
+ * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16) that are added as a tree, others in chunks of
+ * 32, one after the other; the chunks' sums are added in order, compensated. Error: at most 4 ulp plus 1 ulp of the
+ * column's largest result. Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
                                         const attend_softmax_options *options);
 ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
@@ -200,10 +201,10 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 
 /* ------------------------------------------------------------------------------------------------------ attention -- */
 
-/* Flags. Causal: key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree on it when
- * Nk != Nq: */
+/* Flags. Causal: key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree
+ * on it when Nk != Nq: */
 #define ATTEND_CAUSAL_TOP_LEFT 1u     /* offset = query_offset, 0 by default: query 0 sees key 0 */
-#define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq (kv_lengths[b] - Nq): the last query sees the last key; query_offset must be 0 */
+#define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq (kv_lengths[b] - Nq); query_offset must be 0 */
 #define ATTEND_WINDOW 4u              /* window_left and window_right hold */
 
 /* What options.scores receives. */
@@ -211,7 +212,7 @@ enum {
   ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not (rounded twice: see "Exactly") */
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
   ATTEND_SCORES_MASKED = 2,       /* after ALiBi, bias and mask: -inf where a key is not visible */
-  ATTEND_SCORES_PROBABILITIES = 3 /* P, the attention matrix: each column sums to 1 (less with a sink), or is 0 if it sees no key */
+  ATTEND_SCORES_PROBABILITIES = 3 /* P: each column sums to 1 (less with a sink), or is 0 if it sees no key */
 };
 
 typedef struct attend_attention_options {
@@ -226,7 +227,8 @@ typedef struct attend_attention_options {
   int64_t query_offset;              /* position of query 0 among the keys, for causal masks, windows and ALiBi */
   const int64_t *query_offsets;      /* one per batch, instead of query_offset, which must be 0 then */
   const int64_t *kv_lengths;         /* one per batch, 0..Nk: keys from there on do not exist and are not read */
-  int64_t window_left, window_right; /* with ATTEND_WINDOW: keys from i + offset - left to i + offset + right; -1 = no bound */
+  int64_t window_left;               /* with ATTEND_WINDOW: keys from i + offset - left on ... */
+  int64_t window_right;              /* ... to i + offset + right; -1 = no bound */
   const attend_tensor *mask;         /* BOOL (Nk, Nq, H, B), broadcast: true = visible */
   const attend_tensor *bias;         /* (Nk, Nq, H, B), broadcast: added to the scores; -inf hides the key */
   const attend_tensor *alibi_slopes; /* (H): score minus slope * |i + offset - j| (Press et al., arXiv 2108.12409) */
@@ -240,22 +242,23 @@ typedef struct attend_attention_options {
 /* O = V softmax(scale K^T Q), fused: memory of order Nq + Nk, whatever Nk times Nq is (unless `scores` asks for them).
  *
  * q (D, Nq, H, B)    k (D, Nk, Hkv, B)    v (Dv, Nk, Hkv, B)    out (Dv, Nq, H, B)
- * D >= 1. H must be a multiple of Hkv: query head h uses key and value head h / (H / Hkv) (multi-head Hkv = H, grouped-query,
- * multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved ([N, H, D] arrays) or
- * apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where provable.
+ * D >= 1. H must be a multiple of Hkv: query head h uses key and value head h / (H / Hkv) (multi-head Hkv = H,
+ * grouped-query, multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved
+ * ([N, H, D] arrays) or apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where
+ * provable.
  *
- * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of -inf), sink,
- * softmax. Keys that no query of a block sees cost nothing.
+ * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of
+ * -inf), sink, softmax. Keys that no query of a block sees cost nothing.
  *
- * A query that sees no key (Nk = 0, causal, masks) gives 0 and lse = -inf (without a sink). Keys and values that a query does not see never affect
- * it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the query's output and lse NaN.
- * The first query of a causal sequence gives its V exactly.
+ * A query that sees no key (Nk = 0, causal, masks) gives 0 and lse = -inf (without a sink). Keys and values that a
+ * query does not see never affect it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the
+ * query's output and lse NaN. The first query of a causal sequence gives its V exactly.
  *
  * lse counts the sink; a union of key sets with attend_attention_merge gives its sink to one of them only.
  *
- * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each with its
- * true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online softmax:
- * Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
+ * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each
+ * with its true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online
+ * softmax: Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
@@ -269,13 +272,13 @@ typedef struct attend_merge_options {
   uint32_t reserved;
 } attend_merge_options;
 
-/* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the union. What
- * a long sequence spread over machines needs at every step; (out 0, lse -inf) is the identity.
+/* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the
+ * union. What a long sequence spread over machines needs at every step; (out 0, lse -inf) is the identity.
  *
  * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), all of one type, equal shapes. None may overlap another.
  * m = max(lse_a, lse_b), w = exp(lse - m), out = (w_a out_a + w_b out_b) / (w_a + w_b), lse = m + log(w_a + w_b).
- * Error: at most 4 ulp of the larger of |out_a| and |out_b|, beside what lse_a and lse_b carry: an error d of lse changes weights by
- * the factor 1 + d. Bits differ from those of one call over all keys. Needs no workspace. */
+ * Error: at most 4 ulp of the larger of |out_a| and |out_b|, beside what lse_a and lse_b carry: an error d of lse
+ * changes weights by the factor 1 + d. Bits differ from those of one call over all keys. Needs no workspace. */
 ATTEND_API attend_status attend_attention_merge(const attend_tensor *out_a, const attend_tensor *lse_a,
                                                 const attend_tensor *out_b, const attend_tensor *lse_b,
                                                 const attend_merge_options *options);
@@ -306,12 +309,13 @@ typedef struct attend_self_attention_options {
   uint64_t workspace_size;
 } attend_self_attention_options;
 
-/* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O + b_o.
+/* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O +
+ * b_o.
  *
  * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o;     D, Dh, H and Hkv >= 1
  * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace and
- * workspace_size must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and V (and O
- * before an output projection), of order N. */
+ * workspace_size must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and
+ * V (and O before an output projection), of order N. */
 ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                                const attend_tensor *out, const attend_self_attention_options *options,
                                                const attend_attention_options *attention_options);
@@ -325,19 +329,19 @@ ATTEND_API attend_status attend_self_attention_workspace(
 ATTEND_API uint32_t attend_version(void);
 
 /* The instruction set in use: "avx512", "avx2", "sse42", "generic". Chosen at the first call from what the CPU and the
- * operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name
- * that is unknown is ignored. Static, never null. */
+ * operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go beyond; a
+ * name that is unknown is ignored. Static, never null. */
 ATTEND_API const char *attend_isa(void);
 
 /* The i-th instruction set that this library has and this CPU runs, best first; null past the last. */
 ATTEND_API const char *attend_isa_name(int32_t i);
 
-/* Use the named one from now on, null = the best. ATTEND_UNKNOWN_ISA leaves all as it was. Meant for tests and benchmarks:
- * calls already running in other threads finish with what they began. */
+/* Use the named one from now on, null = the best. ATTEND_UNKNOWN_ISA leaves all as it was. Meant for tests and
+ * benchmarks: calls already running in other threads finish with what they began. */
 ATTEND_API attend_status attend_set_isa(const char *name);
 
-/* Threads used by a call that does not say: by default the smallest of OpenMP's own setting, the CPUs this process may run on
- * and the quota of its control group. A library built without OpenMP always says 1. */
+/* Threads used by a call that does not say: by default the smallest of OpenMP's own setting, the CPUs this process may
+ * run on and the quota of its control group. A library built without OpenMP always says 1. */
 ATTEND_API int32_t attend_threads(void);
 
 /* Set it for the process; 0 = back to the default; negative is ATTEND_INVALID_VALUE. */

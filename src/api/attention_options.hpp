@@ -13,15 +13,16 @@ struct AttentionOptions {
   const attend_tensor *lse = nullptr, *scores = nullptr;
 };
 
-// Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0 may claim
-// more.)
+// Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0
+// may claim more.)
 constexpr int64_t kMostFeatures = INT32_MAX;
 
 // The numbers go straight into the problem: copying one takes as long as a small attention.
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem);
 
-// Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the operands.
+// Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the
+// operands.
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
                                const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem);
 

@@ -5,8 +5,8 @@
 namespace attend {
 namespace {
 
-// The sufficient test of attend.h: sorted by |stride|, each stride exceeds the reach of the ones before. The spans were checked
-// for overflow already.
+// The sufficient test of attend.h: sorted by |stride|, each stride exceeds the reach of the ones before. The spans
+// were checked for overflow already.
 bool elements_apart(const Tensor &t) {
   // In order already: nearly always.
   int64_t reach = 0;
@@ -62,8 +62,8 @@ attend_status measure(Tensor *t, Argument argument) {
   return ATTEND_OK;
 }
 
-// The same where all extents and strides have at most 28 bits: offsets cannot overflow, and the extents not in pairs. Nearly
-// every call comes here, and a small one spends a good part of its time here.
+// The same where all extents and strides have at most 28 bits: offsets cannot overflow, and the extents not in pairs.
+// Nearly every call comes here, and a small one spends a good part of its time here.
 attend_status measure_small(Tensor *t, Argument argument, size_t dimensions) {
   const std::array<int64_t, 4> &n = t->shape;
   if (__builtin_mul_overflow(n[0] * n[1], n[2] * n[3], &t->count)) return failure(ATTEND_OVERFLOW, argument);

@@ -61,8 +61,8 @@ bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
   return true;
 }
 
-// The small products whose arguments are beyond doubt, without the general checks, which cost more than such a product itself.
-// False leaves the call, and the search for what is wrong with it, to the general way.
+// The small products whose arguments are beyond doubt, without the general checks, which cost more than such a product
+// itself. False leaves the call, and the search for what is wrong with it, to the general way.
 template <class T>
 bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, const attend_tensor *a,
                       const attend_tensor *b, double beta, const attend_tensor *c,

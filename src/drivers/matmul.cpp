@@ -9,20 +9,23 @@ namespace {
 
 // Below this many FMAs a thread costs more to wake (some microseconds) than it saves.
 constexpr double kWorkPerThread = 1 << 19;
-// Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread has.
+// Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread
+// has.
 constexpr int64_t kMostSmall = 96;
-// Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's columns.
+// Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's
+// columns.
 constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
 // Columns of one thread's share from which on it is cut further, so that a slow core does not hold up the rest.
 constexpr int64_t kColumnShare = 384;
 
-// Columns so few that rows of A which are contiguous along k are turned in registers each time they are read, and not packed.
+// Columns so few that rows of A which are contiguous along k are turned in registers each time they are read, and not
+// packed.
 constexpr int64_t kFewColumns = 4;
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill them. Where
-// that is the columns, C^T = B^T A^T is computed instead: the same chains.
+// Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill
+// them. Where that is the columns, C^T = B^T A^T is computed instead: the same chains.
 bool turns(int64_t m, int64_t n, int64_t c_row, int64_t c_col) {
   constexpr int64_t kFewest = 1, kMany = 16;
   if (m <= kFewest && n >= kMany) return true;
@@ -79,15 +82,15 @@ struct Plan {
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
   int64_t depth() const { return std::min(k, Contract<T>::kMatmulChunk); }
 
-  // A panel read in place touches one or two lines every a_k elements: as many pages as rows, and with strides of a power of two
-  // few sets of the caches. Packing costs about 2 / n of the product.
+  // A panel read in place touches one or two lines every a_k elements: as many pages as rows, and with strides of a
+  // power of two few sets of the caches. Packing costs about 2 / n of the product.
   bool pays_a() const {
     const int64_t span = std::abs(a_k) * kElement * depth();
     return n >= 128 && m > kRowUnit && span > (1 << 19);
   }
-  // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it, which repeat
-  // every 4 KiB. Contiguous rows are read in place whatever their stride: a panel touches a line or two of each, from the L2 at
-  // worst, and copying them cost 2 to 4 % where it was measured (n = 192 to 2048).
+  // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
+  // which repeat every 4 KiB. Contiguous rows are read in place whatever their stride: a panel touches a line or two
+  // of each, from the L2 at worst, and copying them cost 2 to 4 % where it was measured (n = 192 to 2048).
   bool pays_b() const {
     if (m <= 2 * kRowUnit || n <= kFewColumns || b_col == 1) return false;
     if (b_k != 1) return true;
@@ -98,7 +101,8 @@ struct Plan {
   // More than the L2 holds: the kernels then fetch ahead what they need next.
   bool far() const { return k >= 64 && (m * n + std::max(m, n) * k) * kElement > (1 << 19); }
 
-  // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal size.
+  // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
+  // size.
   int64_t row_block(int64_t rows) const {
     int64_t most = Contract<T>::kMatmulRows;
     if (one_column || rows <= most) return rows;

@@ -20,8 +20,8 @@ struct MatrixView {
   int64_t rows, columns, row, column;  // extents; strides, 0 where the extent is 1
 };
 
-// One small product without a bias, done by one call of the kernel; false, with nothing done, if it is too large for that or needs
-// packing.
+// One small product without a bias, done by one call of the kernel; false, with nothing done, if it is too large for
+// that or needs packing.
 template <class T>
 bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<T> &a, const MatrixView<T> &b,
                   double beta, const MatrixView<T> &c);

@@ -17,8 +17,8 @@ std::atomic<int> g_default{0};  // found once
 
 #if defined(ATTEND_OPENMP)
 
-// libgomp's pool does not survive fork(): a child that forks after a parallel region would wait for threads that no longer
-// exist. Children therefore run serially. A flag set by pthread_atfork costs nothing per call, unlike getpid.
+// libgomp's pool does not survive fork(): a child that forks after a parallel region would wait for threads that no
+// longer exist. Children therefore run serially. A flag set by pthread_atfork costs nothing per call, unlike getpid.
 std::atomic<bool> g_forked{false};
 std::atomic<bool> g_watching{false};
 

@@ -5,16 +5,16 @@
 
 namespace attend {
 
-// Threads that a call may use now: `requested`, or the library's setting if that is 0; 1 inside a caller's own parallel region
-// and in a forked child.
+// Threads that a call may use now: `requested`, or the library's setting if that is 0; 1 inside a caller's own
+// parallel region and in a forked child.
 int usable_threads(int requested);
 
 // The library's setting (attend_threads, attend_set_threads); 0 restores the default.
 int library_threads();
 void set_library_threads(int threads);
 
-// body(context, task, thread) for every task in 0..tasks-1, each exactly once, in any order, on at most `threads` threads
-// numbered from 0. threads = 1 runs in the caller without touching OpenMP.
+// body(context, task, thread) for every task in 0..tasks-1, each exactly once, in any order, on at most `threads`
+// threads numbered from 0. threads = 1 runs in the caller without touching OpenMP.
 void run_parallel(int threads, int64_t tasks, void (*body)(void *context, int64_t task, int thread), void *context);
 
 template <class F>

@@ -9,7 +9,8 @@
 namespace attend {
 
 constexpr int64_t kAlignment = 64;  // a cache line and an AVX-512 vector
-// Threads that a workspace is sized for when the caller does not say: never the machine's, so that a size holds everywhere.
+// Threads that a workspace is sized for when the caller does not say: never the machine's, so that a size holds
+// everywhere.
 constexpr int kWorkspaceThreads = 64;
 // More are never started; keeps the sizes far from overflow.
 constexpr int kMostThreads = 4096;

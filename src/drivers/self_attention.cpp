@@ -24,7 +24,7 @@ int64_t bytes_of(const Tensor &t, Dtype dtype) {
 struct Plan {
   Matmul q, k, v;
   Attention &attention;  // the problem's own: a copy takes as long as a small product
-  Matmul output;  // for head 0; each further head adds its share
+  Matmul output;         // for head 0; each further head adds its share
   bool projects;
 
   explicit Plan(SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {

@@ -36,10 +36,10 @@ bool needs_scratch(const Softmax &p) {
 // Whether all of y's vectors, whatever their size, begin at multiples of it.
 bool is_aligned(const Softmax &p) {
   constexpr int64_t kVector = 64;
-  const int64_t contiguous = is_contiguous(p) ? 0 : 1;
+  const size_t contiguous = is_contiguous(p) ? 0 : 1;
   bool aligned = reinterpret_cast<uintptr_t>(p.y.data) % kVector == 0 && p.y.stride[contiguous] == 1;
   for (size_t i = 0; i < 4; ++i) {
-    if (static_cast<int64_t>(i) != contiguous) aligned &= p.y.stride[i] * size_of(p.dtype) % kVector == 0;
+    if (i != contiguous) aligned &= p.y.stride[i] * size_of(p.dtype) % kVector == 0;
   }
   return aligned;
 }

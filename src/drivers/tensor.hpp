@@ -10,8 +10,8 @@ enum class Dtype { f32, f64 };
 
 constexpr int64_t size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
 
-// What is not given has only its first three members set: zeroing the rest of every operand that might be there is a fifth of
-// the overhead of a small call.
+// What is not given has only its first three members set: zeroing the rest of every operand that might be there is a
+// fifth of the overhead of a small call.
 struct Tensor {
   void *data = nullptr;  // null if the tensor is empty, or only its size is asked for
   int64_t count = 0;     // elements; 0 = empty

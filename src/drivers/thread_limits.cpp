@@ -46,8 +46,8 @@ int quota_of(const char *root, const char *mount, const char *group, bool versio
   return round_up(quota, period);
 }
 
-// The limit of a group is the least of its own and its ancestors'. In a container the path may not exist below the mount point;
-// the mount point itself ("") is then the group.
+// The limit of a group is the least of its own and its ancestors'. In a container the path may not exist below the
+// mount point; the mount point itself ("") is then the group.
 int quota_of_group(const char *root, const char *mount, char *group, bool version2) {
   int least = quota_of(root, mount, "", version2);
   while (group[0] != '\0') {

@@ -1,11 +1,11 @@
-// How many threads this process should use by default. OpenMP runtimes look at the affinity mask but not at the CPU quota of a
-// container, and then run many threads on few CPUs' worth of time.
+// How many threads this process should use by default. OpenMP runtimes look at the affinity mask but not at the CPU
+// quota of a container, and then run many threads on few CPUs' worth of time.
 #pragma once
 
 namespace attend {
 
-// CPUs that the quota of this process's control group (v2 cpu.max, v1 cpu.cfs_quota_us) pays for, rounded up; 0 = no limit.
-// `root` stands before every path read; tests give one of their own.
+// CPUs that the quota of this process's control group (v2 cpu.max, v1 cpu.cfs_quota_us) pays for, rounded up; 0 = no
+// limit. `root` stands before every path read; tests give one of their own.
 int quota_cpus(const char *root);
 
 // min(runtime, affinity, quota), at least 1.

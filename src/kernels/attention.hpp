@@ -7,12 +7,12 @@
 //     output   o[query][feature] = fma(o, 2^(m_old - m), o_c 2^(m_c - m)),
 //              o_c = tile(panel = V in place;  b = the exponentials)                                  lanes = features
 //
-// Only the queries are ever copied. The scores of a chunk (256 x QL) stay in the L1 between the three steps; a chunk of K and V
-// stays in the L2 for all groups of the block. Where the features of V are not contiguous the last tile is turned: lanes are
-// queries, b is V; the chain of every element is the same, and so are its bits.
+// Only the queries are ever copied. The scores of a chunk (256 x QL) stay in the L1 between the three steps; a chunk
+// of K and V stays in the L2 for all groups of the block. Where the features of V are not contiguous the last tile is
+// turned: lanes are queries, b is V; the chain of every element is the same, and so are its bits.
 //
-// Scores carry log2(e): exponentials are exp2, maxima are in base 2. A query's arithmetic depends on nothing but its own data
-// and the absolute positions of the chunks.
+// Scores carry log2(e): exponentials are exp2, maxima are in base 2. A query's arithmetic depends on nothing but its
+// own data and the absolute positions of the chunks.
 //
 // Measured and dropped on Zen 4: 32 queries a group (2 x 12 scores) loses 2 % at N = 256 and 4 % at N = 16 against 16.
 #pragma once
@@ -22,8 +22,8 @@
 namespace attend {
 namespace {
 
-// The group's weights in place of its scores; folds the slice's maximum and sum into the running ones and leaves the factors of
-// the fold for the output. Hidden keys get the weight -0.
+// The group's weights in place of its scores; folds the slice's maximum and sum into the running ones and leaves the
+// factors of the fold for the output. Hidden keys get the weight -0.
 template <class T>
 void group_softmax(const Group<T> &g, const Slice &slice) {
   constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
@@ -60,8 +60,9 @@ void group_softmax(const Group<T> &g, const Slice &slice) {
   }
 }
 
-// What the caller asked to see of the scores (ATTEND_SCORES_...), computed again now that maximum and sum are known: rare, and
-// so kept out of the way of the rest. Stages 0 and 1 show every key, also hidden ones and those beyond the length.
+// What the caller asked to see of the scores (ATTEND_SCORES_...), computed again now that maximum and sum are known:
+// rare, and so kept out of the way of the rest. Stages 0 and 1 show every key, also hidden ones and those beyond the
+// length.
 template <class T>
 void group_emit(const AttentionBlock<T> &x, const Group<T> &g) {
   constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>, W = kLanes<T>;

@@ -1,4 +1,5 @@
-// The state of a group of queries, what its queries see, and the output step of attention.hpp: o = V P for one chunk of keys.
+// The state of a group of queries, what its queries see, and the output step of attention.hpp: o = V P for one chunk
+// of keys.
 #pragma once
 
 #include "kernels/pack.hpp"
@@ -8,8 +9,8 @@
 namespace attend {
 namespace {
 
-// QL queries of the block, one per lane, and their place in the scratch. `count` of them exist; the rest are zero and their
-// results are dropped.
+// QL queries of the block, one per lane, and their place in the scratch. `count` of them exist; the rest are zero and
+// their results are dropped.
 template <class T>
 struct Group {
   int64_t first, count;
@@ -66,8 +67,8 @@ ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
   return x.v_feature == 1 && x.out_feature == 1;
 }
 
-// NQ queries from q0 of the group, MV vectors of features from f (the last partial if kPartial): lanes = features. Hidden keys
-// have the weight 0.
+// NQ queries from q0 of the group, MV vectors of features from f (the last partial if kPartial): lanes = features.
+// Hidden keys have the weight 0.
 template <class T, int MV, int NQ, bool kPartial>
 ATTEND_INLINE void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int64_t q0, int64_t f,
                                T *o, int64_t ld) {
@@ -153,8 +154,8 @@ bool is_finite(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
   return sum == T(0);
 }
 
-// The same for those keys only that some query of the group does not see by position: few, behind a causal diagonal and before
-// a window.
+// The same for those keys only that some query of the group does not see by position: few, behind a causal diagonal
+// and before a window.
 template <class T>
 bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
   const int64_t seen_from = larger(slice.begin, first_key(x, g.first + g.count - 1));

@@ -30,8 +30,8 @@ void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
   for (int i = 0; i < MV; ++i) store(g.chunk_maximum + i * W, top[i]);
 }
 
-// c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0, where 1 - e
-// cancels, it is the Taylor series of tanh.
+// c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0,
+// where 1 - e cancels, it is the Taylor series of tanh.
 template <class T>
 ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
   constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1);
@@ -95,8 +95,8 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
   return s;
 }
 
-// Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again. Whether bias or
-// mask hide anything.
+// Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again.
+// Whether bias or mask hide anything.
 template <class T>
 bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
   constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;

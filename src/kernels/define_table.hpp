@@ -18,7 +18,8 @@ void softmax_strided_f64(const SoftmaxBlock<double> &x) { softmax_strided(x); }
 void attention_f32(const AttentionBlock<float> &x) { attention(x); }
 void attention_f64(const AttentionBlock<double> &x) { attention(x); }
 
-// What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own macros.
+// What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own
+// macros.
 constexpr uint64_t kRequired = 0
 #if defined(__SSE4_2__)
                                | kSse42

@@ -8,11 +8,13 @@
 //
 // With all roundings: exp f32 1.00 ulp (every float), exp f64 0.97, exp2 f32 1.99, exp2 f64 1.5 (tests/exp_test.cpp).
 //
-// exp2 serves attention, where the scores already carry log2(e) and an error of an ulp is below that of the scores. exp serves
-// the standalone softmax: a reduction in two FMAs and the form 1 + (f + f^2 q(f)), which adds the large terms last.
+// exp2 serves attention, where the scores already carry log2(e) and an error of an ulp is below that of the scores.
+// exp serves the standalone softmax: a reduction in two FMAs and the form 1 + (f + f^2 q(f)), which adds the large
+// terms last.
 //
-// The cut is the argument of the smallest normal result. A clamp instead would yield that number itself, which turns subnormal
-// when it is divided by the sum, and slow. With results normal or zero, scaling by exponent bits and by scalef agree.
+// The cut is the argument of the smallest normal result. A clamp instead would yield that number itself, which turns
+// subnormal when it is divided by the sum, and slow. With results normal or zero, scaling by exponent bits and by
+// scalef agree.
 #pragma once
 
 #include "kernels/simd.hpp"

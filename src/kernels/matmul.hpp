@@ -2,8 +2,8 @@
 //
 //     C = fma(alpha, chunk, C0),   chunk = one tile,   C0 = C, or for the first chunk fma(beta, C, bias)
 //
-// Lanes run along the rows of C. The driver decides whether A is read in place or packed into panels of MR lanes, and whether B is
-// read in place or NR columns at a time are packed before the rows pass by.
+// Lanes run along the rows of C. The driver decides whether A is read in place or packed into panels of MR lanes, and
+// whether B is read in place or NR columns at a time are packed before the rows pass by.
 #pragma once
 
 #include "kernels/matmul_few.hpp"
@@ -23,8 +23,9 @@ struct Panels {
   int64_t b_k, b_col;
 };
 
-// What the tiles ask for in advance, into the L2: the columns of B that come next. Each tile takes two lines' worth a k in its loop
-// without a branch: every kStep k a round of prefetches instead cost 6 % of the product, by the mispredicted ends of the loop.
+// What the tiles ask for in advance, into the L2: the columns of B that come next. Each tile takes two lines' worth a
+// k in its loop without a branch: every kStep k a round of prefetches instead cost 6 % of the product, by the
+// mispredicted ends of the loop.
 template <class T>
 struct Next {
   static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -144,7 +145,7 @@ void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Nex
   // The rest in half vectors if that is a half vector more than whole ones.
   const int64_t whole = rows / W * W;
   if (rows > whole && rows <= whole + W / 2) {
-    half_tile<T, NR>(x, p, a + whole, i + whole, rows - whole, j0);
+    half_tile<T, NR>(x, p, x.k > 0 ? a + whole : a, i + whole, rows - whole, j0);
     rows = whole;
   }
 #endif
@@ -178,7 +179,7 @@ void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
   static_assert(Contract<T>::kMatmulRows % MR == 0 && NR <= 16, "panels must fit the scratch");
   // Without a chunk A and B may be null: nothing is added to them.
-  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, x.b, x.b_k, x.b_col};
+  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, x.b, x.b_k, x.k > 0 ? x.b_col : 0};
   if (x.pack_a) pack_a(x, &p);
   if (x.a_row != 1 && !x.pack_a && x.k > 0) return few_columns(x);
   if (x.one_column && x.k > 0) return one_column(x);

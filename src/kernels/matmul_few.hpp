@@ -1,4 +1,5 @@
-// Matrix products with few columns: one chain an element as everywhere, but other ways to read A, which is nearly all the work.
+// Matrix products with few columns: one chain an element as everywhere, but other ways to read A, which is nearly all
+// the work.
 #pragma once
 
 #include "kernels/matmul_finish.hpp"
@@ -6,8 +7,8 @@
 namespace attend {
 namespace {
 
-// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once. 64 shuffles for 16 x 16
-// elements are about 4 cycles a line, twice what memory delivers; the NR chains of 16 FMAs run beside them.
+// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once. 64 shuffles for
+// 16 x 16 elements are about 4 cycles a line, twice what memory delivers; the NR chains of 16 FMAs run beside them.
 template <class T, int NR>
 void few_columns(const MatmulBlock<T> &x) {
   constexpr int W = kLanes<T>;
@@ -59,8 +60,8 @@ void few_columns(const MatmulBlock<T> &x) {
   with_constant<4>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value>(x); });
 }
 
-// One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three quarters of the
-// speed); four columns of A between a load and a store of the sums.
+// One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three
+// quarters of the speed); four columns of A between a load and a store of the sums.
 template <class T>
 void one_column(const MatmulBlock<T> &x) {
   constexpr int W = kLanes<T>, kColumns = 4;

@@ -6,7 +6,8 @@
 namespace attend {
 namespace {
 
-// How a tile meets C; the first two are unrolled over the registers, the third covers everything else by way of a buffer.
+// How a tile meets C; the first two are unrolled over the registers, the third covers everything else by way of a
+// buffer.
 enum class Finish { kStore, kAdd, kGeneral };
 
 template <class T>

@@ -6,8 +6,8 @@
 namespace attend {
 namespace {
 
-// kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements beyond `lanes`
-// and `depth` are zero and not read; rows k >= depth are not written.
+// kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements
+// beyond `lanes` and `depth` are zero and not read; rows k >= depth are not written.
 template <class T>
 ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, const T *from, int64_t a_lane, vec<T> scale,
                                T *panel) {
@@ -57,8 +57,8 @@ void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t
   }
 }
 
-// Panels of `width` lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes: in one
-// sweep over k, so that memory is read along its pages and not in strips of a panel's width.
+// Panels of `width` lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes:
+// in one sweep over k, so that memory is read along its pages and not in strips of a panel's width.
 template <class T>
 void pack_panels(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_k, T *panels) {
   constexpr int W = kLanes<T>;

@@ -1,16 +1,19 @@
 // The vector vocabulary of the kernels: xsimd's batches plus what they lack, under one set of names for every
 // instruction set.
 //
-// A file in isa/ defines ATTEND_ISA (its name) and includes its backend, simd_<isa>.hpp, before everything else. The backend
-// renames the namespace xsimd after the instruction set, so that the few functions which the compiler does not inline carry
-// it in their names: two instantiations of one inline function, compiled with different flags, must never be merged by the
-// linker. For the same reason all kernel code lives in an anonymous namespace and calls nothing from namespace std.
+// A file in isa/ defines ATTEND_ISA (its name) and includes its backend, simd_<isa>.hpp, before everything else. The
+// backend renames the namespace xsimd after the instruction set, so that the few functions which the compiler does not
+// inline carry it in their names: two instantiations of one inline function, compiled with different flags, must never
+// be merged by the linker. For the same reason all kernel code lives in an anonymous namespace and calls nothing from
+// namespace std.
 //
 // A backend provides, for T = float and double:
 //   vec<T>, kLanes<T>              the register, and how many T it holds
-//   fma(a, b, c), fused(a, b, c)   a * b + c of vectors and of scalars, fused where the instruction set can. (xsimd 8.1.0
+//   fma(a, b, c), fused(a, b, c)   a * b + c of vectors and of scalars, fused where the instruction set can. (xsimd
+//   8.1.0
 //                                  multiplies and adds for AVX-512 and NEON.)
-//   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and touches no
+//   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and
+//   touches no
 //                                  memory behind the n-th element, store(p, v, tail) writes only those
 //   maximum(a, b)                  b where a is NaN
 //   round(v)                       to nearest, ties to even

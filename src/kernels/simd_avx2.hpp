@@ -28,8 +28,8 @@ ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { ret
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm256_max_pd(a, b); }
 
-// 2^n as bits: adding 1.5 * 2^23 leaves n in the low bits of the sum, the shift moves it to the exponent. Multiplied rather
-// than added to p's exponent, so that a NaN in p stays one.
+// 2^n as bits: adding 1.5 * 2^23 leaves n in the low bits of the sum, the shift moves it to the exponent. Multiplied
+// rather than added to p's exponent, so that a NaN in p stays one.
 ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
   const __m256i low = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(12582912.0f + 127.0f)));
   return _mm256_andnot_ps(_mm256_cmp_ps(y, cut, _CMP_LT_OQ),

@@ -12,8 +12,8 @@
 namespace attend {
 namespace {
 
-// 24 accumulators, 2 lane vectors, broadcasts as memory operands: 26 of 32 registers. 24 chains cover the latency of two
-// 512-bit pipes (Intel); one pipe (Zen 4) needs 4 to 8 chains, and 2 + 12 loads for 24 FMAs keep it fed.
+// 24 accumulators, 2 lane vectors, broadcasts as memory operands: 26 of 32 registers. 24 chains cover the latency of
+// two 512-bit pipes (Intel); one pipe (Zen 4) needs 4 to 8 chains, and 2 + 12 loads for 24 FMAs keep it fed.
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 2, kColumns = 12;

@@ -1,6 +1,6 @@
 // Portable C++ for CPUs that no other table fits, and the table of odd shapes in the tests. Vectors are arrays of
-// ATTEND_GENERIC_BYTES bytes, whose loops the compiler vectorises with what the baseline has. ATTEND_GENERIC_FMA makes fma a
-// real one: then the bits are those of the other FMA instruction sets.
+// ATTEND_GENERIC_BYTES bytes, whose loops the compiler vectorises with what the baseline has. ATTEND_GENERIC_FMA makes
+// fma a real one: then the bits are those of the other FMA instruction sets.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -115,8 +115,8 @@ ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
   return each<T>([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
 }
 
-// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to nearest even for |v| below 2^(mantissa bits - 2); larger values and
-// infinities lie beyond every cut of exp.hpp, which replaces the result.
+// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to nearest even for |v| below 2^(mantissa bits - 2); larger
+// values and infinities lie beyond every cut of exp.hpp, which replaces the result.
 template <class T>
 constexpr T kRounder = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
 template <class T>

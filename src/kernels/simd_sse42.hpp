@@ -12,8 +12,8 @@
 namespace attend {
 namespace {
 
-// 8 accumulators, 2 lane vectors, 1 broadcast and 2 products: 13 of 16 registers. (Two-operand instructions and products that
-// need a register of their own: 12 accumulators spill.)
+// 8 accumulators, 2 lane vectors, 1 broadcast and 2 products: 13 of 16 registers. (Two-operand instructions and
+// products that need a register of their own: 12 accumulators spill.)
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 2, kColumns = 4;

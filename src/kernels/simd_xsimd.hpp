@@ -1,5 +1,5 @@
-// What the backends built on xsimd have in common. Included by them after <xsimd/xsimd.hpp> with ATTEND_ARCH defined. The
-// architecture is always spelled out: plain xsimd::batch<T> means something else in every file.
+// What the backends built on xsimd have in common. Included by them after <xsimd/xsimd.hpp> with ATTEND_ARCH defined.
+// The architecture is always spelled out: plain xsimd::batch<T> means something else in every file.
 #pragma once
 
 namespace attend {

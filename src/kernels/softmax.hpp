@@ -1,7 +1,7 @@
 // Softmax down columns: y = exp(s - m) / l with s = scale x, m the column's maximum, l the sum.
 //
-// Here is what softmax_contiguous.hpp (lanes run down a column) and softmax_strided.hpp (lanes are columns) share: the scores and
-// what is done with a column's maximum and sum.
+// Here is what softmax_contiguous.hpp (lanes run down a column) and softmax_strided.hpp (lanes are columns) share: the
+// scores and what is done with a column's maximum and sum.
 #pragma once
 
 #include "kernels/exp.hpp"
@@ -51,8 +51,9 @@ ATTEND_INLINE vec<T> only(vec<T> v, int64_t count) {
   return select(load(kLaneIndex<T>) < broadcast(static_cast<T>(count)), v, broadcast(kMinusInfinity<T>));
 }
 
-// The scores of `count` elements from (row, column) on, along rows or along columns, -inf behind them. kPlain: scale 1, no bias, no
-// mask. Otherwise fma(scale, x, bias); an entry is masked by its mask or by a bias of -inf, whatever x is there.
+// The scores of `count` elements from (row, column) on, along rows or along columns, -inf behind them. kPlain: scale
+// 1, no bias, no mask. Otherwise fma(scale, x, bias); an entry is masked by its mask or by a bias of -inf, whatever x
+// is there.
 template <class T, bool kPlain, bool kAlongRows>
 ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count) {
   const auto lanes = [&](const T *p, int64_t p_row, int64_t p_col) __attribute__((always_inline)) {

@@ -1,11 +1,12 @@
 // Softmax of contiguous columns: lanes run down the column.
 //
-// A group of columns, as many as fit the L1, goes through three steps together: maxima; exponentials and sums; division. The steps
-// of three groups run beside each other. What is horizontal, the reduction over the lanes, is done for all columns of the group at once by a transposition in registers.
+// A group of columns, as many as fit the L1, goes through three steps together: maxima; exponentials and sums;
+// division. The steps of three groups run beside each other. What is horizontal, the reduction over the lanes, is done
+// for all columns of the group at once by a transposition in registers.
 //
-// The order of the sum is part of the contract (Contract<T>): element i of a chunk of 512 belongs to virtual lane i mod 16; the
-// 16 lanes are added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in order, compensated. Missing
-// elements add +0.
+// The order of the sum is part of the contract (Contract<T>): element i of a chunk of 512 belongs to virtual lane i
+// mod 16; the 16 lanes are added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in
+// order, compensated. Missing elements add +0.
 #pragma once
 
 #include "kernels/softmax.hpp"
@@ -87,8 +88,8 @@ ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> 
   }
 }
 
-// Step two of a group, and beside it, in the same loop, step one of the next group and step three of the previous one: those wait
-// for memory and stores, this one for the arithmetic.
+// Step two of a group, and beside it, in the same loop, step one of the next group and step three of the previous one:
+// those wait for memory and stores, this one for the arithmetic.
 template <class T, bool kPlain>
 void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnGroup<T> &previous,
                       ColumnGroup<T> *next) {
@@ -169,8 +170,8 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
 // Elements up to which columns are short.
 constexpr int64_t kShort = 32;
 
-// Short columns, K vectors each: kLanes of them are transposed in registers, so that a lane is a column. The sums are those of
-// the virtual lanes: elements 16 apart first, then the tree.
+// Short columns, K vectors each: kLanes of them are transposed in registers, so that a lane is a column. The sums are
+// those of the virtual lanes: elements 16 apart first, then the tree.
 template <class T, bool kPlain, int K>
 void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
   constexpr int W = kLanes<T>, kVirtual = Contract<T>::kVirtualLanes;

@@ -1,12 +1,12 @@
 // Softmax of columns in any other layout: lanes are columns, everything runs down the lanes.
 //
-// A strip of V vectors of columns goes through three sweeps over the rows: maxima; exponentials and sums; division. The first one
-// copies the scores into a dense scratch, so that x is read and y is written once: rows that lie a power of two apart share so few
-// sets of the caches that they would not be there any more for the next sweep. Columns too long for the scratch are read three
-// times instead.
+// A strip of V vectors of columns goes through three sweeps over the rows: maxima; exponentials and sums; division.
+// The first one copies the scores into a dense scratch, so that x is read and y is written once: rows that lie a power
+// of two apart share so few sets of the caches that they would not be there any more for the next sweep. Columns too
+// long for the scratch are read three times instead.
 //
-// The order of the sum is part of the contract: one chain over the elements of a chunk of 32, the chunks' sums folded in order,
-// compensated.
+// The order of the sum is part of the contract: one chain over the elements of a chunk of 32, the chunks' sums folded
+// in order, compensated.
 #pragma once
 
 #include "kernels/softmax.hpp"

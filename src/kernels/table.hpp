@@ -20,8 +20,8 @@ enum CpuFeature : uint64_t {
   kAvx512Vl = 1u << 6,
 };
 
-// The constants of the arithmetic contract and the sizes of scratch. They decide bits and workspaces, so they are the same
-// on every machine and never derived from cache sizes.
+// The constants of the arithmetic contract and the sizes of scratch. They decide bits and workspaces, so they are the
+// same on every machine and never derived from cache sizes.
 template <class T>
 struct Contract {
   // k of a matrix product is cut here: 512 f32 and 256 f64 are the same 2 KiB of a column of B.
@@ -34,11 +34,12 @@ struct Contract {
   // Elements of scratch for a softmax: 256 KiB, a quarter of a usual L2.
   static constexpr int64_t kSoftmaxScratch = (1 << 18) / static_cast<int64_t>(sizeof(T));
 
-  // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of every
-  // table's panel.
+  // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
+  // every table's panel.
   static constexpr int64_t kMatmulRows = 192;
-  // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of the L1, or in
-  // panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest panel).
+  // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of
+  // the L1, or in panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest
+  // panel).
   static constexpr int64_t kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T)), kMatmulColumns = 48;
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
   // Sums that a product with one column keeps in its scratch: 32 KiB.
@@ -122,8 +123,8 @@ struct AttentionBlock {
   T *scratch;  // attention_scratch elements, 64-byte aligned
 };
 
-// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to them, the output
-// being summed, and the per-query state (maximum, sum, three factors).
+// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to
+// them, the output being summed, and the per-query state (maximum, sum, three factors).
 template <class T>
 constexpr int64_t attention_scratch(int64_t features, int64_t value_features) {
   return Contract<T>::kQueryBlock * (features + value_features + 8) +

@@ -3,8 +3,8 @@
 //     acc[lane vector i][column j] += panel[k][lanes of i] * b(k, j)            k = 0 .. depth - 1, in order
 //
 // A panel row lies at panel + k * panel_k, its lanes contiguous. b(k, j) = b[k * b_k + j * b_col] is read in place and
-// broadcast, so that any transposition of b is a matter of strides and nothing is packed. Each element is one chain of FMAs
-// from +0 in order of k: that, and not the shape of the tile, decides the bits.
+// broadcast, so that any transposition of b is a matter of strides and nothing is packed. Each element is one chain of
+// FMAs from +0 in order of k: that, and not the shape of the tile, decides the bits.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -12,8 +12,9 @@
 namespace attend {
 namespace {
 
-// b(k, j) for the NR columns j, k by k. Four columns share a pointer: p, p + s, p + 2 s and p + 3 s are addressing modes with two
-// strides in registers. Left to itself g++ keeps an offset per column, spills half of them, and loses 3 % of the peak.
+// b(k, j) for the NR columns j, k by k. Four columns share a pointer: p, p + s, p + 2 s and p + 3 s are addressing
+// modes with two strides in registers. Left to itself g++ keeps an offset per column, spills half of them, and loses 3
+// % of the peak.
 template <class T, int NR>
 struct Columns {
   static constexpr int kGroups = (NR + 3) / 4;

@@ -112,8 +112,8 @@ void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec
       // Grouped queries: neighbouring query heads share a key and value head.
       const int64_t key_head = h / (heads / key_heads);
       for (int64_t i = 0; i < queries; ++i) {
-        // s = scale * K^T q for every key, softcapped, and with ALiBi and bias for the keys that this query sees. Invisible keys
-        // get a score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no further.
+        // s = scale * K^T q for every key, softcapped, and with ALiBi and bias for the keys that this query sees.
+        // Invisible keys get a score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no further.
         std::vector<T> scaled;
         std::vector<int64_t> visible_keys;
         std::vector<T> visible_scores;

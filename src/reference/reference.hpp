@@ -84,8 +84,8 @@ struct AttentionSpec {
     return query_offsets ? query_offsets[b] : query_offset;
   }
 
-  // Key j is visible iff j <= i + offset, and i + offset - left <= j <= i + offset + right. In floating point, since numbers near
-  // the limits of int64 are legal and their sums would overflow.
+  // Key j is visible iff j <= i + offset, and i + offset - left <= j <= i + offset + right. In floating point, since
+  // numbers near the limits of int64 are legal and their sums would overflow.
   bool visible(int64_t key, int64_t query, int64_t keys, int64_t queries, int64_t b) const {
     if (lengths && key >= lengths[b]) return false;
     const long double ahead = static_cast<long double>(key) - static_cast<long double>(query) -

@@ -6,9 +6,9 @@
 namespace attend {
 namespace {
 
-// Columns of one task: about 16 Ki elements, so that a task is microseconds long, in whole cache lines of columns.
+// Columns of one task: about 16 Ki elements, so that a task is microseconds long, in whole strips of columns.
 int64_t columns_per_task(const Softmax &p) {
-  constexpr int64_t kElements = 1 << 14, kLine = 64;
+  constexpr int64_t kElements = 1 << 14, kLine = 128;
   const int64_t columns = kElements / std::max<int64_t>(1, p.x.rows());
   return std::max(kLine, columns / kLine * kLine);
 }

@@ -14,8 +14,7 @@
 namespace attend {
 namespace {
 
-// kWhole: plain scores, V whole vectors of columns, contiguous in x and y.
-template <class T, bool kPlain, int V, bool kWhole>
+template <class T, bool kPlain, int V>
 void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T *scratch) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = 32, kAhead = 8;
@@ -29,9 +28,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     count[v] = larger<int64_t>(0, smaller<int64_t>(W, columns - v * W));
     top[v] = broadcast(kMinusInfinity<T>);
   }
-  const T *const from = x.x + column;
   const auto score = [&](int64_t i, int v) __attribute__((always_inline)) {
-    if (kWhole) return load(from + i * x_row + v * W);
     return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v]);
   };
   for (int64_t i = 0; i < rows; ++i) {
@@ -76,7 +73,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      if (!kWhole && count[v] == 0) break;
+      if (count[v] == 0) break;
       vec<T> r = scratch != nullptr ? load(scratch + (i * V + v) * W) : score(i, v);
       if (log) {
         r = r - shift[v] - results[v].log_sum;
@@ -84,14 +81,79 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
         if (scratch == nullptr) r = exp_nonpositive(r - shift[v]);
         r = r * results[v].factor;
       }
-      T *const to = y + i * y_row + (kWhole ? v * W : v * W * y_col);
-      if (stream && (kWhole || count[v] == W)) {
+      T *const to = y + i * y_row + v * W * y_col;
+      if (stream && count[v] == W) {
         stream_store(to, r);
-      } else if (kWhole) {
-        store(to, r);
       } else {
         store_lanes(to, y_col, count[v], r);
       }
+    }
+  }
+}
+
+// Eight whole vectors of plain, contiguous rows: half a KiB of every row is read and written at a time, since each row lies in a
+// page of its own and the sweeps wait for the address translation. Four vectors at a time have their exponentials.
+template <class T>
+void wide_strip(const SoftmaxBlock<T> &x, int64_t column, T *scratch) {
+  constexpr int W = kLanes<T>, kHalf = 4;
+  constexpr int64_t kChunk = 32, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t rows = x.rows, x_row = x.x_row, y_row = x.y_row;
+  const bool log = x.log, stream = x.stream;
+  T *const halves[2] = {scratch, scratch + rows * kHalf * W};
+  vec<T> top[2 * kHalf], shift[2 * kHalf], factor[2 * kHalf], log_sum[2 * kHalf];
+  ATTEND_UNROLL
+  for (int v = 0; v < 2 * kHalf; ++v) top[v] = broadcast(kMinusInfinity<T>);
+  const T *from = x.x + column;
+  for (int64_t i = 0; i < rows; ++i, from += x_row) {
+    for (int64_t l = 0; l < 2 * kHalf * W; l += kLine) __builtin_prefetch(from + kAhead * x_row + l);
+    ATTEND_UNROLL
+    for (int v = 0; v < 2 * kHalf; ++v) {
+      const vec<T> s = load(from + v * W);
+      top[v] = maximum(s, top[v]);
+      store(halves[v / kHalf] + (i * kHalf + v % kHalf) * W, s);
+    }
+  }
+  for (int half = 0; half < 2; ++half) {
+    CompensatedSum<vec<T>> total[kHalf];
+    vec<T> low[kHalf];
+    ATTEND_UNROLL
+    for (int v = 0; v < kHalf; ++v) {
+      low[v] = shift_of(half == 0 ? top[v] : top[kHalf + v]);
+      total[v] = {broadcast(T(0)), broadcast(T(0))};
+    }
+    T *at = halves[half];
+    for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
+      vec<T> sum[kHalf];
+      ATTEND_UNROLL
+      for (int v = 0; v < kHalf; ++v) sum[v] = broadcast(T(0));
+      const int64_t end = smaller(rows, chunk + kChunk);
+      for (int64_t i = chunk; i < end; ++i, at += kHalf * W) {
+        ATTEND_UNROLL
+        for (int v = 0; v < kHalf; ++v) {
+          const vec<T> e = exp_nonpositive(load(at + v * W) - low[v]);
+          sum[v] = sum[v] + e;
+          if (!log) store(at + v * W, e);
+        }
+      }
+      ATTEND_UNROLL
+      for (int v = 0; v < kHalf; ++v) total[v].add(sum[v]);
+    }
+    ATTEND_UNROLL
+    for (int v = 0; v < kHalf; ++v) {
+      const int w = half * kHalf + v;
+      const ColumnResults<T> r = results_of(x, half == 0 ? top[v] : top[kHalf + v], total[v], column + w * W, W);
+      shift[w] = r.shift;
+      factor[w] = r.factor;
+      log_sum[w] = r.log_sum;
+    }
+  }
+  T *to = x.y + column;
+  for (int64_t i = 0; i < rows; ++i, to += y_row) {
+    ATTEND_UNROLL
+    for (int v = 0; v < 2 * kHalf; ++v) {
+      const vec<T> s = load(halves[v / kHalf] + (i * kHalf + v % kHalf) * W);
+      const vec<T> r = log ? s - shift[v] - log_sum[v] : s * factor[v];
+      stream ? stream_store(to + v * W, r) : store(to + v * W, r);
     }
   }
 }
@@ -100,19 +162,20 @@ template <class T, bool kPlain>
 void strided_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>;
   const int64_t fit = x.rows == 0 ? 4 : Contract<T>::kSoftmaxScratch / (x.rows * W);
-  T *const scratch = fit < 1 ? nullptr : x.scratch;
-  const int vectors = fit >= 4 || fit < 1 ? 4 : fit >= 2 ? 2 : 1;
-  for (int64_t c = 0; c < x.columns; c += vectors * W) {
+  // One vector at a time through the scratch is slower than reading four of them three times.
+  T *const scratch = fit < 2 ? nullptr : x.scratch;
+  const int vectors = fit >= 4 || fit < 2 ? 4 : 2;
+  const bool whole = kPlain && x.x_col == 1 && x.y_col == 1;
+  int64_t c = 0;
+  for (; whole && fit >= 8 && c + 8 * W <= x.columns; c += 8 * W) wide_strip(x, c, scratch);
+  for (; c < x.columns; c += vectors * W) {
     const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);
-    const bool whole = kPlain && x.x_col == 1 && x.y_col == 1;
     if (columns <= W) {
-      strided_strip<T, kPlain, 1, false>(x, c, columns, scratch);
+      strided_strip<T, kPlain, 1>(x, c, columns, scratch);
     } else if (columns <= 2 * W) {
-      whole &&columns == 2 * W ? strided_strip<T, true, 2, true>(x, c, columns, scratch)
-                               : strided_strip<T, kPlain, 2, false>(x, c, columns, scratch);
+      strided_strip<T, kPlain, 2>(x, c, columns, scratch);
     } else {
-      whole &&columns == 4 * W ? strided_strip<T, true, 4, true>(x, c, columns, scratch)
-                               : strided_strip<T, kPlain, 4, false>(x, c, columns, scratch);
+      strided_strip<T, kPlain, 4>(x, c, columns, scratch);
     }
   }
   if (x.stream) stream_fence();

@@ -31,8 +31,8 @@ struct Contract {
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
   static constexpr int kVirtualLanes = 16;
-  // Elements of scratch for a softmax: 256 KiB, a quarter of a usual L2.
-  static constexpr int64_t kSoftmaxScratch = (1 << 18) / static_cast<int64_t>(sizeof(T));
+  // Elements of scratch for a softmax: 512 KiB, half of a usual L2.
+  static constexpr int64_t kSoftmaxScratch = (1 << 19) / static_cast<int64_t>(sizeof(T));
 
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
   // every table's panel.

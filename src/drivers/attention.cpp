@@ -15,10 +15,19 @@ int64_t query_blocks(const Attention &p) {
   return (p.out.columns() + Contract<T>::kQueryBlock - 1) / Contract<T>::kQueryBlock;
 }
 
+// Whether the query heads that share a key and value head go through its keys together, as if they were queries: with one query
+// each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads, not to queries.)
+template <class T>
+bool shares_pass(const Attention &p) {
+  return p.out.columns() == 1 && p.out.heads() > p.k.heads() && !p.slopes && !p.sinks &&
+         p.out.heads() / p.k.heads() <= Contract<T>::kQueryBlock;
+}
+
 template <class T>
 Need need_of(const Attention &p) {
   Need need;
-  need.tasks = query_blocks<T>(p) * p.out.heads() * p.out.batch();
+  const bool shares = p.k.heads() > 0 && shares_pass<T>(p);
+  need.tasks = query_blocks<T>(p) * (shares ? p.k.heads() : p.out.heads()) * p.out.batch();
   need.per_thread = aligned(attention_scratch<T>(p.q.rows(), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
   return need;
 }
@@ -98,10 +107,20 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
     x.scores_stage = p.scores_stage;
   }
   x.scratch = reinterpret_cast<T *>(scratch);
+  const bool shares = shares_pass<T>(p);
+  if (shares) {
+    x.queries = p.out.heads() / p.k.heads();
+    x.visible_step = x.hidden_step = 0;  // one query, one position
+    x.q_item = p.q.stride[2];
+    x.out_item = p.out.stride[2];
+    x.bias_item = p.bias ? p.bias.stride[2] : 0;
+    x.mask_item = p.mask ? p.mask.stride[2] : 0;
+    x.scores_item = p.scores ? p.scores.stride[2] : 0;
+  }
   kernel(x);
   if (p.lse) {
     for (int64_t i = 0; i < x.queries; ++i) {
-      *p.lse.at<T>(0, first + i, head, batch) =
+      *p.lse.at<T>(0, shares ? 0 : first + i, shares ? head + i : head, batch) =
           static_cast<T>(static_cast<double>(maximum[i]) * kLn2 + std::log(static_cast<double>(sum[i])));
     }
   }
@@ -118,11 +137,11 @@ Acquired run(void (*kernel)(const AttentionBlock<T> &), const Attention &p, cons
   const Scratch scratch(execution, need, threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
 
-  const int64_t blocks = query_blocks<T>(p);
+  const int64_t blocks = query_blocks<T>(p), heads = shares_pass<T>(p) ? p.k.heads() : p.out.heads();
   parallel_for(scratch.threads(), need.tasks, [&](int64_t task, int thread) {
     // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
     const int64_t block = blocks - 1 - task % blocks, slice = task / blocks;
-    run_block<T>(kernel, p, block * Contract<T>::kQueryBlock, slice % p.out.heads(), slice / p.out.heads(),
+    run_block<T>(kernel, p, block * Contract<T>::kQueryBlock, slice % heads * (p.out.heads() / heads), slice / heads,
                  scratch.of_thread(thread));
   });
   return Acquired::ok;

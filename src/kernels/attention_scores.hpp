@@ -91,7 +91,9 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
   const vec<T> lane = load(kLaneIndex<T>), least = broadcast(kMinusInfinity<T>);
   // Seen by lanes beyond the one for which `key` is the end, and not beyond the one for which it is the first key.
   s = select(broadcast(static_cast<T>(lane_of(x.visible, x.visible_step))) < lane, s, least);
-  if (x.hidden_step != 0) s = select(broadcast(static_cast<T>(lane_of(x.hidden, 1))) < lane, least, s);
+  if (x.hidden_step != 0 || x.hidden > 0) {
+    s = select(broadcast(static_cast<T>(lane_of(x.hidden, x.hidden_step))) < lane, least, s);
+  }
   return s;
 }
 

@@ -107,6 +107,10 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
     x.scores_stage = p.scores_stage;
   }
   x.scratch = reinterpret_cast<T *>(scratch);
+  // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for ahead.
+  constexpr int64_t kFew = 16, kBytes = 1 << 20;
+  x.far = x.queries <= kFew && x.k_feature == 1 && x.k_item == x.features &&
+          x.keys * x.features * static_cast<int64_t>(sizeof(T)) > kBytes;
   const bool shares = shares_pass<T>(p);
   if (shares) {
     x.queries = p.out.heads() / p.k.heads();

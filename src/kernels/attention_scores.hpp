@@ -18,8 +18,16 @@ void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
         smaller(width, keys - j), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          tile.template accumulate<false>(x.features, g.queries, QL, x.k + (slice.begin + j) * x.k_item, x.k_feature,
-                                          x.k_item, Tail<T>(W));
+          const T *k = x.k + (slice.begin + j) * x.k_item;
+          if (decltype(nr)::value == NR && x.far) {
+            // A line of the keys two tiles on, and one of this tile's values, for each feature.
+            const intptr_t apart = reinterpret_cast<intptr_t>(x.v + (slice.begin + j) * x.v_item) -
+                                   reinterpret_cast<intptr_t>(k + 2 * NR * x.k_item);
+            const Prefetches<T> ahead = {k + 2 * NR * x.k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
+            tile.accumulate(x.features, g.queries, QL, k, x.k_feature, x.k_item, ahead);
+          } else {
+            tile.template accumulate<false>(x.features, g.queries, QL, k, x.k_feature, x.k_item, Tail<T>(W));
+          }
           T *s = g.s + j * QL;
           tile.each([&](int i, int jj, vec<T> v) __attribute__((always_inline)) {
             store(s + jj * QL + i * W, v);

@@ -116,6 +116,7 @@ struct AttentionBlock {
   const uint8_t *mask;  // or null; 0 = hidden
   int64_t mask_key, mask_item;
   const T *sink;     // or null: one logit more in every sum
+  bool far;          // few queries, and more contiguous keys and values than the caches hold: fetch ahead
   T *maximum, *sum;  // results per query: maximum score in base 2, sum of exp2(score - maximum)
   T *scores;         // or null
   int64_t scores_keys, scores_key, scores_item;

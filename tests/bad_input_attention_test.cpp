@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 const attend_tensor kUnused = {};
 const int64_t kOffsets[] = {0, 1};
-const int64_t kNegative[] = {0, -1, 0, 0}, kTooMany[] = {0, 1 << 20, 0, 0};
+const int64_t kNegative[] = {0, -1, 0, 0}, kBeyondKeys[] = {0, 1 << 20, 0, 0};
 char g_bytes[8];
 const attend_tensor kBytes = {g_bytes, ATTEND_U8, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
 const attend_tensor kBools = {g_bytes, ATTEND_BOOL, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
@@ -30,7 +30,7 @@ const Wrong kWrong[] = {
     {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = HUGE_VAL; }},
     {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = std::nan(""); }},
     {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kNegative; }},
-    {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kTooMany; }},
+    {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kBeyondKeys; }},
     {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_left = 1; }},
     {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_right = 1; }},
     {"window_left", ATTEND_INVALID_VALUE,

@@ -150,11 +150,11 @@ TEST_CASE_TEMPLATE("bits: a column of a product depends on no other column or ba
 
 TEST_CASE_TEMPLATE("bits: softmax, within each layout", T, float, double) {
   for (const bool by_rows : {false, true}) {
-    for (const int64_t m : {3, 16, 100, 511, 513, 1600}) {
+    for (const int64_t m : {2, 3, 8, 16, 47, 100, 511, 513, 1600, 66000}) {
       Same<T> same, same_lse;
       INFO("rows " << m << " by rows " << by_rows);
-      // Columns enough for the threads: 64 of them are a task.
-      const int64_t n = m > 500 ? 90 : 200;
+      // Columns enough for the threads, 128 of them are a task, or a column long enough.
+      const int64_t n = m > 2000 ? 2 : m > 500 ? 300 : 200;
       auto x = drawn<T>({m, n, 1, 2}, 301, 4);
       for (int64_t variant = 0; variant < kVariants; ++variant) {
         auto from = x.in(shifted<T>(by_rows, variant));

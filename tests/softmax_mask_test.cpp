@@ -130,6 +130,7 @@ TEST_CASE_TEMPLATE("mask and bias, broadcast, in every layout", T, float, double
     const int64_t m = random.one_in(8) ? random.pick<int64_t>({511, 512, 513, 1030}) : random.in(1, 70);
     worst = std::max(worst, masked_softmax<T>(random, m, random.in(1, 40)));
   }
+  for (int i = 0; i < 4; ++i) worst = std::max(worst, masked_softmax<T>(random, 65537 + 99 * i, 2));
   MESSAGE("worst error, of the bound: " << worst);
 }
 

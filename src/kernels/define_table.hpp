@@ -4,6 +4,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/softmax_contiguous.hpp"
+#include "kernels/softmax_long.hpp"
 #include "kernels/softmax_strided.hpp"
 
 namespace attend {
@@ -13,6 +14,8 @@ void matmul_f32(const MatmulBlock<float> &x) { matmul(x); }
 void matmul_f64(const MatmulBlock<double> &x) { matmul(x); }
 void softmax_contiguous_f32(const SoftmaxBlock<float> &x) { softmax_contiguous(x); }
 void softmax_contiguous_f64(const SoftmaxBlock<double> &x) { softmax_contiguous(x); }
+void softmax_long_f32(const LongSoftmaxBlock<float> &x) { softmax_long(x); }
+void softmax_long_f64(const LongSoftmaxBlock<double> &x) { softmax_long(x); }
 void softmax_strided_f32(const SoftmaxBlock<float> &x) { softmax_strided(x); }
 void softmax_strided_f64(const SoftmaxBlock<double> &x) { softmax_strided(x); }
 void attention_f32(const AttentionBlock<float> &x) { attention(x); }

@@ -10,16 +10,15 @@
 // A backend provides, for T = float and double:
 //   vec<T>, kLanes<T>              the register, and how many T it holds
 //   fma(a, b, c), fused(a, b, c)   a * b + c of vectors and of scalars, fused where the instruction set can. (xsimd
-//   8.1.0
-//                                  multiplies and adds for AVX-512 and NEON.)
+//                                  8.1.0 multiplies and adds for AVX-512 and NEON.)
 //   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and
-//   touches no
-//                                  memory behind the n-th element, store(p, v, tail) writes only those
+//                                  touches no memory behind the n-th element, store(p, v, tail) writes only those
 //   maximum(a, b)                  b where a is NaN
 //   round(v)                       to nearest, ties to even
 //   scale_or_zero(p, n, y, cut)    y < cut ? 0 : p * 2^n, which is then normal or NaN (so every way to scale agrees)
 //   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
 //   transpose(r)                   kLanes<T> vectors as a square matrix
+//   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once
 

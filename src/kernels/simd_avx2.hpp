@@ -115,5 +115,26 @@ ATTEND_INLINE void store(double *p, vec<double> v, const Tail<double> &t) {
   if ((t.count & 1) != 0) _mm_store_sd(p, part);
 }
 
+// Lane l of the result is lane from[l] of v. There is no such instruction for doubles: they move as pairs of floats.
+#define ATTEND_PERMUTATIONS
+template <class T>
+struct Permutation {
+  explicit Permutation(const int64_t (&from)[32 / sizeof(T)]) {
+    int32_t floats[8];
+    for (int i = 0; i < 8; ++i) {
+      const int pair = static_cast<int>(sizeof(T) / 4);
+      floats[i] = static_cast<int32_t>(from[i / pair] * pair + i % pair);
+    }
+    index = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(floats));
+  }
+  __m256i index;
+};
+ATTEND_INLINE vec<float> permute(vec<float> v, const Permutation<float> &p) {
+  return _mm256_permutevar8x32_ps(v, p.index);
+}
+ATTEND_INLINE vec<double> permute(vec<double> v, const Permutation<double> &p) {
+  return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), p.index));
+}
+
 }  // namespace
 }  // namespace attend

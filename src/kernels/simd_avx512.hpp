@@ -100,6 +100,29 @@ ATTEND_INLINE void store(double *p, vec<double> v, Tail<double> t) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>(t.mask), v);
 }
 
+// Lane l of the result is lane from[l] of v.
+#define ATTEND_PERMUTATIONS
+template <class T>
+struct Permutation;
+template <>
+struct Permutation<float> {
+  explicit Permutation(const int64_t (&from)[16])
+      : index(_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(_mm512_loadu_si512(from))),
+                                 _mm512_cvtepi64_epi32(_mm512_loadu_si512(from + 8)), 1)) {}
+  __m512i index;
+};
+template <>
+struct Permutation<double> {
+  explicit Permutation(const int64_t (&from)[8]) : index(_mm512_loadu_si512(from)) {}
+  __m512i index;
+};
+ATTEND_INLINE vec<float> permute(vec<float> v, const Permutation<float> &p) {
+  return _mm512_permutexvar_ps(p.index, v);
+}
+ATTEND_INLINE vec<double> permute(vec<double> v, const Permutation<double> &p) {
+  return _mm512_permutexvar_pd(p.index, v);
+}
+
 // Half vectors: two FMAs of them a cycle where there is one of whole ones, for tiles of few rows.
 #define ATTEND_HALF_VECTORS
 template <class T>

@@ -9,7 +9,7 @@
 // order, compensated. Missing elements add +0.
 #pragma once
 
-#include "kernels/softmax.hpp"
+#include "kernels/softmax_short.hpp"
 
 namespace attend {
 namespace {
@@ -52,7 +52,7 @@ struct ColumnGroup {
     first = column;
     count = columns;
     for (int c = 0; c < kLanes<T>; ++c) store(lanes + c * kLanes<T>, broadcast(kMinusInfinity<T>));
-    e = x.stream ? x.scratch + turn * (Contract<T>::kSoftmaxScratch / 2) : x.y + column * x.y_col;
+    e = x.stream ? x.scratch + turn * (softmax_scratch_columns<T>(x.rows) / 2) : x.y + column * x.y_col;
     e_col = x.y_col;  // with x.stream there is one column
   }
 };
@@ -167,78 +167,12 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
   store(g->log_sum, results.log_sum);
 }
 
-// Elements up to which columns are short.
-constexpr int64_t kShort = 32;
-
-// Short columns, K vectors each: kLanes of them are transposed in registers, so that a lane is a column. The sums are
-// those of the virtual lanes: elements 16 apart first, then the tree.
-template <class T, bool kPlain, int K>
-void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
-  constexpr int W = kLanes<T>, kVirtual = Contract<T>::kVirtualLanes;
-  constexpr int kRows = K * W;
-  const int64_t rows = x.rows;
-  const bool log = x.log;
-  const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
-  vec<T> s[K][W], e[kRows > kVirtual ? kRows : kVirtual];
-  vec<T> tops = least;
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
-    const int64_t part = smaller<int64_t>(W, rows - k * W);
-    ATTEND_UNROLL
-    for (int c = 0; c < W; ++c) s[k][c] = c < count ? scores<T, kPlain, true>(x, k * W, first + c, part) : least;
-    transpose(s[k]);
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) tops = maximum(s[k][i], tops);
-  }
-  const vec<T> shift = shift_of(tops);
-  for (int i = kRows; i < kVirtual; ++i) e[i] = zero;
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) {
-      s[k][i] = s[k][i] - shift;
-      e[k * W + i] = k * W + i < rows ? exp_nonpositive(s[k][i]) : zero;
-    }
-  }
-  vec<T> sums[kVirtual];
-  ATTEND_UNROLL
-  for (int l = 0; l < kVirtual; ++l) {
-    sums[l] = e[l];
-    ATTEND_UNROLL
-    for (int i = l + kVirtual; i < kRows; i += kVirtual) sums[l] = sums[l] + e[i];
-  }
-  ATTEND_UNROLL
-  for (int half = kVirtual / 2; half > 0; half /= 2) {
-    ATTEND_UNROLL
-    for (int l = 0; l < half; ++l) sums[l] = sums[l] + sums[l + half];
-  }
-  const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{sums[0], zero}, first, count);
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) s[k][i] = log ? s[k][i] - results.log_sum : e[k * W + i] * results.factor;
-    transpose(s[k]);
-    const int64_t part = smaller<int64_t>(W, rows - k * W);
-    ATTEND_UNROLL
-    for (int c = 0; c < W; ++c) {
-      if (c < count) store_lanes(x.y + (first + c) * x.y_col + k * W, 1, part, s[k][c]);
-    }
-  }
-}
-
 template <class T, bool kPlain>
 void contiguous_columns(const SoftmaxBlock<T> &x) {
   // Three groups are at work at a time, in an L1 of 32 KiB.
   constexpr int64_t kBytes = 1 << 13;
   constexpr int W = kLanes<T>;
-  if (x.rows > 0 && x.rows <= kShort && W >= 4) {
-    with_constant<kShort / (W < 4 ? 4 : W)>((x.rows + W - 1) / W, [&](auto k) {
-      for (int64_t c = 0; c < x.columns; c += W) {
-        short_group<T, kPlain, decltype(k)::value>(x, c, smaller<int64_t>(W, x.columns - c));
-      }
-    });
-    return;
-  }
+  if (x.rows > 0 && x.rows <= kShort<T> && W >= 4) return short_columns<T, kPlain>(x);
   int64_t size = smaller<int64_t>(kLanes<T>, kBytes / (x.rows * static_cast<int64_t>(sizeof(T))));
   if (x.stream || size < 1) size = 1;
   ColumnGroup<T> groups[3];

@@ -2,8 +2,8 @@
 //
 // A strip of V vectors of columns goes through three sweeps over the rows: maxima; exponentials and sums; division.
 // The first one copies the scores into a dense scratch, so that x is read and y is written once: rows that lie a power
-// of two apart share so few sets of the caches that they would not be there any more for the next sweep. Columns too
-// long for the scratch are read three times instead.
+// of two apart share so few sets of the caches that they would not be there any more for the next sweep. Where rows are
+// contiguous the sweeps of three strips run as one. Columns too long for the scratch are read three times instead.
 //
 // The order of the sum is part of the contract: one chain over the elements of a chunk of 32, the chunks' sums folded
 // in order, compensated.
@@ -91,83 +91,140 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   }
 }
 
-// Eight whole vectors of plain, contiguous rows: half a KiB of every row is read and written at a time, since each row lies in a
-// page of its own and the sweeps wait for the address translation. Four vectors at a time have their exponentials.
-template <class T>
-void wide_strip(const SoftmaxBlock<T> &x, int64_t column, T *scratch) {
-  constexpr int W = kLanes<T>, kHalf = 4;
+// What is known of a strip between its sweeps.
+template <class T, int V>
+struct Strip {
+  int64_t column = 0;
+  vec<T> top[V], shift[V], factor[V], log_sum[V];
+};
+
+// One sweep over the rows for three neighbouring strips of V whole vectors of plain, contiguous rows: the exponentials
+// and sums of `strip` (in `scores`), the results of `previous` (in `other`), and in its place the maxima and the copy
+// of `next`. What waits for memory and address translation, a page of x and one of y for every row, does so behind the arithmetic.
+template <class T, int V, bool kPrevious, bool kNext>
+void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V> &previous, Strip<T, V> *next,
+                 T *scores, T *other) {
+  constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = 32, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t rows = x.rows, x_row = x.x_row, y_row = x.y_row;
   const bool log = x.log, stream = x.stream;
-  T *const halves[2] = {scratch, scratch + rows * kHalf * W};
-  vec<T> top[2 * kHalf], shift[2 * kHalf], factor[2 * kHalf], log_sum[2 * kHalf];
+  vec<T> top[V], shift[V];
+  CompensatedSum<vec<T>> total[V];
   ATTEND_UNROLL
-  for (int v = 0; v < 2 * kHalf; ++v) top[v] = broadcast(kMinusInfinity<T>);
-  const T *from = x.x + column;
-  for (int64_t i = 0; i < rows; ++i, from += x_row) {
-    for (int64_t l = 0; l < 2 * kHalf * W; l += kLine) __builtin_prefetch(from + kAhead * x_row + l);
-    ATTEND_UNROLL
-    for (int v = 0; v < 2 * kHalf; ++v) {
-      const vec<T> s = load(from + v * W);
-      top[v] = maximum(s, top[v]);
-      store(halves[v / kHalf] + (i * kHalf + v % kHalf) * W, s);
-    }
+  for (int v = 0; v < V; ++v) {
+    top[v] = broadcast(kMinusInfinity<T>);
+    shift[v] = shift_of(strip->top[v]);
+    total[v] = {broadcast(T(0)), broadcast(T(0))};
   }
-  for (int half = 0; half < 2; ++half) {
-    CompensatedSum<vec<T>> total[kHalf];
-    vec<T> low[kHalf];
+  const T *from = kNext ? x.x + next->column : nullptr;
+  T *to = kPrevious ? x.y + previous.column : nullptr;
+  for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
+    vec<T> sum[V];
     ATTEND_UNROLL
-    for (int v = 0; v < kHalf; ++v) {
-      low[v] = shift_of(half == 0 ? top[v] : top[kHalf + v]);
-      total[v] = {broadcast(T(0)), broadcast(T(0))};
-    }
-    T *at = halves[half];
-    for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
-      vec<T> sum[kHalf];
+    for (int v = 0; v < V; ++v) sum[v] = broadcast(T(0));
+    const int64_t end = smaller(rows, chunk + kChunk);
+    for (int64_t i = chunk; i < end; ++i, scores += V * W, other += V * W) {
+      for (int64_t l = 0; kNext && l < V * W; l += kLine) __builtin_prefetch(from + kAhead * x_row + l);
       ATTEND_UNROLL
-      for (int v = 0; v < kHalf; ++v) sum[v] = broadcast(T(0));
-      const int64_t end = smaller(rows, chunk + kChunk);
-      for (int64_t i = chunk; i < end; ++i, at += kHalf * W) {
-        ATTEND_UNROLL
-        for (int v = 0; v < kHalf; ++v) {
-          const vec<T> e = exp_nonpositive(load(at + v * W) - low[v]);
-          sum[v] = sum[v] + e;
-          if (!log) store(at + v * W, e);
+      for (int v = 0; v < V; ++v) {
+        const vec<T> e = exp_nonpositive(load(scores + v * W) - shift[v]);
+        sum[v] = sum[v] + e;
+        if (!log) store(scores + v * W, e);
+        if (kPrevious) {
+          const vec<T> p = load(other + v * W);
+          const vec<T> r = log ? p - previous.shift[v] - previous.log_sum[v] : p * previous.factor[v];
+          stream ? stream_store(to + v * W, r) : store(to + v * W, r);
+        }
+        if (kNext) {
+          const vec<T> s = load(from + v * W);
+          top[v] = maximum(s, top[v]);
+          store(other + v * W, s);
         }
       }
-      ATTEND_UNROLL
-      for (int v = 0; v < kHalf; ++v) total[v].add(sum[v]);
+      if (kNext) from += x_row;
+      if (kPrevious) to += y_row;
     }
     ATTEND_UNROLL
-    for (int v = 0; v < kHalf; ++v) {
-      const int w = half * kHalf + v;
-      const ColumnResults<T> r = results_of(x, half == 0 ? top[v] : top[kHalf + v], total[v], column + w * W, W);
-      shift[w] = r.shift;
-      factor[w] = r.factor;
-      log_sum[w] = r.log_sum;
-    }
+    for (int v = 0; v < V; ++v) total[v].add(sum[v]);
   }
-  T *to = x.y + column;
-  for (int64_t i = 0; i < rows; ++i, to += y_row) {
+  ATTEND_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const ColumnResults<T> r = results_of(x, strip->top[v], total[v], strip->column + v * W, W);
+    strip->shift[v] = r.shift;
+    strip->factor[v] = r.factor;
+    strip->log_sum[v] = r.log_sum;
+    next->top[v] = top[v];
+  }
+}
+
+// The columns from `begin` on in whole strips of V vectors; where they end.
+template <class T, int V>
+int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
+  constexpr int W = kLanes<T>;
+  const int64_t rows = x.rows, size = rows * V * W, end = begin + (x.columns - begin) / (V * W) * (V * W);
+  if (begin == end) return end;
+  Strip<T, V> strips[3];
+  ATTEND_UNROLL
+  for (int v = 0; v < V; ++v) strips[0].top[v] = broadcast(kMinusInfinity<T>);
+  for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
-    for (int v = 0; v < 2 * kHalf; ++v) {
-      const vec<T> s = load(halves[v / kHalf] + (i * kHalf + v % kHalf) * W);
-      const vec<T> r = log ? s - shift[v] - log_sum[v] : s * factor[v];
-      stream ? stream_store(to + v * W, r) : store(to + v * W, r);
+    for (int v = 0; v < V; ++v) {
+      const vec<T> s = load(x.x + i * x.x_row + begin + v * W);
+      strips[0].top[v] = maximum(s, strips[0].top[v]);
+      store(x.scratch + (i * V + v) * W, s);
     }
   }
+  int turn = 0;
+  T *scores = x.scratch, *other = x.scratch + size;
+  for (int64_t c = begin; c < end; c += V * W, turn = (turn + 1) % 3) {
+    Strip<T, V> &strip = strips[turn], &next = strips[(turn + 1) % 3];
+    const Strip<T, V> &previous = strips[(turn + 2) % 3];
+    strip.column = c;
+    next.column = c + V * W;
+    const bool has_previous = c > begin, has_next = next.column < end;
+    if (has_previous && has_next) {
+      piped_sweep<T, V, true, true>(x, &strip, previous, &next, scores, other);
+    } else if (has_previous) {
+      piped_sweep<T, V, true, false>(x, &strip, previous, &next, scores, other);
+    } else if (has_next) {
+      piped_sweep<T, V, false, true>(x, &strip, previous, &next, scores, other);
+    } else {
+      piped_sweep<T, V, false, false>(x, &strip, previous, &next, scores, other);
+    }
+    T *const used = scores;
+    scores = other;
+    other = used;
+  }
+  const Strip<T, V> &last = strips[(turn + 2) % 3];
+  const T *p = other;
+  for (int64_t i = 0; i < rows; ++i) {
+    ATTEND_UNROLL
+    for (int v = 0; v < V; ++v, p += W) {
+      T *const to = x.y + i * x.y_row + last.column + v * W;
+      const vec<T> r = x.log ? load(p) - last.shift[v] - last.log_sum[v] : load(p) * last.factor[v];
+      x.stream ? stream_store(to, r) : store(to, r);
+    }
+  }
+  return end;
 }
 
 template <class T, bool kPlain>
 void strided_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>;
-  const int64_t fit = x.rows == 0 ? 4 : Contract<T>::kSoftmaxScratch / (x.rows * W);
+  // Vectors whose columns fit the scratch.
+  const int64_t fit = x.rows == 0 ? 8 : softmax_scratch<T>(x.rows) / (x.rows * W);
+  int64_t c = 0;
+  if (kPlain && x.x_col == 1 && x.y_col == 1 && fit >= 2) {
+    // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.
+    int64_t vectors = smaller<int64_t>(4, fit / 2);
+    while (vectors > 1 && x.columns < 4 * vectors * W) vectors /= 2;
+    if (vectors >= 4) c = piped_strips<T, 4>(x, c);
+    if (vectors >= 2) c = piped_strips<T, 2>(x, c);
+    c = piped_strips<T, 1>(x, c);
+  }
   // One vector at a time through the scratch is slower than reading four of them three times.
   T *const scratch = fit < 2 ? nullptr : x.scratch;
   const int vectors = fit >= 4 || fit < 2 ? 4 : 2;
-  const bool whole = kPlain && x.x_col == 1 && x.y_col == 1;
-  int64_t c = 0;
-  for (; whole && fit >= 8 && c + 8 * W <= x.columns; c += 8 * W) wide_strip(x, c, scratch);
   for (; c < x.columns; c += vectors * W) {
     const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);
     if (columns <= W) {

@@ -31,8 +31,8 @@ struct Contract {
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
   static constexpr int kVirtualLanes = 16;
-  // Elements of scratch for a softmax: 512 KiB, half of a usual L2.
-  static constexpr int64_t kSoftmaxScratch = (1 << 19) / static_cast<int64_t>(sizeof(T));
+  // Contiguous columns longer than this, 256 KiB, are read twice and their exponentials computed twice, rather than kept.
+  static constexpr int64_t kSoftmaxLong = (1 << 18) / static_cast<int64_t>(sizeof(T));
 
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
   // every table's panel.
@@ -71,6 +71,21 @@ struct MatmulBlock {
   T *b_panel;           // scratch: kMatmulPanels
 };
 
+// Elements of scratch for softmax of contiguous columns that go past the caches: two columns, in whole lines.
+template <class T>
+constexpr int64_t softmax_scratch_columns(int64_t rows) {
+  return 2 * ((rows + 15) / 16 * 16);
+}
+
+// Elements of scratch for a softmax block of `rows` rows in any other layout: two strips of four 64-byte vectors up to 2 MiB (4096 rows; the
+// 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB. Longer columns have none.
+template <class T>
+constexpr int64_t softmax_scratch(int64_t rows) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));
+  const int64_t strips = 2 * rows * kLine;
+  return strips > 8 * kMiB ? 0 : 4 * strips < 2 * kMiB ? 4 * strips : strips > 2 * kMiB ? strips : 2 * kMiB;
+}
+
 // Softmax of `columns` columns of `rows` elements; natural_log is lent by the baseline code.
 template <class T>
 struct SoftmaxBlock {
@@ -89,8 +104,17 @@ struct SoftmaxBlock {
   bool log;
   bool stream;    // y is aligned to vectors and too large for the caches: write past them
   int64_t ahead;  // with stream, how many elements ahead x is asked for
-  T *scratch;  // kSoftmaxScratch elements; of contiguous columns only with stream, which then have half as many rows at most
+  T *scratch;     // softmax_scratch elements; of contiguous columns softmax_scratch_columns, and only with stream
   double (*natural_log)(double);
+};
+
+// A step of the softmax of one long contiguous column, in spans of whole chunks.
+template <class T>
+struct LongSoftmaxBlock {
+  enum Step { sums, fold, results } step;
+  SoftmaxBlock<T> block;  // sums, results: a span of the column as if it were all of one; fold: rows of all of it, lse
+  T *maxima, *chunks;     // of each chunk of the span (fold: of the column): its maximum, its sum relative to that
+  T *of_column;           // its shift, factor and logarithm of the sum: written by fold, read by results
 };
 
 // Attention of up to kQueryBlock queries of one head over all keys they see: query i of the block sees the keys

@@ -1,0 +1,297 @@
+"""Matrix products, stable softmax and fused attention on CPUs, for NumPy arrays and anything with DLPack.
+
+Arrays follow NumPy's conventions: an activation is ``[..., N, D]``, items along the last but one axis, features along
+the last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are NumPy arrays, objects with the buffer
+protocol, or CPU tensors with ``__dlpack__`` (PyTorch, JAX, ...); their memory is used where it lies, whatever its
+strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. All arrays of a call are float32
+or all float64; masks are bool.
+
+Every function may be called from any number of threads at once and releases the GIL while it computes. ``threads`` bounds
+the threads of one call; 0 means the setting of :func:`set_threads`. What attend does not accept raises
+:class:`AttendError`, a ``ValueError`` that names the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _attend
+from ._attend import AttendError, isa, isa_names, set_isa, set_threads, threads
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from typing_extensions import Buffer  # a part of every type checker
+
+__all__ = [
+    "AttendError", "attention", "isa", "isa_names", "matmul", "merge", "self_attention", "set_isa", "set_threads",
+    "softmax", "threads", "version",
+]
+
+
+def _triple(number: int) -> tuple[int, int, int]:
+    return number // 10000, number // 100 % 100, number % 100
+
+
+def _dotted(number: int) -> str:
+    return ".".join(map(str, _triple(number)))
+
+
+def _require_compatible(header: int, library: int) -> None:
+    """Versions are 10000 * major + 100 * minor + patch. Before 1.0.0 any minor version may change the interface."""
+    interface = 10000 if header >= 10000 else 100
+    if library < header or library // interface != header // interface:
+        raise ImportError(f"attend: built for version {_dotted(header)} of the library, found {_dotted(library)}")
+
+
+_require_compatible(_attend.HEADER_VERSION, _attend.version())
+__version__ = _dotted(_attend.HEADER_VERSION)
+
+
+class SupportsDlpack(Protocol):
+    """A tensor of another library, in the memory of the CPU."""
+
+    def __dlpack__(self) -> Any: ...
+
+
+Array: TypeAlias = "npt.NDArray[Any] | Buffer | SupportsDlpack"
+Causal: TypeAlias = Literal["top-left", "bottom-right"]
+Scores: TypeAlias = Literal["scaled", "softcapped", "masked", "probabilities"]
+_New: TypeAlias = "npt.NDArray[Any]"
+_Integers: TypeAlias = "Sequence[int] | npt.NDArray[np.integer[Any]]"
+_Window: TypeAlias = "tuple[int | None, int | None]"
+_A = TypeVar("_A", bound="Array")
+_B = TypeVar("_B", bound="Array")
+
+
+class AttentionOptions(TypedDict, total=False):
+    """What :func:`attention` and :func:`self_attention` take beside their operands, for type checkers."""
+
+    scale: float | None
+    causal: Causal | None
+    window: _Window | None
+    query_offset: int | _Integers
+    kv_lengths: _Integers | None
+    mask: Array | None
+    bias: Array | None
+    softcap: float
+    alibi_slopes: Array | None
+    sinks: Array | None
+    threads: int
+
+
+class SelfAttentionOptions(AttentionOptions, total=False):
+    """The same for :func:`self_attention` alone."""
+
+    w_o: Array | None
+    b_o: Array | None
+
+
+_CAUSAL: dict[str | None, int] = {None: 0, "top-left": 1, "bottom-right": 2}
+_WINDOW = 4
+_SCORES: dict[str | None, int | None] = {None: None, "scaled": 0, "softcapped": 1, "masked": 2, "probabilities": 3}
+
+
+def version() -> tuple[int, int, int]:
+    """The version of the library that is running: (major, minor, patch)."""
+    return _triple(_attend.version())
+
+
+# ------------------------------------------------------------------------------------------------ matmul and softmax --
+
+
+@overload
+def matmul(a: Array, b: Array, *, out: None = ..., bias: Array | None = ..., alpha: float = ...,
+           threads: int = ...) -> _New: ...
+@overload
+def matmul(a: Array, b: Array, *, out: _A, bias: Array | None = ..., alpha: float = ..., beta: float = ...,
+           threads: int = ...) -> _A: ...
+def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None = None, alpha: float = 1.0,
+           beta: float = 0.0, threads: int = 0) -> Any:
+    """alpha * a @ b + beta * out + bias.
+
+    a ``[..., M, K]``, b ``[..., K, N]``, out ``[..., M, N]``. Up to two leading axes, which broadcast; bias broadcasts to
+    out, so ``[N]`` is a bias per column. With beta = 0 out is never read.
+    """
+    if beta != 0 and out is None:
+        raise ValueError("beta: needs an out to read")
+    return _attend.matmul(a, b, out, bias, alpha, beta, threads)
+
+
+@overload
+def softmax(x: Array, *, axis: int = ..., out: None = ..., scale: float = ..., mask: Array | None = ...,
+            bias: Array | None = ..., log: bool = ..., return_lse: Literal[False] = ...,
+            threads: int = ...) -> _New: ...
+@overload
+def softmax(x: Array, *, axis: int = ..., out: None = ..., scale: float = ..., mask: Array | None = ...,
+            bias: Array | None = ..., log: bool = ..., return_lse: Literal[True],
+            threads: int = ...) -> tuple[_New, _New]: ...
+@overload
+def softmax(x: Array, *, axis: int = ..., out: _A, scale: float = ..., mask: Array | None = ...,
+            bias: Array | None = ..., log: bool = ..., return_lse: Literal[False] = ..., threads: int = ...) -> _A: ...
+@overload
+def softmax(x: Array, *, axis: int = ..., out: _A, scale: float = ..., mask: Array | None = ...,
+            bias: Array | None = ..., log: bool = ..., return_lse: Literal[True],
+            threads: int = ...) -> tuple[_A, _New]: ...
+def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float = 1.0, mask: Array | None = None,
+            bias: Array | None = None, log: bool = False, return_lse: bool = False, threads: int = 0) -> Any:
+    """Softmax of scale * x + bias along an axis; with log=True its logarithm.
+
+    x has up to four axes; out has its shape and may be x itself. mask (bool, True takes part) and bias broadcast to x by
+    NumPy's rule; a bias of -inf masks. return_lse=True gives (out, lse), lse the log of the sum of exponentials, without
+    the axis: of x ``[B, M, N]`` along axis 1 it is ``[B, N]``.
+    A vector with nothing in it but masked entries gives 0, not NaN, and an lse of -inf.
+    """
+    if scale == 0:
+        raise ValueError("scale: must not be 0")
+    return _attend.softmax(x, axis, out, mask, bias, scale, bool(log), bool(return_lse), threads)
+
+
+# ----------------------------------------------------------------------------------------------------------- attention --
+
+
+def _integers(name: str, value: Any) -> npt.NDArray[np.int64]:
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise TypeError(f"{name}: integers are needed, one per batch")
+    return np.ascontiguousarray(numbers, dtype=np.int64)
+
+
+def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:
+    try:
+        return codes[value]
+    except (KeyError, TypeError):
+        raise ValueError(f"{name}: must be one of {[*codes]}, not {value!r}") from None
+
+
+def _options(scale: float | None, causal: Causal | None, window: _Window | None, query_offset: int | _Integers,
+             kv_lengths: _Integers | None, mask: Array | None, bias: Array | None, softcap: float,
+             alibi_slopes: Array | None, sinks: Array | None, return_lse: bool,
+             return_scores: Scores | None) -> tuple[Any, ...]:
+    """The attention options in the order that the native functions take them."""
+    flags = _code("causal", causal, _CAUSAL)
+    stage = _code("return_scores", return_scores, _SCORES)
+    if scale is None:
+        scale = 0.0
+    elif scale == 0:
+        raise ValueError("scale: must not be 0; None means 1 / sqrt(D)")
+    left = right = 0
+    if window is not None:
+        flags |= _WINDOW
+        left, right = (-1 if side is None else side for side in window)
+    offset, offsets = 0, None
+    if isinstance(query_offset, (int, np.integer)):
+        offset = int(query_offset)
+    else:
+        offsets = _integers("query_offset", query_offset)
+    lengths = None if kv_lengths is None else _integers("kv_lengths", kv_lengths)
+    return (flags, scale, softcap, offset, offsets, lengths, left, right, mask, bias, alibi_slopes, sinks,
+            bool(return_lse), stage)
+
+
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[False] = ...,
+              return_scores: None = ..., **options: Unpack[AttentionOptions]) -> _New: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[True], return_scores: None = ...,
+              **options: Unpack[AttentionOptions]) -> tuple[_New, _New]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[False] = ...,
+              return_scores: Scores, **options: Unpack[AttentionOptions]) -> tuple[_New, _New]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[True], return_scores: Scores,
+              **options: Unpack[AttentionOptions]) -> tuple[_New, _New, _New]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: _A, return_lse: Literal[False] = ...,
+              return_scores: None = ..., **options: Unpack[AttentionOptions]) -> _A: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, out: Array, return_lse: bool = ..., return_scores: Scores | None = ...,
+              **options: Unpack[AttentionOptions]) -> tuple[Any, ...]: ...
+def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: float | None = None,
+              causal: Causal | None = None, window: _Window | None = None, query_offset: int | _Integers = 0,
+              kv_lengths: _Integers | None = None, mask: Array | None = None, bias: Array | None = None,
+              softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+              return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0) -> Any:
+    """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
+
+    q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
+    H is a multiple of Hkv: grouped-query attention comes from the shapes. The batch broadcasts.
+
+    scale          None: 1 / sqrt(D)
+    causal         "top-left": query i sees the keys up to i + query_offset; "bottom-right": the last query sees the last
+                   key. (Libraries disagree on what a bare "causal" means when Nq != Nk.)
+    window         (left, right): only keys from i + offset - left to i + offset + right; None on a side: no bound
+    query_offset   position of the first query among the keys: an int, or one per batch
+    kv_lengths     how many keys of each batch exist; the rest is not read
+    mask           bool ``[B, H, Nq, Nk]``, broadcast: True is visible
+    bias           ``[B, H, Nq, Nk]``, broadcast: added to the scores; -inf hides a key
+    softcap        > 0: scores become softcap * tanh(scores / softcap)
+    alibi_slopes   ``[H]``: slope * distance is taken off the scores
+    sinks          ``[H]``: one more score for every query of the head, of value 0
+    return_lse     also return the log of the sum of exp of the visible scores, ``[B, H, Nq]``, for :func:`merge`
+    return_scores  also return ``[B, H, Nq, Nk]``: "scaled", "softcapped", "masked" or "probabilities"
+
+    Returns out, or a tuple (out, lse, scores) of what was asked for. A query that sees no key gives 0 and -inf.
+    """
+    return _attend.attention(q, k, v, out, threads, *_options(
+        scale, causal, window, query_offset, kv_lengths, mask, bias, softcap, alibi_slopes, sinks, return_lse,
+        return_scores))
+
+
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[False] = ...,
+                   return_scores: None = ..., **options: Unpack[SelfAttentionOptions]) -> _New: ...
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[True], return_scores: None = ...,
+                   **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New]: ...
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[False] = ...,
+                   return_scores: Scores, **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New]: ...
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[True], return_scores: Scores,
+                   **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New, _New]: ...
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: _A, return_lse: Literal[False] = ..., return_scores: None = ...,
+                   **options: Unpack[SelfAttentionOptions]) -> _A: ...
+@overload
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
+                   b_v: Array | None = ..., *, out: Array, return_lse: bool = ..., return_scores: Scores | None = ...,
+                   **options: Unpack[SelfAttentionOptions]) -> tuple[Any, ...]: ...
+def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = None, b_k: Array | None = None,
+                   b_v: Array | None = None, *, w_o: Array | None = None, b_o: Array | None = None,
+                   out: Array | None = None, scale: float | None = None, causal: Causal | None = None,
+                   window: _Window | None = None, query_offset: int | _Integers = 0,
+                   kv_lengths: _Integers | None = None, mask: Array | None = None, bias: Array | None = None,
+                   softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+                   return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0) -> Any:
+    """Projections, :func:`attention`, and with w_o an output projection.
+
+    x ``[B, N, D]`` or ``[N, D]``; the book's D x N matrix X is passed as ``X.T``, which copies nothing. Weights stand as
+    they do in ``w @ column``: w_q ``[H, Dh, D]``, w_k ``[Hkv, Dh, D]``, w_v ``[Hkv, Dv, D]``, w_o ``[H, Dout, Dv]``; biases
+    as columns: b_q ``[H, Dh, 1]`` and so on, b_o ``[Dout]``. With one head the axis of heads may be absent: w_q ``[Dh, D]``,
+    b_q ``[Dh, 1]`` or ``[Dh]``; then neither out nor mask, bias, lse and scores have it.
+
+    out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. Everything else as in :func:`attention`.
+    """
+    return _attend.self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads, *_options(
+        scale, causal, window, query_offset, kv_lengths, mask, bias, softcap, alibi_slopes, sinks, return_lse,
+        return_scores))
+
+
+def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0) -> tuple[_A, _B]:
+    """Attention over the union of two disjoint sets of keys, from the results over each.
+
+    out ``[..., N, Dv]`` and lse ``[..., N]`` as :func:`attention` returns them with return_lse=True. out_a and lse_a are
+    overwritten with those of the union and returned; (0, -inf) is the identity.
+    """
+    merged: tuple[_A, _B] = _attend.merge(out_a, lse_a, out_b, lse_b, threads)
+    return merged

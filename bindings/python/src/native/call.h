@@ -1,0 +1,55 @@
+/* What a call holds on to while it runs, and how its arguments are taken.
+ *
+ * The take_... functions may be called one after the other without looking at the outcome: after the first failure (an
+ * exception is set then) the others do nothing, and call_end gives back what was opened.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef ATTEND_PYTHON_CALL_H
+#define ATTEND_PYTHON_CALL_H
+
+#include "views.h"
+
+enum { MAX_VIEWS = 16 }; /* self_attention: 10 arrays, 4 among the options, lse and scores */
+
+typedef struct call {
+  int failed, views_open, integers_open, results;
+  view views[MAX_VIEWS];
+  Py_buffer integers[2];
+  PyObject *result[3];
+} call;
+
+/* attend.AttendError, made by the module. */
+extern PyObject *attend_error;
+
+void call_begin(call *self);
+
+/* Ends the call: NULL after a failure, else the outputs: one, or a tuple of them. */
+PyObject *call_end(call *self);
+
+/* Adds a result; the reference becomes the call's. */
+void call_keep(call *self, PyObject *result);
+
+void call_fail(call *self, PyObject *type, const char *message);
+
+/* Raises what the status says. `renamed` has pairs of (name in attend.h, name of the Python argument) and may be NULL. */
+void call_raise(call *self, attend_status status, const char *const renamed[][2]);
+
+/* None gives NULL: absent. */
+view *open_view(call *self, PyObject *object, const char *name, int writable);
+attend_tensor *take_input(call *self, PyObject *object, const char *name, int arrangement);
+attend_tensor *take_inout(call *self, PyObject *object, const char *name, int arrangement);
+
+attend_tensor *take_required(call *self, PyObject *object, const char *name, int arrangement);
+
+/* The caller's array, or for None a new one. It becomes the call's next result. */
+attend_tensor *take_output(call *self, PyObject *given, const char *name, int arrangement, const int64_t shape[4],
+                           int rank, uint32_t dtype);
+
+double take_double(call *self, PyObject *object);
+int64_t take_int64(call *self, PyObject *object);
+int32_t take_threads(call *self, PyObject *object);
+
+/* `count` numbers of int64, contiguous (the Python side sees to that), or None. */
+const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count);
+
+#endif

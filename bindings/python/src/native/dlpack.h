@@ -1,0 +1,50 @@
+/* The part of DLPack's C structures that attend reads: layout fixed by its specification (version 1.x, and what
+ * producers of before that give).
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef ATTEND_PYTHON_DLPACK_H
+#define ATTEND_PYTHON_DLPACK_H
+
+#include <stdint.h>
+
+enum { kDLCPU = 1, kDLCUDAHost = 3, kDLROCMHost = 11 };
+enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLBool = 6 };
+
+typedef struct {
+  int32_t device_type, device_id;
+} DLDevice;
+
+typedef struct {
+  uint8_t code, bits;
+  uint16_t lanes;
+} DLDataType;
+
+typedef struct {
+  void *data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t *shape;
+  int64_t *strides; /* in elements; null: compact, last axis first in memory */
+  uint64_t byte_offset;
+} DLTensor;
+
+typedef struct DLManagedTensor {
+  DLTensor dl_tensor;
+  void *manager_ctx;
+  void (*deleter)(struct DLManagedTensor *self);
+} DLManagedTensor; /* in a capsule called "dltensor" */
+
+enum { kDLFlagReadOnly = 1, kDLFlagIsCopied = 2 };
+
+typedef struct DLManagedTensorVersioned {
+  struct {
+    uint32_t major, minor;
+  } version;
+  void *manager_ctx;
+  void (*deleter)(struct DLManagedTensorVersioned *self);
+  uint64_t flags;
+  DLTensor dl_tensor;
+} DLManagedTensorVersioned; /* in a capsule called "dltensor_versioned" */
+
+#endif

@@ -1,0 +1,335 @@
+/* attend._attend: arrays in, attend_tensors down, NumPy arrays out. Every argument is positional and checked for its kind
+ * only; what attend itself checks is left to it. attend/__init__.py is the face of this.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "call.h"
+
+static int expect_count(Py_ssize_t count, Py_ssize_t expected) {
+  if (count == expected) return 1;
+  PyErr_Format(PyExc_TypeError, "%zd arguments instead of %zd", count, expected);
+  return 0;
+}
+
+static int64_t extent(const attend_tensor *tensor, uint32_t dimension) {
+  return dimension < tensor->rank ? tensor->shape[dimension] : 1;
+}
+
+static int64_t broadcast(int64_t a, int64_t b) { return a == 1 ? b : a; }
+
+static int larger(uint32_t a, uint32_t b) { return (int)(a > b ? a : b); }
+
+/* ------------------------------------------------------------------------------------------------------- matmul -- */
+
+/* (a, b, out, bias, alpha, beta, threads): row-major arrays, so (A B)^T = B^T A^T with the names changed over. */
+static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  static const char *const renamed[][2] = {{"a", "b"}, {"b", "a"}, {"c", "out"}, {NULL, NULL}};
+  (void)module;
+  if (!expect_count(count, 7)) return NULL;
+  call self;
+  call_begin(&self);
+  const attend_tensor *a = take_required(&self, args[0], "a", AS_ACTIVATION);
+  const attend_tensor *b = take_required(&self, args[1], "b", AS_ACTIVATION);
+  attend_matmul_options options = {.size = sizeof options, .threads = take_threads(&self, args[6])};
+  const double alpha = take_double(&self, args[4]), beta = take_double(&self, args[5]);
+  options.bias = take_input(&self, args[3], "bias", AS_ACTIVATION);
+  if (!self.failed && (self.views[0].array.axes < 2 || self.views[1].array.axes < 2))
+    call_fail(&self, PyExc_ValueError, "a and b need at least two axes");
+  if (self.failed) return call_end(&self);
+
+  const int64_t shape[4] = {extent(b, 0), extent(a, 1), broadcast(extent(a, 2), extent(b, 2)),
+                            broadcast(extent(a, 3), extent(b, 3))};
+  const attend_tensor *c = take_output(&self, args[2], "out", AS_ACTIVATION, shape, larger(a->rank, b->rank), a->dtype);
+  if (self.failed) return call_end(&self);
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_matmul(alpha, b, a, beta, c, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status, renamed);
+  return call_end(&self);
+}
+
+/* ------------------------------------------------------------------------------------------------------ softmax -- */
+
+/* (x, axis, out, mask, bias, scale, log, want_lse, threads) */
+static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  static const char *const renamed[][2] = {{"y", "out"}, {NULL, NULL}};
+  (void)module;
+  if (!expect_count(count, 9)) return NULL;
+  call self;
+  call_begin(&self);
+  (void)take_required(&self, args[0], "x", AS_ACTIVATION);
+  int64_t axis = take_int64(&self, args[1]);
+  attend_softmax_options options = {.size = sizeof options, .threads = take_threads(&self, args[8])};
+  options.scale = take_double(&self, args[5]);
+  if (args[6] == Py_True) options.flags = ATTEND_LOG;
+  if (self.failed) return call_end(&self);
+
+  view *x = &self.views[0];
+  const int axes = x->array.axes;
+  if (axis < -axes || axis >= axes) {
+    PyErr_Format(PyExc_ValueError, "axis: %lld, but x has %d axes", (long long)axis, axes);
+    self.failed = 1;
+    return call_end(&self);
+  }
+  if (axis >= 0) axis -= axes;
+  PyObject *y_array = args[2] == Py_None ? new_array(axes, x->array.shape, x->array.dtype) : Py_NewRef(args[2]);
+  if (y_array)
+    call_keep(&self, y_array);
+  else
+    self.failed = 1;
+  view *y = open_view(&self, y_array, "out", 1);
+  view *mask = open_view(&self, args[3], "mask", 0);
+  view *bias = open_view(&self, args[4], "bias", 0);
+  if (!self.failed)
+    self.failed = view_arrange_axis(x, "x", axes, (int)axis) || view_arrange_axis(y, "out", axes, (int)axis) ||
+                  (mask && view_arrange_axis(mask, "mask", axes, (int)axis)) ||
+                  (bias && view_arrange_axis(bias, "bias", axes, (int)axis));
+  if (self.failed) return call_end(&self);
+  options.mask = mask ? &mask->tensor : NULL;
+  options.bias = bias ? &bias->tensor : NULL;
+  if (args[7] == Py_True) {
+    const int64_t shape[4] = {1, extent(&x->tensor, 1), extent(&x->tensor, 2), extent(&x->tensor, 3)};
+    options.lse = take_output(&self, Py_None, "lse", WITHOUT_ROWS, shape, axes, x->array.dtype);
+  }
+  if (self.failed) return call_end(&self);
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_softmax(&x->tensor, &y->tensor, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status, renamed);
+  return call_end(&self);
+}
+
+/* ---------------------------------------------------------------------------------------------------- attention -- */
+
+/* What the scores of a call look like: Nk x Nq for every head and batch, and how their axes stand. */
+typedef struct scores_shape {
+  int64_t keys, queries, heads, batch;
+  int rank, arrangement;
+  uint32_t dtype;
+} scores_shape;
+
+enum { ATTENTION_OPTIONS = 14 };
+
+/* (flags, scale, softcap, query_offset, query_offsets, kv_lengths, window_left, window_right, mask, bias, alibi_slopes,
+ * sinks, want_lse, scores_stage or None). To be called after the call's main output is taken: results keep that order. */
+static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
+                                   attend_attention_options *options) {
+  const int arrangement = scores->arrangement;
+  options->flags = (uint32_t)take_int64(self, args[0]);
+  options->scale = take_double(self, args[1]);
+  options->softcap = take_double(self, args[2]);
+  options->query_offset = take_int64(self, args[3]);
+  options->query_offsets = take_integers(self, args[4], "query_offset", scores->batch);
+  options->kv_lengths = take_integers(self, args[5], "kv_lengths", scores->batch);
+  options->window_left = take_int64(self, args[6]);
+  options->window_right = take_int64(self, args[7]);
+  options->mask = take_input(self, args[8], "mask", arrangement);
+  options->bias = take_input(self, args[9], "bias", arrangement);
+  options->alibi_slopes = take_input(self, args[10], "alibi_slopes", AS_ACTIVATION);
+  options->sinks = take_input(self, args[11], "sinks", AS_ACTIVATION);
+  if (args[12] == Py_True) {
+    const int64_t shape[4] = {1, scores->queries, scores->heads, scores->batch};
+    options->lse = take_output(self, Py_None, "lse", arrangement | WITHOUT_ROWS, shape, scores->rank, scores->dtype);
+  }
+  if (args[13] != Py_None) {
+    const int64_t shape[4] = {scores->keys, scores->queries, scores->heads, scores->batch};
+    options->scores = take_output(self, Py_None, "scores", arrangement, shape, scores->rank, scores->dtype);
+    options->scores_stage = (uint32_t)take_int64(self, args[13]);
+  }
+}
+
+/* (q, k, v, out, threads) and the attention options */
+static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  if (!expect_count(count, 5 + ATTENTION_OPTIONS)) return NULL;
+  call self;
+  call_begin(&self);
+  const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
+  const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
+  const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
+  attend_attention_options options = {.size = sizeof options, .threads = take_threads(&self, args[4])};
+  if (self.failed) return call_end(&self);
+
+  const int64_t batch = broadcast(extent(q, 3), broadcast(extent(k, 3), extent(v, 3)));
+  const scores_shape scores = {
+      extent(k, 1),  extent(q, 1), extent(q, 2), batch, larger((uint32_t)larger(q->rank, k->rank), v->rank),
+      AS_ACTIVATION, q->dtype};
+  const int64_t shape[4] = {extent(v, 0), scores.queries, scores.heads, batch};
+  const attend_tensor *out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
+  take_attention_options(&self, args + 5, &scores, &options);
+  if (self.failed) return call_end(&self);
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_attention(q, k, v, out, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status, NULL);
+  return call_end(&self);
+}
+
+/* (x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads) and the attention options */
+static PyObject *py_self_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  if (!expect_count(count, 11 + ATTENTION_OPTIONS)) return NULL;
+  call self;
+  call_begin(&self);
+  const attend_tensor *x = take_required(&self, args[0], "x", ONE_HEAD);
+  attend_self_attention_weights weights = {.size = sizeof weights};
+  weights.w_q = take_required(&self, args[1], "w_q", AS_WEIGHT);
+  weights.w_k = take_required(&self, args[2], "w_k", AS_WEIGHT);
+  weights.w_v = take_required(&self, args[3], "w_v", AS_WEIGHT);
+  weights.b_q = take_input(&self, args[4], "b_q", AS_WEIGHT);
+  weights.b_k = take_input(&self, args[5], "b_k", AS_WEIGHT);
+  weights.b_v = take_input(&self, args[6], "b_v", AS_WEIGHT);
+  weights.w_o = take_input(&self, args[7], "w_o", AS_WEIGHT);
+  weights.b_o = take_input(&self, args[8], "b_o", AS_ACTIVATION);
+  attend_self_attention_options options = {.size = sizeof options, .threads = take_threads(&self, args[10])};
+  attend_attention_options attention_options = {.size = sizeof attention_options};
+  if (self.failed) return call_end(&self);
+
+  const int has_batch = x->rank > 2, has_heads = weights.w_q->rank > 2, out_has_heads = has_heads && !weights.w_o;
+  const scores_shape scores = {extent(x, 1),
+                               extent(x, 1),
+                               extent(weights.w_q, 2),
+                               extent(x, 3),
+                               has_batch   ? 4
+                               : has_heads ? 3
+                                           : 2,
+                               has_heads ? AS_ACTIVATION : ONE_HEAD,
+                               x->dtype};
+  const int64_t shape[4] = {extent(weights.w_o ? weights.w_o : weights.w_v, 0), scores.queries,
+                            weights.w_o ? 1 : scores.heads, scores.batch};
+  const attend_tensor *out = take_output(&self, args[9], "out", out_has_heads ? AS_ACTIVATION : ONE_HEAD, shape,
+                                         has_batch       ? 4
+                                         : out_has_heads ? 3
+                                                         : 2,
+                                         x->dtype);
+  take_attention_options(&self, args + 11, &scores, &attention_options);
+  if (self.failed) return call_end(&self);
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_self_attention(x, &weights, out, &options, &attention_options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status, NULL);
+  return call_end(&self);
+}
+
+/* (out_a, lse_a, out_b, lse_b, threads) */
+static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  if (!expect_count(count, 5)) return NULL;
+  call self;
+  call_begin(&self);
+  const attend_tensor *out_a = take_inout(&self, args[0], "out_a", AS_ACTIVATION);
+  const attend_tensor *lse_a = take_inout(&self, args[1], "lse_a", WITHOUT_ROWS);
+  const attend_tensor *out_b = take_input(&self, args[2], "out_b", AS_ACTIVATION);
+  const attend_tensor *lse_b = take_input(&self, args[3], "lse_b", WITHOUT_ROWS);
+  const attend_merge_options options = {.size = sizeof options, .threads = take_threads(&self, args[4])};
+  if (self.failed) return call_end(&self);
+  call_keep(&self, Py_NewRef(args[0]));
+  call_keep(&self, Py_NewRef(args[1]));
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_attention_merge(out_a, lse_a, out_b, lse_b, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status, NULL);
+  return call_end(&self);
+}
+
+/* ------------------------------------------------------------------------------------------------------ library -- */
+
+static PyObject *py_version(PyObject *module, PyObject *unused) {
+  (void)module, (void)unused;
+  return PyLong_FromUnsignedLong(attend_version());
+}
+
+static PyObject *py_isa(PyObject *module, PyObject *unused) {
+  (void)module, (void)unused;
+  return PyUnicode_FromString(attend_isa());
+}
+
+static PyObject *py_isa_names(PyObject *module, PyObject *unused) {
+  (void)module, (void)unused;
+  PyObject *names = PyList_New(0);
+  for (int32_t i = 0; names && attend_isa_name(i); ++i) {
+    PyObject *name = PyUnicode_FromString(attend_isa_name(i));
+    if (!name || PyList_Append(names, name)) Py_CLEAR(names);
+    Py_XDECREF(name);
+  }
+  return names;
+}
+
+static PyObject *py_set_isa(PyObject *module, PyObject *name) {
+  (void)module;
+  const char *text = NULL;
+  if (name != Py_None && !(text = PyUnicode_AsUTF8AndSize(name, NULL))) return NULL;
+  call self;
+  call_begin(&self);
+  const attend_status status = attend_set_isa(text);
+  if (status)
+    call_raise(&self, status, NULL);
+  else
+    call_keep(&self, Py_NewRef(Py_None));
+  return call_end(&self);
+}
+
+static PyObject *py_threads(PyObject *module, PyObject *unused) {
+  (void)module, (void)unused;
+  return PyLong_FromLong(attend_threads());
+}
+
+static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
+  (void)module;
+  call self;
+  call_begin(&self);
+  const int32_t value = take_threads(&self, threads);
+  const attend_status status = self.failed ? ATTEND_OK : attend_set_threads(value);
+  if (status)
+    call_raise(&self, status, NULL);
+  else
+    call_keep(&self, Py_NewRef(Py_None));
+  return call_end(&self);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL, NULL
+static PyMethodDef methods[] = {
+    {"matmul", FAST(py_matmul)},
+    {"softmax", FAST(py_softmax)},
+    {"attention", FAST(py_attention)},
+    {"self_attention", FAST(py_self_attention)},
+    {"merge", FAST(py_merge)},
+    {"version", py_version, METH_NOARGS, NULL},
+    {"isa", py_isa, METH_NOARGS,
+     "isa()\n--\n\nThe instruction set in use: \"avx512\", \"avx2\", \"sse42\" or \"generic\"."},
+    {"isa_names", py_isa_names, METH_NOARGS,
+     "isa_names()\n--\n\nThe instruction sets that this library has and this CPU runs, best first."},
+    {"set_isa", py_set_isa, METH_O,
+     "set_isa(name, /)\n--\n\nUse the named instruction set from now on; None: the best. For tests and benchmarks."},
+    {"threads", py_threads, METH_NOARGS, "threads()\n--\n\nThreads used by a call that does not say."},
+    {"set_threads", py_set_threads, METH_O,
+     "set_threads(threads, /)\n--\n\nSet it for the process; 0: back to the default."},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "attend._attend", NULL, -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__attend(void) {
+  PyObject *module = PyModule_Create(&definition);
+  if (!module || views_prepare()) goto failed;
+  attend_error = PyErr_NewExceptionWithDoc(
+      "attend.AttendError",
+      "What attend does not accept. argument: its name; reason: the number of the ATTEND_ constant in attend.h.",
+      PyExc_ValueError, NULL);
+  if (!attend_error || PyModule_AddObjectRef(module, "AttendError", attend_error) ||
+      PyModule_AddIntConstant(module, "HEADER_VERSION", ATTEND_VERSION))
+    goto failed;
+  return module;
+failed:
+  Py_XDECREF(module);
+  return NULL;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "views.h"
+
+#include <string.h>
+
+#include "dlpack.h"
+
+static PyObject *numpy_empty, *float32, *float64;
+static PyObject *no_arguments, *max_version; /* of __dlpack__ */
+
+int views_prepare(void) {
+  PyObject *numpy = PyImport_ImportModule("numpy");
+  if (!numpy) return -1;
+  numpy_empty = PyObject_GetAttrString(numpy, "empty");
+  PyObject *dtype = PyObject_GetAttrString(numpy, "dtype");
+  if (dtype) {
+    float32 = PyObject_CallFunction(dtype, "s", "f4");
+    float64 = PyObject_CallFunction(dtype, "s", "f8");
+  }
+  Py_XDECREF(dtype);
+  Py_DECREF(numpy);
+  no_arguments = PyTuple_New(0);
+  max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
+  return numpy_empty && float32 && float64 && no_arguments && max_version ? 0 : -1;
+}
+
+/* ------------------------------------------------------------------------------------------ the buffer protocol -- */
+
+static uint32_t dtype_of_format(const char *format) {
+  if (!format) return ATTEND_U8;
+  if (*format == '@' || *format == '=' || (*format == '<' && PY_LITTLE_ENDIAN)) ++format;
+  if (!*format || format[1]) return 0;
+  switch (*format) {
+    case 'f':
+      return ATTEND_F32;
+    case 'd':
+      return ATTEND_F64;
+    case 'e':
+      return ATTEND_F16;
+    case 'b':
+      return ATTEND_I8;
+    case 'B':
+      return ATTEND_U8;
+    case '?':
+      return ATTEND_BOOL;
+    default:
+      return 0;
+  }
+}
+
+static int too_many_axes(const char *name, int axes) {
+  PyErr_Format(PyExc_ValueError, "%s: has %d axes, attend takes at most %d", name, axes, MAX_AXES);
+  return -1;
+}
+
+static int bad_dtype(const char *name) {
+  PyErr_Format(PyExc_TypeError, "%s: elements must be float32 or float64 of this machine's byte order (masks: bool)",
+               name);
+  return -1;
+}
+
+/* Checks what both protocols leave open. Elements have to lie at multiples of their size. */
+static int check_aligned(const strided_array *array, const char *name) {
+  static const unsigned char size[] = {[ATTEND_F32] = 4, [ATTEND_F64] = 8, [ATTEND_BF16] = 2, [ATTEND_F16] = 2,
+                                       [ATTEND_I8] = 1,  [ATTEND_U8] = 1,  [ATTEND_BOOL] = 1};
+  if ((uintptr_t)array->data % size[array->dtype] == 0) return 0;
+  PyErr_Format(PyExc_ValueError, "%s: its memory is not aligned to its elements", name);
+  return -1;
+}
+
+static int open_buffer(view *self, PyObject *object, const char *name, int writable) {
+  if (PyObject_GetBuffer(object, &self->buffer, PyBUF_RECORDS_RO)) return -1;
+  const Py_buffer *buffer = &self->buffer;
+  strided_array *array = &self->array;
+  if (writable && buffer->readonly) {
+    PyErr_Format(PyExc_ValueError, "%s: is read-only", name);
+    return -1;
+  }
+  if (buffer->ndim > MAX_AXES) return too_many_axes(name, buffer->ndim);
+  if (!(array->dtype = dtype_of_format(buffer->format))) return bad_dtype(name);
+  array->data = buffer->buf;
+  array->axes = buffer->ndim;
+  int64_t compact = buffer->itemsize;
+  for (int i = buffer->ndim - 1; i >= 0; --i) {
+    /* ctypes leaves the strides out although they are asked for. */
+    const int64_t stride = buffer->strides ? buffer->strides[i] : compact;
+    /* A field of a record: its elements lie at no whole multiple of their size. */
+    if (buffer->shape[i] > 1 && stride % buffer->itemsize) {
+      PyErr_Format(PyExc_ValueError, "%s: stride of axis %d is no multiple of the element size", name, i);
+      return -1;
+    }
+    array->shape[i] = buffer->shape[i];
+    array->stride[i] = stride / buffer->itemsize;
+    compact *= buffer->shape[i];
+  }
+  return check_aligned(array, name);
+}
+
+/* ------------------------------------------------------------------------------------------------------- DLPack -- */
+
+static uint32_t dtype_of_dlpack(DLDataType type) {
+  if (type.lanes != 1) return 0;
+  switch (type.code << 8 | type.bits) {
+    case kDLFloat << 8 | 32:
+      return ATTEND_F32;
+    case kDLFloat << 8 | 64:
+      return ATTEND_F64;
+    case kDLFloat << 8 | 16:
+      return ATTEND_F16;
+    case kDLBfloat << 8 | 16:
+      return ATTEND_BF16;
+    case kDLInt << 8 | 8:
+      return ATTEND_I8;
+    case kDLUInt << 8 | 8:
+      return ATTEND_U8;
+    case kDLBool << 8 | 8:
+      return ATTEND_BOOL;
+    default:
+      return 0;
+  }
+}
+
+/* object.__dlpack__(max_version=(1, 0)), or without the version for a producer of before 1.0. */
+static PyObject *export_dlpack(PyObject *object, const char *name) {
+  PyObject *export = PyObject_GetAttrString(object, "__dlpack__");
+  if (!export) {
+    if (PyErr_ExceptionMatches(PyExc_AttributeError))
+      PyErr_Format(PyExc_TypeError, "%s: an array is needed (an object with the buffer protocol or __dlpack__)", name);
+    return NULL;
+  }
+  PyObject *capsule = PyObject_Call(export, no_arguments, max_version);
+  if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    PyErr_Clear();
+    capsule = PyObject_CallNoArgs(export);
+  }
+  Py_DECREF(export);
+  return capsule;
+}
+
+/* The tensor in a capsule of either version. */
+static const DLTensor *tensor_of_capsule(PyObject *capsule, const char *name, int writable) {
+  if (!PyCapsule_IsValid(capsule, "dltensor_versioned")) {
+    const DLManagedTensor *managed = PyCapsule_GetPointer(capsule, "dltensor");
+    return managed ? &managed->dl_tensor : NULL;
+  }
+  const DLManagedTensorVersioned *managed = PyCapsule_GetPointer(capsule, "dltensor_versioned");
+  if (managed->version.major != 1) {
+    PyErr_Format(PyExc_BufferError, "%s: DLPack %u is not known here", name, (unsigned)managed->version.major);
+    return NULL;
+  }
+  if (writable && managed->flags & (kDLFlagReadOnly | kDLFlagIsCopied)) {
+    PyErr_Format(PyExc_ValueError, managed->flags & kDLFlagReadOnly ? "%s: is read-only" : "%s: gives out a copy only",
+                 name);
+    return NULL;
+  }
+  return &managed->dl_tensor;
+}
+
+static int open_dlpack(view *self, PyObject *object, const char *name, int writable) {
+  /* The capsule is only borrowed from, never consumed, so letting go of it frees what the producer allocated. */
+  self->capsule = export_dlpack(object, name);
+  const DLTensor *tensor = self->capsule ? tensor_of_capsule(self->capsule, name, writable) : NULL;
+  if (!tensor) return -1;
+  const int32_t device = tensor->device.device_type;
+  if (device != kDLCPU && device != kDLCUDAHost && device != kDLROCMHost) {
+    PyErr_Format(PyExc_ValueError, "%s: is not in the memory of the CPU", name);
+    return -1;
+  }
+  strided_array *array = &self->array;
+  if (tensor->ndim > MAX_AXES) return too_many_axes(name, tensor->ndim);
+  if (!(array->dtype = dtype_of_dlpack(tensor->dtype))) return bad_dtype(name);
+  array->data = tensor->data ? (char *)tensor->data + tensor->byte_offset : NULL;
+  array->axes = tensor->ndim;
+  int64_t compact = 1;
+  for (int i = tensor->ndim - 1; i >= 0; --i) {
+    array->shape[i] = tensor->shape[i];
+    array->stride[i] = tensor->strides ? tensor->strides[i] : compact;
+    compact *= tensor->shape[i];
+  }
+  return check_aligned(array, name);
+}
+
+int view_open(view *self, PyObject *object, const char *name, int writable) {
+  int failed = PyObject_CheckBuffer(object) ? open_buffer(self, object, name, writable)
+                                            : open_dlpack(self, object, name, writable);
+  if (failed) view_close(self);
+  return failed;
+}
+
+void view_close(view *self) {
+  if (self->buffer.obj) PyBuffer_Release(&self->buffer);
+  Py_CLEAR(self->capsule);
+}
+
+/* -------------------------------------------------------------------------------------------------- arrangement -- */
+
+typedef struct dimension {
+  int64_t extent, stride;
+} dimension;
+
+static int insert_one(dimension *dimensions, int rank, int at) {
+  for (int i = rank; i > at; --i) dimensions[i] = dimensions[i - 1];
+  dimensions[at] = (dimension){1, 0};
+  return rank + 1;
+}
+
+static int set_tensor(view *self, const char *name, const dimension *dimensions, int rank) {
+  if (rank > 4) {
+    PyErr_Format(PyExc_ValueError, "%s: has %d axes, too many here", name, self->array.axes);
+    return -1;
+  }
+  self->tensor.data = self->array.data;
+  self->tensor.dtype = self->array.dtype;
+  self->tensor.rank = rank ? (uint32_t)rank : 1u;
+  static const dimension number = {1, 0}; /* broadcasts to anything */
+  if (rank == 0) dimensions = &number;
+  for (uint32_t i = 0; i < self->tensor.rank; ++i) {
+    self->tensor.shape[i] = dimensions[i].extent;
+    self->tensor.stride[i] = dimensions[i].stride;
+  }
+  return 0;
+}
+
+int view_arrange(view *self, const char *name, int arrangement) {
+  const strided_array *array = &self->array;
+  dimension dimensions[MAX_AXES + 2];
+  int rank = array->axes;
+  for (int i = 0; i < rank; ++i) {
+    const int axis = rank - 1 - i;
+    dimensions[i] = (dimension){array->shape[axis], array->stride[axis]};
+  }
+  if (arrangement & WITHOUT_ROWS) rank = insert_one(dimensions, rank, 0);
+  if (arrangement & AS_WEIGHT && rank >= 2) {
+    const dimension in = dimensions[0];
+    dimensions[0] = dimensions[1];
+    dimensions[1] = in;
+  }
+  if (arrangement & ONE_HEAD && rank > 2) rank = insert_one(dimensions, rank, 2);
+  return set_tensor(self, name, dimensions, rank);
+}
+
+int view_arrange_axis(view *self, const char *name, int axes, int axis) {
+  const strided_array *array = &self->array;
+  if (array->axes > axes) {
+    PyErr_Format(PyExc_ValueError, "%s: has more axes than x", name);
+    return -1;
+  }
+  dimension dimensions[MAX_AXES];
+  int next = 1;
+  for (int from_end = -1; from_end >= -axes; --from_end) {
+    const int i = array->axes + from_end;
+    const dimension here = i >= 0 ? (dimension){array->shape[i], array->stride[i]} : (dimension){1, 0};
+    dimensions[from_end == axis ? 0 : next++] = here;
+  }
+  return set_tensor(self, name, dimensions, axes);
+}
+
+PyObject *new_array(int axes, const int64_t *shape, uint32_t dtype) {
+  PyObject *extents = PyTuple_New(axes);
+  if (!extents) return NULL;
+  for (int i = 0; i < axes; ++i) {
+    PyObject *extent = PyLong_FromLongLong(shape[i]);
+    if (!extent || PyTuple_SetItem(extents, i, extent)) {
+      Py_DECREF(extents);
+      return NULL;
+    }
+  }
+  PyObject *result = PyObject_CallFunctionObjArgs(numpy_empty, extents, dtype == ATTEND_F64 ? float64 : float32, NULL);
+  Py_DECREF(extents);
+  return result;
+}
+
+PyObject *new_array_for(const int64_t shape[4], int rank, int arrangement, uint32_t dtype) {
+  int64_t reversed[4];
+  int axes = 0;
+  for (int i = rank - 1; i >= 0; --i) {
+    if (i == 2 && arrangement & ONE_HEAD) continue;
+    if (i == 0 && arrangement & WITHOUT_ROWS) continue;
+    reversed[axes++] = shape[i];
+  }
+  return new_array(axes, reversed, dtype);
+}

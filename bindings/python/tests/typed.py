@@ -1,0 +1,46 @@
+"""Checked by mypy --strict, never run: what a user's type checker makes of attend."""
+
+from array import array
+from typing import Any, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+import attend
+
+Double = npt.NDArray[np.float64]
+New = npt.NDArray[Any]
+
+
+class Tensor:
+    def __dlpack__(self, stream: int | None = None) -> object: ...
+
+
+x: Double = np.zeros((2, 4, 4))
+mask: npt.NDArray[np.bool_] = np.ones((4, 4), bool)
+tensor = Tensor()
+
+assert_type(attend.matmul(x, x, bias=x), New)
+assert_type(attend.matmul(x, x, out=x, beta=1), Double)
+assert_type(attend.softmax(array("d", [0.0])), New)
+assert_type(attend.softmax(memoryview(b""), axis=0, mask=mask, return_lse=True), tuple[New, New])
+assert_type(attend.softmax(x, out=tensor), Tensor)
+assert_type(attend.softmax(x, out=x, return_lse=True), tuple[Double, New])
+assert_type(attend.attention(x, tensor, x, causal="top-left", window=(4, None), query_offset=[0, 1]), New)
+assert_type(attend.attention(x, x, x, return_lse=True, mask=mask), tuple[New, New])
+assert_type(attend.attention(x, x, x, return_scores="masked"), tuple[New, New])
+assert_type(attend.attention(x, x, x, return_lse=True, return_scores="scaled", kv_lengths=np.array([1])),
+            tuple[New, New, New])
+assert_type(attend.attention(x, x, x, out=tensor), Tensor)
+assert_type(attend.self_attention(x, x, x, x, scale=1, w_o=x, b_o=x), New)
+assert_type(attend.self_attention(x, x, x, x, x, x, x, return_lse=True), tuple[New, New])
+assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
+assert_type(attend.version(), tuple[int, int, int])
+assert_type(attend.isa_names(), list[str])
+
+# Each of these is an error: mypy says so if the comment is not needed.
+attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
+attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
+attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
+attend.softmax([1.0, 2.0])  # type: ignore[call-overload]
+attend.set_threads("2")  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ else
 fi
 [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
 bin=$environment/bin
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 
 if [ "${1-}" = --wheel ]; then
   rm -rf "$build/wheel"
@@ -46,7 +46,8 @@ if [ "${1-}" = --wheel ]; then
 else
   CMAKE_PREFIX_PATH=$(pkg-config --variable=prefix attend)
   export CMAKE_PREFIX_PATH
-  "$bin/pip" -q install --config-settings cmake.define.ATTEND_PYTHON_INSTALLED=ON --config-settings build-dir="$build/cmake" './bindings/python[test]'
+  "$bin/pip" -q install --config-settings cmake.define.ATTEND_PYTHON_INSTALLED=ON \
+    --config-settings build-dir="$build/cmake" './bindings/python[test]'
 fi
 
 # Elsewhere than in the sources, so that what is tested is what is installed.

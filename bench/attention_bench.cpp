@@ -1,29 +1,105 @@
 // attend_bench_attention: O = V softmax(K^T Q / sqrt(D)) for N queries and keys, and the notebook's self-attention.
 //
 // SPDX-License-Identifier: BSD-3-Clause
+#include <cmath>
 #include <cstdint>
 #include <random>
 #include <string>
 
+#include "eigen.hpp"
 #include "google_benchmark.hpp"
+#include "onednn.hpp"
 
 namespace {
 
 using namespace attend::bench;
 
-// The naive path writes scores of the whole sequence for every query, one product at a time.
-constexpr int64_t kLargestNaive = 256;
+// The naive path takes seconds of more, and so does the blocked one.
+constexpr double kLargestNaive = 2e8, kLargestBlocked = 3e9;
+
+// The same by three calls, with memory for all scores: what fusing gains.
+template <class T>
+struct Unfused {
+  const AttentionProblem<T> &problem;
+  Operand<T> scores;
+  attend_tensor keys;  // transposed
+
+  explicit Unfused(const AttentionProblem<T> &p)
+      : problem(p), scores(p.k.tensor().shape[1], p.items(), p.heads()), keys(p.k.tensor()) {
+    std::swap(keys.shape[0], keys.shape[1]);
+    std::swap(keys.stride[0], keys.stride[1]);
+  }
+  attend_status run(int32_t threads) const {
+    const auto products = make_options<attend_matmul_options>(threads);
+    const auto softmax = make_options<attend_softmax_options>(threads);
+    const double scale = 1 / std::sqrt(static_cast<double>(problem.q.tensor().shape[0]));
+    attend_status status = attend_matmul(scale, &keys, &problem.q.tensor(), 0, &scores.tensor(), &products);
+    if (status == ATTEND_OK) status = attend_softmax(&scores.tensor(), &scores.tensor(), &softmax);
+    if (status != ATTEND_OK) return status;
+    return attend_matmul(1, &problem.v.tensor(), &scores.tensor(), 0, &problem.out.tensor(), &products);
+  }
+};
+
+void register_peer(const std::string &name, const char *peer, int64_t features, int64_t items, int64_t heads,
+                   double one_core) {
+  const Row row = {peer, Path::blocked, 1};
+  register_row(name, row, [=](benchmark::State &state) {
+    const auto &problem = problem_for<AttentionProblem<float>>(features, items, heads);
+    const float *q = problem.q.view().data, *k = problem.k.view().data, *v = problem.v.view().data;
+    float *out = problem.out.view().data;
+    problem.run({"", Path::library, 1}, false);
+    const std::vector<float> ours(out, out + features * items * heads);
+    std::vector<float> scaled(k, k + features * items * heads);
+    for (float &x : scaled) x /= std::sqrt(static_cast<float>(features));
+    const auto call = row.name == std::string("onednn")
+                          ? onednn::attention(features, items, heads, q, scaled.data(), v, out)
+                          : [=] { eigen::attention(features, items, heads, q, k, v, out); };
+    call();
+    if (!agrees(state, ours, out, 1e-4)) return;
+    const double seconds = time_calls(state, row, [&] { return call(), ATTEND_OK; });
+    count_flops(state, row, problem.flops(false, items, heads), seconds, one_core);
+  });
+}
 
 template <class T>
 void register_shape(int64_t features, int64_t items, int64_t heads, bool causal, double one_core) {
   const std::string name = std::string("attention/") + kTypeName<T> + "/N:" + std::to_string(items) +
                            "/D:" + std::to_string(features) + "/heads:" + std::to_string(heads) +
                            (causal ? "/causal" : "/full");
-  for (const Row &row : all_rows(items <= kLargestNaive)) {
+  const double flops = 4.0 * static_cast<double>(items * items * features * heads);
+  for (const Row &row : all_rows(flops <= kLargestNaive)) {
+    if (row.path == Path::blocked && flops > kLargestBlocked) continue;
     register_row(name, row, [=](benchmark::State &state) {
       const auto &problem = problem_for<AttentionProblem<T>>(features, items, heads);
       const double seconds = time_calls(state, row, [&] { return problem.run(row, causal); });
       count_flops(state, row, problem.flops(causal, items, heads), seconds, one_core);
+      count_bytes(state, problem.bytes(), seconds);
+    });
+  }
+  if (causal) return;
+  register_row(name, {"unfused", Path::blocked, 1}, [=](benchmark::State &state) {
+    attend_set_isa(nullptr);
+    const auto &problem = problem_for<AttentionProblem<T>>(features, items, heads);
+    const Unfused<T> unfused(problem);
+    const Row row = {"unfused", Path::blocked, 1};
+    const double seconds = time_calls(state, row, [&] { return unfused.run(1); });
+    count_flops(state, row, problem.flops(false, items, heads), seconds, one_core);
+  });
+  if (!std::is_same_v<T, float>) return;
+  if (!onednn::version().empty()) register_peer(name, "onednn", features, items, heads, one_core);
+  if (!eigen::version().empty()) register_peer(name, "eigen", features, items, heads, one_core);
+}
+
+// One query against a long cache of keys and values: bound by reading them.
+template <class T>
+void register_decode(int64_t keys, int64_t heads, int64_t kv_heads) {
+  constexpr int64_t kFeatures = 128;
+  const std::string name = std::string("decode/") + kTypeName<T> + "/keys:" + std::to_string(keys) +
+                           "/D:128/heads:" + std::to_string(heads) + "/kv:" + std::to_string(kv_heads);
+  for (const Row &row : all_rows(false)) {
+    register_row(name, row, [=](benchmark::State &state) {
+      const auto &problem = problem_for<AttentionProblem<T>>(kFeatures, int64_t{1}, keys, heads, kv_heads);
+      count_bytes(state, problem.bytes(), time_calls(state, row, [&] { return problem.run(row, false); }));
     });
   }
 }
@@ -84,13 +160,17 @@ void register_type(const FmaPeak &peak) {
     });
   }
   for (const int64_t features : {64, 128}) {
-    for (const int64_t items : {16, 64, 256, 1024, 4096}) {
+    for (const int64_t items : {16, 32, 64, 128, 256, 512, 1024, 2048, 4096}) {
       for (const int64_t heads : {1, 8}) {
         for (const bool causal : {false, true}) {
           register_shape<T>(features, items, heads, causal, peak_of<T>(peak));
         }
       }
     }
+  }
+  for (const int64_t keys : {1024, 16384}) {
+    register_decode<T>(keys, 8, 8);
+    register_decode<T>(keys, 32, 4);
   }
 }
 

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "eigen.hpp"
+
 namespace attend::bench {
 namespace {
 
@@ -21,6 +23,8 @@ bool open_peer(const std::string &path, const std::string &name, std::vector<Gem
   peer.name = name;
   peer.sgemm = symbol<GemmPeer::Fortran>(library, "sgemm_");
   peer.dgemm = symbol<GemmPeer::Fortran>(library, "dgemm_");
+  if (peer.sgemm == nullptr) peer.sgemm = symbol<GemmPeer::Fortran>(library, "libxsmm_sgemm");
+  if (peer.dgemm == nullptr) peer.dgemm = symbol<GemmPeer::Fortran>(library, "libxsmm_dgemm");
   if (const auto config = symbol<const char *(*)()>(library, "openblas_get_config")) peer.version = config();
   if (const auto version = symbol<const char *(*)()>(library, "bli_info_get_version_str")) peer.version = version();
   struct OneDnnVersion {
@@ -46,6 +50,7 @@ void call(GemmPeer::Fortran gemm, int64_t m, int64_t n, int64_t k, const T *a, c
 }  // namespace
 
 void GemmPeer::run(int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *c) const {
+  if (is_eigen) return eigen::matmul(m, n, k, a, b, c);
   if (onednn != nullptr) {
     onednn('N', 'N', n, m, k, 1, b, k, a, m, 0, c, m);
   } else {
@@ -54,6 +59,7 @@ void GemmPeer::run(int64_t m, int64_t n, int64_t k, const float *a, const float 
 }
 
 void GemmPeer::run(int64_t m, int64_t n, int64_t k, const double *a, const double *b, double *c) const {
+  if (is_eigen) return eigen::matmul(m, n, k, a, b, c);
   call(dgemm, m, n, k, a, b, c);
 }
 
@@ -66,6 +72,14 @@ std::vector<GemmPeer> find_gemm_peers(const std::vector<std::string> &paths) {
   open_peer("libopenblas.so.0", "openblas", &peers);
   open_peer("libblis.so.4", "blis", &peers);
   open_peer("libdnnl.so.2", "onednn", &peers) || open_peer("libdnnl.so.3", "onednn", &peers);
+  if (!eigen::version().empty()) {
+    GemmPeer peer;
+    peer.name = "eigen";
+    peer.version = eigen::version();
+    peer.is_eigen = true;
+    peers.push_back(peer);
+  }
+  open_peer("libxsmm.so.1", "libxsmm", &peers);
   for (const std::string &path : paths) {
     if (!open_peer(path, path.substr(path.rfind('/') + 1), &peers))
       std::fprintf(stderr, "no sgemm_ in %s\n", path.c_str());

@@ -20,8 +20,11 @@ struct GemmPeer {
   std::string name, version;
   Fortran sgemm = nullptr, dgemm = nullptr;  // the BLAS's
   OneDnn onednn = nullptr;                   // row-major, so it gets B^T A^T
+  bool is_eigen = false;                     // compiled into this program
 
-  bool has(bool is_double) const { return is_double ? dgemm != nullptr : sgemm != nullptr || onednn != nullptr; }
+  bool has(bool is_double) const {
+    return is_eigen || (is_double ? dgemm != nullptr : sgemm != nullptr || onednn != nullptr);
+  }
   void run(int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *c) const;
   void run(int64_t m, int64_t n, int64_t k, const double *a, const double *b, double *c) const;
 };

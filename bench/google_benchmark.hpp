@@ -7,7 +7,9 @@
 #include <attend/attend.h>
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -16,7 +18,9 @@
 #include <utility>
 #include <vector>
 
+#include "eigen.hpp"
 #include "machine_peak.hpp"
+#include "onednn.hpp"
 #include "problems.hpp"
 
 namespace attend::bench {
@@ -72,6 +76,21 @@ inline void count_flops(benchmark::State &state, const Row &row, double flops, d
   state.counters["%peak"] = 100 * gflops / (peak * row.threads);
 }
 
+// Bytes that must be read or written at least once: with the flops a point of the roofline.
+inline void count_bytes(benchmark::State &state, double bytes, double seconds) {
+  if (seconds > 0) state.counters["GB/s"] = bytes / seconds * 1e-9;
+}
+
+// The largest difference between ours and a peer's result: rows of peers are checked before they are timed.
+template <class T>
+bool agrees(benchmark::State &state, const std::vector<T> &ours, const T *theirs, double tolerance) {
+  double error = 0;
+  for (size_t i = 0; i < ours.size(); ++i) error = std::max(error, std::fabs(static_cast<double>(ours[i] - theirs[i])));
+  if (error <= tolerance) return true;
+  state.SkipWithError("its result differs from ours");
+  return false;
+}
+
 // "matmul/f32/512" and the row make "matmul/f32/512/avx512/threads:1".
 template <class Function>
 void register_row(const std::string &name, const Row &row, Function &&function) {
@@ -94,6 +113,11 @@ inline FmaPeak describe_machine() {
   benchmark::AddCustomContext("CPU", cpu_model());
   benchmark::AddCustomContext("attend's threads", std::to_string(attend_threads()));
   benchmark::AddCustomContext("attend's instruction sets", instruction_sets);
+  const uint32_t version = attend_version();
+  benchmark::AddCustomContext("attend", std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) +
+                                            "." + std::to_string(version % 100));
+  if (!onednn::version().empty()) benchmark::AddCustomContext("oneDNN", onednn::version());
+  if (!eigen::version().empty()) benchmark::AddCustomContext("Eigen", eigen::version());
   benchmark::AddCustomContext("FMA peak of one core, f32", with_unit(peak.f32, "GFLOP/s with ") + peak.instructions);
   benchmark::AddCustomContext("FMA peak of one core, f64", with_unit(peak.f64, "GFLOP/s with ") + peak.instructions);
   benchmark::AddCustomContext("memcpy on one core", with_unit(memory.copy, "GB/s, read plus written"));

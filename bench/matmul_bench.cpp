@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "eigen.hpp"
 #include "gemm_peers.hpp"
 #include "google_benchmark.hpp"
 
@@ -53,15 +54,14 @@ void register_peers(const std::vector<GemmPeer> &peers, const Shape &shape, cons
       problem.run({"", Path::library, 1});
       const std::vector<T> ours(c, c + shape.rows * shape.columns);
       peer.run(shape.rows, shape.columns, shape.depth, a, b, c);
-      double error = 0;
-      for (size_t i = 0; i < ours.size(); ++i) error = std::max(error, static_cast<double>(std::fabs(ours[i] - c[i])));
-      if (error > 1e-3) return state.SkipWithError("its result differs from ours");
+      if (!agrees(state, ours, c, 1e-3)) return;
       const Row timed = {nullptr, Path::blocked, 1};  // nothing to choose
       const double seconds = time_calls(state, timed, [&] {
         peer.run(shape.rows, shape.columns, shape.depth, a, b, c);
         return ATTEND_OK;
       });
       count_flops(state, timed, problem.flops(), seconds, one_core);
+      count_bytes(state, problem.bytes(), seconds);
     });
   }
 }
@@ -78,6 +78,7 @@ void register_type(const FmaPeak &peak, const std::vector<GemmPeer> &peers) {
         const auto &problem = problem_for<MatmulProblem<T>>(shape.rows, shape.columns, shape.depth);
         const double seconds = time_calls(state, row, [&] { return problem.run(row); });
         count_flops(state, row, problem.flops(), seconds, one_core);
+        count_bytes(state, problem.bytes(), seconds);
       });
     }
     register_peers<T>(peers, shape, name, one_core);
@@ -147,7 +148,10 @@ int main(int argc, char **argv) {
   }
   attend_threads();  // the default, before the peers are held to one thread
   const std::vector<GemmPeer> peers = find_gemm_peers(paths);
-  for (const GemmPeer &peer : peers) benchmark::AddCustomContext(peer.name, peer.version);
+  for (const GemmPeer &peer : peers) {
+    // oneDNN and Eigen are named with their versions by every program.
+    if (peer.onednn == nullptr && !peer.is_eigen) benchmark::AddCustomContext(peer.name, peer.version);
+  }
   return run_benchmarks(kept, argv, [&peers](const FmaPeak &peak) {
     register_type<float>(peak, peers);
     register_type<double>(peak, peers);

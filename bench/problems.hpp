@@ -84,6 +84,7 @@ class Operand {
   }
 
   const attend_tensor &tensor() const { return tensor_; }
+  double elements() const { return static_cast<double>(count_); }
 
   // The first columns and heads alone, in place.
   attend_tensor tensor(int64_t columns, int64_t heads) const {
@@ -159,6 +160,8 @@ struct MatmulProblem {
     return 2.0 * static_cast<double>(c.tensor().shape[0] * c.tensor().shape[1] * a.tensor().shape[1]);
   }
 
+  double bytes() const { return sizeof(T) * (a.elements() + b.elements() + c.elements()); }
+
   attend_status run(const Row &row) const {
     if (row.path == Path::naive) {
       reference::naive::matmul<T>(1, a.view(), b.view(), 0, c.view());
@@ -204,7 +207,7 @@ struct SoftmaxProblem {
   }
 };
 
-// Attention of as many keys as queries; every operand is [head, N, D] in the words of NumPy. Parts of it (the first
+// Attention, usually of as many keys as queries; every operand is [head, N, D] in the words of NumPy. Parts of it (the first
 // items of the first heads) can be computed too, where the whole would take too long.
 template <class T>
 struct AttentionProblem {
@@ -212,10 +215,13 @@ struct AttentionProblem {
   Workspace workspace;
 
   AttentionProblem(int64_t features, int64_t items, int64_t heads)
-      : q(features, items, heads),
-        k(features, items, heads),
-        v(features, items, heads),
-        out(features, items, heads),
+      : AttentionProblem(features, items, items, heads, heads) {}
+
+  AttentionProblem(int64_t features, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads)
+      : q(features, queries, heads),
+        k(features, keys, kv_heads),
+        v(features, keys, kv_heads),
+        out(features, queries, heads),
         workspace([this](uint64_t *bytes) {
           const auto options = make_options<attend_attention_options>(attend_threads());
           return attend_attention_workspace(&q.tensor(), &k.tensor(), &v.tensor(), &out.tensor(), &options, bytes);
@@ -236,21 +242,25 @@ struct AttentionProblem {
     return 4.0 * pairs * static_cast<double>(q.tensor().shape[0] * head_count);
   }
 
+  double bytes() const { return sizeof(T) * (q.elements() + k.elements() + v.elements() + out.elements()); }
+
   attend_status run(const Row &row, bool causal) const { return run(row, causal, items(), heads()); }
 
   attend_status run(const Row &row, bool causal, int64_t item_count, int64_t head_count) const {
+    const int64_t key_count = item_count == items() ? k.tensor().shape[1] : item_count;
+    const int64_t kv_count = head_count == heads() ? k.tensor().shape[2] : head_count;
     if (row.path == Path::library) {
       auto options = make_options<attend_attention_options>(row.threads);
       workspace.give_to(options);
       options.flags = causal ? ATTEND_CAUSAL_TOP_LEFT : 0;
-      const attend_tensor queries = q.tensor(item_count, head_count), keys = k.tensor(item_count, head_count);
-      const attend_tensor values = v.tensor(item_count, head_count), result = out.tensor(item_count, head_count);
+      const attend_tensor queries = q.tensor(item_count, head_count), keys = k.tensor(key_count, kv_count);
+      const attend_tensor values = v.tensor(key_count, kv_count), result = out.tensor(item_count, head_count);
       return attend_attention(&queries, &keys, &values, &result, &options);
     }
     reference::AttentionSpec<T> spec;
     spec.causal = causal ? reference::Causal::top_left : reference::Causal::none;
     const auto attention = row.path == Path::naive ? reference::naive::attention<T> : reference::blocked::attention<T>;
-    attention(q.view(item_count, head_count), k.view(item_count, head_count), v.view(item_count, head_count),
+    attention(q.view(item_count, head_count), k.view(key_count, kv_count), v.view(key_count, kv_count),
               out.view(item_count, head_count), spec);
     return ATTEND_OK;
   }

@@ -1,0 +1,82 @@
+"""A tiny run of the benchmarks makes a report in which nothing is missing: bench_report.py REPORT_SOURCES PROGRAMS."""
+
+import html.parser
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import xml.dom.minidom
+
+SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Softmax, contiguous columns",
+            "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
+ROWS = (r"matmul/f32/(8|16|256)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
+        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/")
+
+
+class Page(html.parser.HTMLParser):
+    """Headings, links out of the page, and whether every element is closed."""
+
+    VOID = {"meta", "link", "br", "img", "path", "use"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.headings, self.outside, self.cells, self.plots = [], [], [], 0, 0
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "h2":
+            self.headings.append("")
+        self.cells += tag == "td"
+        self.plots += tag == "svg"
+        for name, text in attributes:
+            if name in ("src", "href", "xlink:href") and text and not text.startswith("#"):
+                self.outside.append(text)
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings[-1] += data
+
+
+def main():
+    sources, programs = map(pathlib.Path, sys.argv[1:])
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        print("skipped: no", *missing)
+        sys.exit(1 if os.environ.get("ATTEND_REQUIRE_REPORT") else 77)
+    with tempfile.TemporaryDirectory() as directory:
+        out = pathlib.Path(directory)
+        command = [sys.executable, "-B", sources / "run.py", "--programs", programs, "--out", out]
+        run = subprocess.run([*command, "--filter", ROWS, "--min-time", "0.001", "--repetitions", "2"],
+                             capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert " s left " in run.stdout, "no progress shown"
+        results = json.loads((out / "report.json").read_text())
+        assert not [row for row in results["benchmarks"] if row.get("error_occurred")], "a row failed"
+        assert {"naive", "blocked"} <= {row["name"].split("/")[-3] for row in results["benchmarks"]}
+        assert all(row["real_time"] > 0 for row in results["benchmarks"])
+        page = Page()
+        page.feed((out / "report.html").read_text())
+        assert not page.open, f"not closed: {page.open}"
+        absent = [title for title in SECTIONS if title not in page.headings]
+        assert not absent, f"sections {absent} are missing from {page.headings}"
+        assert not page.outside, f"not self-contained: {page.outside}"
+        assert page.plots >= 7 and page.cells > 300, (page.plots, page.cells)
+        xml.dom.minidom.parse(str(out / "speedup.svg"))
+        # The page can be made again from the JSON alone.
+        (out / "report.html").unlink()
+        subprocess.run([*command, "--page-only"], check=True, capture_output=True)
+        assert (out / "report.html").stat().st_size > 10000
+    print(f"{len(page.headings)} sections, {page.plots} plots, {page.cells} cells")
+
+
+main()

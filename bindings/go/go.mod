@@ -1,0 +1,3 @@
+module attend.dev/attend
+
+go 1.19

@@ -1,0 +1,77 @@
+package attend
+
+import (
+	"bufio"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// notebook reads ../notebook/inputs.txt: "name rows columns", then the rows.
+func notebook(t testing.TB) map[string]*Tensor[float64] {
+	file, err := os.Open("../notebook/inputs.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	inputs := map[string]*Tensor[float64]{}
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		head := strings.Fields(lines.Text())
+		rows, _ := strconv.Atoi(head[1])
+		columns, _ := strconv.Atoi(head[2])
+		var data []float64
+		for i := 0; i < rows && lines.Scan(); i++ {
+			for _, field := range strings.Fields(lines.Text()) {
+				x, err := strconv.ParseFloat(field, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data = append(data, x)
+			}
+		}
+		inputs[head[0]] = Weight(data, 1, rows, columns)
+	}
+	return inputs
+}
+
+func weights(in map[string]*Tensor[float64]) Weights[float64] {
+	return Weights[float64]{WQ: in["omega_q"], WK: in["omega_k"], WV: in["omega_v"], BQ: in["beta_q"],
+		BK: in["beta_k"], BV: in["beta_v"]}
+}
+
+func TestNotebook(t *testing.T) {
+	in := notebook(t)
+	out := Of(make([]float64, 12), 3, 4)
+	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions[float64]{Scale: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < 4; i++ {
+		for j := 0; j < 3; j++ {
+			if want := at(in["x_prime"], i, j); math.Abs(at(out, i, j)-want) > 5e-9 {
+				t.Errorf("(%d, %d): %v instead of %v", i, j, at(out, i, j), want)
+			}
+		}
+	}
+	// The scaled version, which the notebook computes and throws away.
+	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions[float64]{}); err != nil {
+		t.Fatal(err)
+	}
+	scaled := []float64{0.97411966, -0.23738409, -0.72333202, -0.34413007}
+	for i, want := range scaled {
+		if math.Abs(at(out, i, 0)-want) > 5e-9 {
+			t.Errorf("scaled (%d, 0): %v instead of %v", i, at(out, i, 0), want)
+		}
+	}
+}
+
+func BenchmarkNotebook(b *testing.B) {
+	in := notebook(b)
+	out, w := Of(make([]float64, 12), 3, 4), weights(in)
+	for i := 0; i < b.N; i++ {
+		if err := SelfAttention(in["x"], w, out, AttentionOptions[float64]{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+#include "shim.h"
+
+#include <string.h>
+
+static attend_tensor *tensor(attend_tensor *t, void *data, const shim_view *view) {
+  if (view->rank == 0) return NULL;
+  t->data = data;
+  t->dtype = view->dtype;
+  t->rank = view->rank;
+  memcpy(t->shape, view->shape, sizeof t->shape);
+  memcpy(t->stride, view->stride, sizeof t->stride);
+  return t;
+}
+
+attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
+                          const shim_view views[4]) {
+  attend_tensor t[4];
+  attend_matmul_options options = {.size = sizeof options, .threads = threads};
+  options.bias = tensor(&t[3], bias, &views[3]);
+  return attend_matmul(alpha, tensor(&t[0], a, &views[0]), tensor(&t[1], b, &views[1]), beta,
+                       tensor(&t[2], c, &views[2]), &options);
+}
+
+attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *x, void *y, void *mask, void *bias,
+                           void *lse, const shim_view views[5]) {
+  attend_tensor t[5];
+  attend_softmax_options options = {.size = sizeof options, .flags = flags, .threads = threads, .scale = scale};
+  options.mask = tensor(&t[2], mask, &views[2]);
+  options.bias = tensor(&t[3], bias, &views[3]);
+  options.lse = tensor(&t[4], lse, &views[4]);
+  return attend_softmax(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
+}
+
+static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[6], void *mask,
+                                                  void *bias, void *slopes, void *sinks, void *lse, void *scores,
+                                                  int64_t *query_offsets, int64_t *kv_lengths,
+                                                  const shim_view views[6]) {
+  attend_attention_options options = {.size = sizeof options, .flags = s->flags, .scale = s->scale};
+  options.softcap = s->softcap;
+  options.query_offset = s->query_offset;
+  options.query_offsets = query_offsets;
+  options.kv_lengths = kv_lengths;
+  options.window_left = s->window_left;
+  options.window_right = s->window_right;
+  options.mask = tensor(&t[0], mask, &views[0]);
+  options.bias = tensor(&t[1], bias, &views[1]);
+  options.alibi_slopes = tensor(&t[2], slopes, &views[2]);
+  options.sinks = tensor(&t[3], sinks, &views[3]);
+  options.lse = tensor(&t[4], lse, &views[4]);
+  options.scores = tensor(&t[5], scores, &views[5]);
+  options.scores_stage = s->scores_stage;
+  return options;
+}
+
+attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
+                             void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
+                             int64_t *kv_lengths, const shim_view views[10]) {
+  attend_tensor t[10];
+  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores,
+                                                       query_offsets, kv_lengths, &views[4]);
+  options.threads = scalars->threads;
+  return attend_attention(tensor(&t[0], q, &views[0]), tensor(&t[1], k, &views[1]), tensor(&t[2], v, &views[2]),
+                          tensor(&t[3], out, &views[3]), &options);
+}
+
+attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b,
+                         const shim_view views[4]) {
+  attend_tensor t[4];
+  const attend_merge_options options = {.size = sizeof options, .threads = threads};
+  return attend_attention_merge(tensor(&t[0], out_a, &views[0]), tensor(&t[1], lse_a, &views[1]),
+                                tensor(&t[2], out_b, &views[2]), tensor(&t[3], lse_b, &views[3]), &options);
+}
+
+attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
+                                  void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
+                                  void *bias, void *slopes, void *sinks, void *lse, void *scores,
+                                  int64_t *query_offsets, int64_t *kv_lengths, const shim_view views[16]) {
+  attend_tensor t[16];
+  attend_self_attention_weights weights = {.size = sizeof weights};
+  weights.w_q = tensor(&t[2], w_q, &views[2]);
+  weights.w_k = tensor(&t[3], w_k, &views[3]);
+  weights.w_v = tensor(&t[4], w_v, &views[4]);
+  weights.b_q = tensor(&t[5], b_q, &views[5]);
+  weights.b_k = tensor(&t[6], b_k, &views[6]);
+  weights.b_v = tensor(&t[7], b_v, &views[7]);
+  weights.w_o = tensor(&t[8], w_o, &views[8]);
+  weights.b_o = tensor(&t[9], b_o, &views[9]);
+  const attend_self_attention_options options = {.size = sizeof options, .threads = scalars->threads};
+  const attend_attention_options attention = attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores,
+                                                               query_offsets, kv_lengths, &views[10]);
+  return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
+                               &attention);
+}

@@ -1,0 +1,42 @@
+/* Between Go and attend: Go may not hand C a structure that holds Go pointers, so every operand's address is an
+ * argument of its own and attend's structures are made here, on the C stack.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+#ifndef ATTEND_GO_SHIM_H
+#define ATTEND_GO_SHIM_H
+
+#include <attend/attend.h>
+
+/* An attend_tensor without its address. A rank of 0 is an absent operand. */
+typedef struct shim_view {
+  uint32_t dtype, rank;
+  int64_t shape[4], stride[4];
+} shim_view;
+
+attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
+                          const shim_view views[4]);
+
+attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *x, void *y, void *mask, void *bias,
+                           void *lse, const shim_view views[5]);
+
+typedef struct shim_attention_scalars {
+  double scale, softcap;
+  int64_t query_offset, window_left, window_right;
+  uint32_t flags, scores_stage;
+  int32_t threads;
+} shim_attention_scalars;
+
+attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
+                             void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
+                             int64_t *kv_lengths, const shim_view views[10]);
+
+attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b, const shim_view views[4]);
+
+/* views: x, out, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, then mask, bias, slopes, sinks, lse, scores. */
+attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
+                                  void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
+                                  void *bias, void *slopes, void *sinks, void *lse, void *scores,
+                                  int64_t *query_offsets, int64_t *kv_lengths, const shim_view views[16]);
+
+#endif

@@ -1,0 +1,174 @@
+package attend
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Float is an element type that is computed in.
+type Float interface{ float32 | float64 }
+
+// Element is a type of which there are tensors; bool is for masks.
+type Element interface{ float32 | float64 | bool }
+
+// Tensor is a view of a slice, in the words of the C interface: up to four dimensions (rows, columns, heads, batch), the
+// element (i, j, h, b) at Data[Offset + i*Stride[0] + j*Stride[1] + h*Stride[2] + b*Stride[3]]. A nil *Tensor is an
+// absent operand. Strides may be negative, and 0 in inputs.
+type Tensor[T Element] struct {
+	Data   []T
+	Offset int
+	Shape  []int
+	Stride []int
+}
+
+// Of views data as a row-major array whose shape is given as NumPy writes it: Of(x, heads, n, d) is the tensor
+// (d, n, heads), for activations. It panics if data is too short, as slicing would.
+func Of[T Element](data []T, shape ...int) *Tensor[T] {
+	t := &Tensor[T]{Data: data, Shape: make([]int, len(shape)), Stride: make([]int, len(shape))}
+	step := 1
+	for i := range shape {
+		extent := shape[len(shape)-1-i]
+		t.Shape[i], t.Stride[i] = extent, step
+		step *= extent
+	}
+	if step > len(data) {
+		panic(fmt.Sprintf("attend: %d elements of shape %v in a slice of %d", step, shape, len(data)))
+	}
+	return t
+}
+
+// Weight views data as heads row-major weights W[out][in]: the tensor (out, in, heads), which is not reversed, since it
+// stands to the left of the columns it multiplies. It panics if data is too short.
+func Weight[T Element](data []T, heads, out, in int) *Tensor[T] {
+	if heads*out*in > len(data) {
+		panic(fmt.Sprintf("attend: %d weights in a slice of %d", heads*out*in, len(data)))
+	}
+	return &Tensor[T]{Data: data, Shape: []int{out, in, heads}, Stride: []int{in, 1, out * in}}
+}
+
+// Reason says why a call was refused; compare with errors.Is(err, attend.InvalidShape).
+type Reason int
+
+// The reasons of attend.h.
+const (
+	NullPointer       Reason = C.ATTEND_NULL_POINTER
+	InvalidRank       Reason = C.ATTEND_INVALID_RANK
+	InvalidDtype      Reason = C.ATTEND_INVALID_DTYPE
+	InvalidShape      Reason = C.ATTEND_INVALID_SHAPE
+	InvalidStride     Reason = C.ATTEND_INVALID_STRIDE
+	InvalidValue      Reason = C.ATTEND_INVALID_VALUE
+	Overflow          Reason = C.ATTEND_OVERFLOW
+	Overlap           Reason = C.ATTEND_OVERLAP
+	Unsupported       Reason = C.ATTEND_UNSUPPORTED
+	WorkspaceTooSmall Reason = C.ATTEND_WORKSPACE_TOO_SMALL
+	OutOfMemory       Reason = C.ATTEND_OUT_OF_MEMORY
+	UnknownISA        Reason = C.ATTEND_UNKNOWN_ISA
+)
+
+func (r Reason) Error() string { return C.GoString(C.attend_status_string(C.attend_status(r))) }
+
+// ErrOutOfRange: a tensor reaches outside its slice.
+var ErrOutOfRange = errors.New("the tensor reaches outside its slice")
+
+// Error is what every function returns when a call was refused; nothing was written then.
+type Error struct {
+	Err      error  // a Reason, or ErrOutOfRange
+	Argument string // "q", "options.mask", "" if none is at fault
+}
+
+func (e *Error) Error() string {
+	if e.Argument == "" {
+		return "attend: " + e.Err.Error()
+	}
+	return "attend: " + e.Argument + ": " + e.Err.Error()
+}
+
+// Unwrap returns the reason.
+func (e *Error) Unwrap() error { return e.Err }
+
+func failure(status C.attend_status) error {
+	if status == C.ATTEND_OK {
+		return nil
+	}
+	return &Error{Reason(status & 0xff), C.GoString(C.attend_status_argument(status))}
+}
+
+func dtype[T Element]() C.uint32_t {
+	var x T
+	switch any(x).(type) {
+	case float32:
+		return C.ATTEND_F32
+	case float64:
+		return C.ATTEND_F64
+	default:
+		return C.ATTEND_BOOL
+	}
+}
+
+// operands gathers the views of a call, and the first thing wrong with them.
+type operands struct {
+	views []C.shim_view
+	err   error
+}
+
+// add checks that t stays inside its slice, whatever its strides, and returns the address of its first element.
+func add[T Element](o *operands, argument string, t *Tensor[T]) unsafe.Pointer {
+	var view C.shim_view
+	var data unsafe.Pointer
+	if t != nil {
+		data = describe(o, argument, t, &view)
+	}
+	o.views = append(o.views, view)
+	return data
+}
+
+func describe[T Element](o *operands, argument string, t *Tensor[T], view *C.shim_view) unsafe.Pointer {
+	fail := func(err error) unsafe.Pointer {
+		if o.err == nil {
+			o.err = &Error{err, argument}
+		}
+		return nil
+	}
+	if len(t.Shape) < 1 || len(t.Shape) > 4 {
+		return fail(InvalidRank)
+	}
+	if len(t.Stride) != len(t.Shape) {
+		return fail(InvalidStride)
+	}
+	view.dtype, view.rank = dtype[T](), C.uint32_t(len(t.Shape))
+	first, last, empty := t.Offset, t.Offset, false
+	for i, extent := range t.Shape {
+		view.shape[i], view.stride[i] = C.int64_t(extent), C.int64_t(t.Stride[i])
+		if extent < 0 {
+			return fail(InvalidShape)
+		}
+		empty = empty || extent == 0
+	}
+	if empty {
+		return nil
+	}
+	for i, extent := range t.Shape {
+		if extent == 1 {
+			continue
+		}
+		stride := t.Stride[i]
+		if stride > len(t.Data)/(extent-1) || -stride > len(t.Data)/(extent-1) {
+			return fail(ErrOutOfRange)
+		}
+		if stride > 0 {
+			last += stride * (extent - 1)
+		} else {
+			first += stride * (extent - 1)
+		}
+	}
+	if first < 0 || last >= len(t.Data) {
+		return fail(ErrOutOfRange)
+	}
+	return unsafe.Pointer(&t.Data[t.Offset])
+}

@@ -1,0 +1,319 @@
+! attend from Fortran: matrix multiply, column softmax and fused attention on CPUs. What the procedures compute, exactly,
+! is written in attend.h; this module has its functions, flags and shapes, which are Fortran's own: column-major, so an
+! array x(d, n) has the items of the book as its columns.
+!
+! Operands are views: view(x) of an array or section of rank 1 to 4, of real(c_float), real(c_double) or, for masks,
+! logical(c_bool). Nothing is copied, whatever the strides. The array must have the target attribute, and must live as
+! long as the view is used.
+!
+! Every procedure ends with an optional status. With it, the caller decides (attend_message(status) says what to mend);
+! without it, a failure is an error stop with that message. All are thread-safe.
+!
+! SPDX-License-Identifier: BSD-3-Clause
+module attend
+  use, intrinsic :: iso_c_binding
+  use attend_c
+  implicit none
+  private
+
+  public :: view, attend_tensor
+  public :: attend_matmul, attend_softmax, attend_attention, attend_self_attention, attend_merge
+  public :: attend_message, attend_reason, attend_argument
+  public :: attend_version, attend_isa, attend_set_isa, attend_threads, attend_set_threads
+  public :: attend_invalid_rank, attend_invalid_shape, attend_invalid_stride, attend_invalid_value, attend_invalid_dtype
+  public :: attend_null_pointer, attend_overlap, attend_unknown_isa
+  public :: attend_causal_top_left, attend_causal_bottom_right
+  public :: attend_scores_scaled, attend_scores_softcapped, attend_scores_masked, attend_scores_probabilities
+
+  interface view
+    module procedure view_f32_1, view_f32_2, view_f32_3, view_f32_4
+    module procedure view_f64_1, view_f64_2, view_f64_3, view_f64_4
+    module procedure view_bool_1, view_bool_2, view_bool_3, view_bool_4
+  end interface
+
+contains
+
+  pure function tensor_of(data, dtype, extents, strides) result(t)
+    type(c_ptr), intent(in) :: data
+    integer(c_int32_t), intent(in) :: dtype
+    integer(c_int64_t), intent(in) :: extents(:), strides(:)
+    type(attend_tensor) :: t
+    t%data = data
+    t%dtype = dtype
+    t%rank = size(extents)
+    t%shape(1:t%rank) = extents
+    t%stride(1:t%rank) = strides
+  end function
+
+#define VIEW_TYPE real(c_float)
+#define VIEW_DTYPE dtype_f32
+#define VIEW_BYTES 4
+#define VIEW_1 view_f32_1
+#define VIEW_2 view_f32_2
+#define VIEW_3 view_f32_3
+#define VIEW_4 view_f32_4
+#include "ranks.inc"
+#define VIEW_TYPE real(c_double)
+#define VIEW_DTYPE dtype_f64
+#define VIEW_BYTES 8
+#define VIEW_1 view_f64_1
+#define VIEW_2 view_f64_2
+#define VIEW_3 view_f64_3
+#define VIEW_4 view_f64_4
+#include "ranks.inc"
+#define VIEW_TYPE logical(c_bool)
+#define VIEW_DTYPE dtype_bool
+#define VIEW_BYTES 1
+#define VIEW_1 view_bool_1
+#define VIEW_2 view_bool_2
+#define VIEW_3 view_bool_3
+#define VIEW_4 view_bool_4
+#include "ranks.inc"
+
+  ! ------------------------------------------------------------------------------------------------------- status ---
+
+  function text_of(address) result(text)
+    type(c_ptr), intent(in) :: address
+    character(len=:), allocatable :: text
+    character(kind=c_char), pointer :: letters(:)
+    integer :: i
+    call c_f_pointer(address, letters, [int(c_strlen(address))])
+    allocate (character(len=size(letters)) :: text)
+    do i = 1, size(letters)
+      text(i:i) = letters(i)
+    end do
+  end function
+
+  pure integer(c_int32_t) function attend_reason(status)
+    integer(c_int32_t), intent(in) :: status
+    attend_reason = iand(status, 255_c_int32_t)
+  end function
+
+  ! The argument at fault, as attend.h spells it, or ''.
+  function attend_argument(status) result(text)
+    integer(c_int32_t), intent(in) :: status
+    character(len=:), allocatable :: text
+    text = text_of(c_status_argument(status))
+  end function
+
+  ! What is wrong and what to do about it.
+  function attend_message(status) result(text)
+    integer(c_int32_t), intent(in) :: status
+    character(len=:), allocatable :: text
+    text = text_of(c_status_string(status))
+    if (len(attend_argument(status)) > 0) text = attend_argument(status)//': '//text
+  end function
+
+  subroutine finish(result, status)
+    integer(c_int32_t), intent(in) :: result
+    integer(c_int32_t), intent(out), optional :: status
+    if (present(status)) then
+      status = result
+    else if (result /= 0) then
+      error stop 'attend: '//attend_message(result)
+    end if
+  end subroutine
+
+  ! Fortran has no moment of loading: every call looks, which costs a nanosecond.
+  subroutine check_version()
+    integer(c_int32_t) :: have
+    have = c_version()
+    if (have / 100 /= built_for / 100 .or. have < built_for) error stop 'attend: the library is of another version'
+  end subroutine
+
+  ! ---------------------------------------------------------------------------------------------------- functions ---
+
+  ! The address of an optional view, null if it is absent.
+  type(c_ptr) function optional_loc(t)
+    type(attend_tensor), intent(in), target, optional :: t
+    optional_loc = c_null_ptr
+    if (present(t)) optional_loc = c_loc(t)
+  end function
+
+  ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b).
+  subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status)
+    type(attend_tensor), intent(in), target :: a, b, c
+    real(c_double), intent(in), optional :: alpha, beta
+    type(attend_tensor), intent(in), target, optional :: bias
+    integer, intent(in), optional :: threads
+    integer(c_int32_t), intent(out), optional :: status
+    type(matmul_options), target :: options
+    real(c_double) :: factor, keep
+    call check_version()
+    factor = 1
+    keep = 0
+    if (present(alpha)) factor = alpha
+    if (present(beta)) keep = beta
+    if (present(threads)) options%threads = threads
+    options%size = int(c_sizeof(options), c_int32_t)
+    options%bias = optional_loc(bias)
+    call finish(c_matmul(factor, a, b, keep, c, options), status)
+  end subroutine
+
+  ! Softmax down each column of x, into y, which may be x; log: its logarithm.
+  subroutine attend_softmax(x, y, log, scale, mask, bias, lse, threads, status)
+    type(attend_tensor), intent(in), target :: x, y
+    logical, intent(in), optional :: log
+    real(c_double), intent(in), optional :: scale
+    type(attend_tensor), intent(in), target, optional :: mask, bias, lse
+    integer, intent(in), optional :: threads
+    integer(c_int32_t), intent(out), optional :: status
+    type(softmax_options), target :: options
+    call check_version()
+    if (present(log)) options%flags = merge(1, 0, log)
+    if (present(scale)) options%scale = scale
+    if (present(threads)) options%threads = threads
+    options%size = int(c_sizeof(options), c_int32_t)
+    options%mask = optional_loc(mask)
+    options%bias = optional_loc(bias)
+    options%lse = optional_loc(lse)
+    call finish(c_softmax(x, y, options), status)
+  end subroutine
+
+  ! causal: attend_causal_top_left or attend_causal_bottom_right; window: keys to the left and right, -1 = no bound.
+  type(attention_options) function options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
+                                              mask, bias, alibi_slopes, sinks, lse, scores, scores_stage) result(options)
+    integer, intent(in), optional :: causal, window(2), scores_stage
+    real(c_double), intent(in), optional :: scale, softcap
+    integer(c_int64_t), intent(in), optional :: query_offset
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
+    options%size = int(c_sizeof(options), c_int32_t)
+    if (present(causal)) options%flags = causal
+    if (present(window)) then
+      options%flags = ior(options%flags, 4_c_int32_t)
+      options%window_left = window(1)
+      options%window_right = window(2)
+    end if
+    if (present(scale)) options%scale = scale
+    if (present(softcap)) options%softcap = softcap
+    if (present(query_offset)) options%query_offset = query_offset
+    if (present(query_offsets)) options%query_offsets = c_loc(query_offsets)
+    if (present(kv_lengths)) options%kv_lengths = c_loc(kv_lengths)
+    options%mask = optional_loc(mask)
+    options%bias = optional_loc(bias)
+    options%alibi_slopes = optional_loc(alibi_slopes)
+    options%sinks = optional_loc(sinks)
+    options%lse = optional_loc(lse)
+    options%scores = optional_loc(scores)
+    if (present(scores_stage)) options%scores_stage = scores_stage
+  end function
+
+  ! One number for each batch of out, or the library would read behind the list.
+  logical function is_short(list, out)
+    integer(c_int64_t), intent(in), optional :: list(:)
+    type(attend_tensor), intent(in) :: out
+    is_short = .false.
+    if (present(list)) is_short = size(list) < merge(out%shape(4), 1_c_int64_t, out%rank == 4)
+  end function
+
+  ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
+  subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
+                              mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status)
+    type(attend_tensor), intent(in), target :: q, k, v, out
+    integer, intent(in), optional :: causal, window(2), scores_stage, threads
+    real(c_double), intent(in), optional :: scale, softcap
+    integer(c_int64_t), intent(in), optional :: query_offset
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
+    integer(c_int32_t), intent(out), optional :: status
+    type(attention_options), target :: options
+    call check_version()
+    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out)) then
+      call finish(attend_invalid_shape, status)
+      return
+    end if
+    options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, mask, bias, &
+                         alibi_slopes, sinks, lse, scores, scores_stage)
+    if (present(threads)) options%threads = threads
+    call finish(c_attention(q, k, v, out, options), status)
+  end subroutine
+
+  ! (out_a, lse_a) become the attention over the union of two disjoint key sets.
+  subroutine attend_merge(out_a, lse_a, out_b, lse_b, threads, status)
+    type(attend_tensor), intent(in), target :: out_a, lse_a, out_b, lse_b
+    integer, intent(in), optional :: threads
+    integer(c_int32_t), intent(out), optional :: status
+    type(merge_options), target :: options
+    call check_version()
+    options%size = int(c_sizeof(options), c_int32_t)
+    if (present(threads)) options%threads = threads
+    call finish(c_merge(out_a, lse_a, out_b, lse_b, options), status)
+  end subroutine
+
+  ! x (d, n, 1, b), w_q (dh, d, h), w_k (dh, d, hkv), w_v (dv, d, hkv), biases (dh, 1, h) ..., w_o (dout, dv, h),
+  ! b_o (dout); out (dv, n, h, b), or (dout, n, 1, b) with w_o.
+  subroutine attend_self_attention(x, w_q, w_k, w_v, out, b_q, b_k, b_v, w_o, b_o, causal, window, scale, softcap, &
+                                   query_offset, query_offsets, kv_lengths, mask, bias, alibi_slopes, sinks, lse, &
+                                   scores, scores_stage, threads, status)
+    type(attend_tensor), intent(in), target :: x, w_q, w_k, w_v, out
+    type(attend_tensor), intent(in), target, optional :: b_q, b_k, b_v, w_o, b_o
+    integer, intent(in), optional :: causal, window(2), scores_stage, threads
+    real(c_double), intent(in), optional :: scale, softcap
+    integer(c_int64_t), intent(in), optional :: query_offset
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
+    integer(c_int32_t), intent(out), optional :: status
+    type(attention_options), target :: attention
+    type(self_attention_options), target :: options
+    type(self_attention_weights), target :: weights
+    call check_version()
+    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out)) then
+      call finish(attend_invalid_shape, status)
+      return
+    end if
+    attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, mask, bias, &
+                           alibi_slopes, sinks, lse, scores, scores_stage)
+    options%size = int(c_sizeof(options), c_int32_t)
+    if (present(threads)) options%threads = threads
+    weights%size = int(c_sizeof(weights), c_int32_t)
+    weights%w_q = c_loc(w_q)
+    weights%w_k = c_loc(w_k)
+    weights%w_v = c_loc(w_v)
+    weights%b_q = optional_loc(b_q)
+    weights%b_k = optional_loc(b_k)
+    weights%b_v = optional_loc(b_v)
+    weights%w_o = optional_loc(w_o)
+    weights%b_o = optional_loc(b_o)
+    call finish(c_self_attention(x, weights, out, options, attention), status)
+  end subroutine
+
+  ! ------------------------------------------------------------------------------------------------------ library ---
+
+  integer function attend_version()
+    attend_version = c_version()
+  end function
+
+  function attend_isa() result(name)
+    character(len=:), allocatable :: name
+    name = text_of(c_isa())
+  end function
+
+  ! The named instruction set from now on, '' = the best.
+  subroutine attend_set_isa(name, status)
+    character(len=*), intent(in) :: name
+    integer(c_int32_t), intent(out), optional :: status
+    character(kind=c_char), target :: letters(len(name) + 1)
+    integer :: i
+    do i = 1, len(name)
+      letters(i) = name(i:i)
+    end do
+    letters(len(name) + 1) = c_null_char
+    if (len(name) > 0) then
+      call finish(c_set_isa(c_loc(letters)), status)
+    else
+      call finish(c_set_isa(c_null_ptr), status)
+    end if
+  end subroutine
+
+  integer function attend_threads()
+    attend_threads = c_threads()
+  end function
+
+  subroutine attend_set_threads(threads, status)
+    integer, intent(in) :: threads
+    integer(c_int32_t), intent(out), optional :: status
+    call finish(c_set_threads(int(threads, c_int32_t)), status)
+  end subroutine
+
+end module

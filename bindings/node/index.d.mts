@@ -1,0 +1,2 @@
+// The same for ES modules.
+export * from './index.js';

@@ -1,0 +1,260 @@
+/* The addon below index.js: makes attend's structures from typed arrays and runs a call, on the caller's thread or on one
+ * of libuv's. Shapes, strides and bounds were checked by index.js, the only module that sees these functions.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+#define NAPI_VERSION 8
+#include <attend/attend.h>
+#include <node_api.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { kOperands = 16, kNumbers = 10 /* rank, shape, stride, offset */ };
+enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention };
+
+typedef struct {
+  attend_tensor tensors[kOperands];
+  const attend_tensor *operands[kOperands]; /* null where absent */
+  double scalars[10];
+  const int64_t *lists[2]; /* query offsets, kv lengths */
+  int32_t function;
+  attend_status status;
+  /* of an asynchronous call */
+  napi_ref kept;
+  napi_deferred deferred;
+  napi_async_work work;
+} call;
+
+#define TRY(expression)                                                    \
+  do {                                                                     \
+    if ((expression) != napi_ok) {                                         \
+      napi_throw_error(env, NULL, "attend: unexpected argument: " #expression); \
+      return NULL;                                                         \
+    }                                                                      \
+  } while (0)
+
+/* scalars of attention: flags, threads, scale, softcap, query_offset, window_left, window_right, scores_stage */
+static attend_attention_options attention_options(const call *c, int first) {
+  attend_attention_options options = {.size = sizeof options, .flags = (uint32_t)c->scalars[0]};
+  options.scale = c->scalars[2];
+  options.softcap = c->scalars[3];
+  options.query_offset = (int64_t)c->scalars[4];
+  options.window_left = (int64_t)c->scalars[5];
+  options.window_right = (int64_t)c->scalars[6];
+  options.scores_stage = (uint32_t)c->scalars[7];
+  options.query_offsets = c->lists[0];
+  options.kv_lengths = c->lists[1];
+  options.mask = c->operands[first];
+  options.bias = c->operands[first + 1];
+  options.alibi_slopes = c->operands[first + 2];
+  options.sinks = c->operands[first + 3];
+  options.lse = c->operands[first + 4];
+  options.scores = c->operands[first + 5];
+  return options;
+}
+
+static attend_status run(const call *c) {
+  const attend_tensor *const *o = c->operands;
+  const double *s = c->scalars;
+  const int32_t threads = (int32_t)s[1];
+  if (c->function == kMatmul) {
+    const attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3]};
+    return attend_matmul(s[2], o[0], o[1], s[3], o[2], &options);
+  }
+  if (c->function == kSoftmax) {
+    attend_softmax_options options = {.size = sizeof options, .flags = (uint32_t)s[0], .threads = threads};
+    options.scale = s[2];
+    options.mask = o[2];
+    options.bias = o[3];
+    options.lse = o[4];
+    return attend_softmax(o[0], o[1], &options);
+  }
+  if (c->function == kAttention) {
+    attend_attention_options options = attention_options(c, 4);
+    options.threads = threads;
+    return attend_attention(o[0], o[1], o[2], o[3], &options);
+  }
+  if (c->function == kMerge) {
+    const attend_merge_options options = {.size = sizeof options, .threads = threads};
+    return attend_attention_merge(o[0], o[1], o[2], o[3], &options);
+  }
+  attend_self_attention_weights weights = {.size = sizeof weights, .w_q = o[2], .w_k = o[3], .w_v = o[4]};
+  weights.b_q = o[5];
+  weights.b_k = o[6];
+  weights.b_v = o[7];
+  weights.w_o = o[8];
+  weights.b_o = o[9];
+  const attend_self_attention_options options = {.size = sizeof options, .threads = threads};
+  const attend_attention_options attention = attention_options(c, 10);
+  return attend_self_attention(o[0], &weights, o[1], &options, &attention);
+}
+
+static uint32_t dtype_of(napi_typedarray_type type) {
+  return type == napi_float32_array ? ATTEND_F32 : type == napi_float64_array ? ATTEND_F64 : ATTEND_BOOL;
+}
+
+/* (function, [typed array or null, ...], numbers: Float64Array, scalars: Float64Array, [BigInt64Array or null, ...]) */
+static call *read(napi_env env, napi_callback_info info, call *c, napi_value *arrays) {
+  napi_value arguments[5], element;
+  size_t count = 5, length;
+  napi_typedarray_type type;
+  void *data;
+  TRY(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  memset(c, 0, sizeof *c);
+  TRY(napi_get_value_int32(env, arguments[0], &c->function));
+  double *numbers;
+  TRY(napi_get_typedarray_info(env, arguments[2], NULL, NULL, (void **)&numbers, NULL, NULL));
+  TRY(napi_get_typedarray_info(env, arguments[3], NULL, &length, &data, NULL, NULL));
+  memcpy(c->scalars, data, (length < 10 ? length : 10) * sizeof(double));
+  uint32_t operands;
+  TRY(napi_get_array_length(env, arguments[1], &operands));
+  for (uint32_t i = 0; i < operands && i < kOperands; ++i, numbers += kNumbers) {
+    napi_valuetype kind;
+    TRY(napi_get_element(env, arguments[1], i, &element));
+    TRY(napi_typeof(env, element, &kind));
+    if (kind != napi_object) continue;
+    TRY(napi_get_typedarray_info(env, element, &type, NULL, &data, NULL, NULL));
+    attend_tensor *t = &c->tensors[i];
+    t->dtype = dtype_of(type);
+    t->rank = (uint32_t)numbers[0];
+    for (int d = 0; d < 4; ++d) {
+      t->shape[d] = (int64_t)numbers[1 + d];
+      t->stride[d] = (int64_t)numbers[5 + d];
+    }
+    const size_t bytes = t->dtype == ATTEND_F32 ? 4 : t->dtype == ATTEND_F64 ? 8 : 1;
+    t->data = data == NULL ? NULL : (char *)data + (size_t)numbers[9] * bytes;
+    c->operands[i] = t;
+  }
+  for (uint32_t i = 0; i < 2; ++i) {
+    napi_valuetype kind;
+    TRY(napi_get_element(env, arguments[4], i, &element));
+    TRY(napi_typeof(env, element, &kind));
+    if (kind != napi_object) continue;
+    TRY(napi_get_typedarray_info(env, element, NULL, NULL, (void **)&c->lists[i], NULL, NULL));
+  }
+  /* The arrays and the lists, to be kept alive by an asynchronous call. */
+  if (arrays != NULL) {
+    TRY(napi_create_array_with_length(env, 2, arrays));
+    TRY(napi_set_element(env, *arrays, 0, arguments[1]));
+    TRY(napi_set_element(env, *arrays, 1, arguments[4]));
+  }
+  return c;
+}
+
+static napi_value run_now(napi_env env, napi_callback_info info) {
+  call c;
+  if (read(env, info, &c, NULL) == NULL) return NULL;
+  napi_value status;
+  TRY(napi_create_int32(env, run(&c), &status));
+  return status;
+}
+
+static void execute(napi_env env, void *data) {
+  (void)env;
+  call *c = data;
+  c->status = run(c);
+}
+
+static void complete(napi_env env, napi_status ignored, void *data) {
+  (void)ignored;
+  call *c = data;
+  napi_value status;
+  if (napi_create_int32(env, c->status, &status) == napi_ok) napi_resolve_deferred(env, c->deferred, status);
+  napi_delete_reference(env, c->kept);
+  napi_delete_async_work(env, c->work);
+  free(c);
+}
+
+static napi_value run_later(napi_env env, napi_callback_info info) {
+  call *c = malloc(sizeof *c);
+  napi_value arrays, promise, name;
+  if (c == NULL) {
+    napi_throw_error(env, NULL, "attend: out of memory");
+    return NULL;
+  }
+  if (read(env, info, c, &arrays) == NULL) {
+    free(c);
+    return NULL;
+  }
+  if (napi_create_reference(env, arrays, 1, &c->kept) != napi_ok ||
+      napi_create_promise(env, &c->deferred, &promise) != napi_ok ||
+      napi_create_string_utf8(env, "attend", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, execute, complete, c, &c->work) != napi_ok ||
+      napi_queue_async_work(env, c->work) != napi_ok) {
+    free(c);
+    napi_throw_error(env, NULL, "attend: the call could not be queued");
+    return NULL;
+  }
+  return promise;
+}
+
+static napi_value text(napi_env env, const char *string) {
+  napi_value value;
+  TRY(napi_create_string_utf8(env, string, NAPI_AUTO_LENGTH, &value));
+  return value;
+}
+
+static int32_t number_argument(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t value = 0;
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) == napi_ok) napi_get_value_int32(env, argument, &value);
+  return value;
+}
+
+static napi_value message(napi_env env, napi_callback_info info) {
+  return text(env, attend_status_string(number_argument(env, info)));
+}
+static napi_value argument(napi_env env, napi_callback_info info) {
+  return text(env, attend_status_argument(number_argument(env, info)));
+}
+static napi_value isa(napi_env env, napi_callback_info info) {
+  (void)info;
+  return text(env, attend_isa());
+}
+static napi_value set_isa(napi_env env, napi_callback_info info) {
+  napi_value name, status;
+  size_t count = 1, length = 0;
+  char letters[64] = "";
+  TRY(napi_get_cb_info(env, info, &count, &name, NULL, NULL));
+  TRY(napi_get_value_string_utf8(env, name, letters, sizeof letters, &length));
+  TRY(napi_create_int32(env, attend_set_isa(length == 0 ? NULL : letters), &status));
+  return status;
+}
+static napi_value version(napi_env env, napi_callback_info info) {
+  napi_value value;
+  (void)info;
+  TRY(napi_create_uint32(env, attend_version(), &value));
+  return value;
+}
+static napi_value threads(napi_env env, napi_callback_info info) {
+  napi_value value;
+  (void)info;
+  TRY(napi_create_int32(env, attend_threads(), &value));
+  return value;
+}
+static napi_value set_threads(napi_env env, napi_callback_info info) {
+  napi_value value;
+  TRY(napi_create_int32(env, attend_set_threads(number_argument(env, info)), &value));
+  return value;
+}
+
+NAPI_MODULE_INIT() {
+  const uint32_t have = attend_version();
+  if (have / 100 != ATTEND_VERSION / 100 || have < ATTEND_VERSION) {
+    napi_throw_error(env, NULL, "attend: the library that was loaded is of another version than this package");
+    return NULL;
+  }
+  static const struct {
+    const char *name;
+    napi_callback function;
+  } functions[] = {{"run", run_now},     {"runLater", run_later}, {"message", message}, {"argument", argument},
+                   {"isa", isa},         {"setIsa", set_isa},     {"version", version}, {"threads", threads},
+                   {"setThreads", set_threads}};
+  for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
+    napi_value function;
+    TRY(napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function));
+    TRY(napi_set_named_property(env, exports, functions[i].name, function));
+  }
+  return exports;
+}

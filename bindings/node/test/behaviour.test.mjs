@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import test from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import * as attend from '../index.mjs';
+import { normals } from './common.mjs';
+
+const x = (...shape) => attend.view(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape);
+
+test('errors', async () => {
+  const q = x(2, 3, 4), k = x(2, 5, 4);
+  const refused = async (code, argument, call) => {
+    const fits = (e) => {
+      assert.ok(e instanceof attend.AttendError, String(e));
+      assert.equal(e.code, `ATTEND_${code}`, e.message);
+      assert.ok(e.argument.endsWith(argument), e.message);
+      assert.ok(e.message.length > 12);
+      return true;
+    };
+    assert.throws(() => call(attend), fits);
+    await assert.rejects(() => call(attend.promises), fits);
+  };
+  const out = { data: new Float32Array(24).fill(7), shape: [2, 3, 4] };
+  await refused('INVALID_SHAPE', 'k', (a) => a.attention(q, x(2, 5, 3), k, { out }));
+  await refused('INVALID_DTYPE', 'k', (a) => a.attention(q, { data: new Float64Array(40), shape: [2, 5, 4] }, k, { out }));
+  await refused('INVALID_DTYPE', 'q', (a) => a.attention({ data: new Int32Array(24), shape: [2, 3, 4] }, k, k, { out }));
+  await refused('INVALID_DTYPE', 'q', (a) => a.attention({ data: [1, 2], shape: [1, 2] }, k, k));
+  await refused('NULL_POINTER', 'q', (a) => a.attention(null, k, k));
+  await refused('INVALID_RANK', 'q', (a) => a.attention(x(1, 1, 1, 1, 1), k, k));
+  await refused('INVALID_STRIDE', 'q', (a) => a.attention({ ...q, strides: [1] }, k, k));
+  await refused('INVALID_SHAPE', 'q', (a) => a.attention({ ...q, shape: [2, 3, -4] }, k, k));
+  await refused('INVALID_SHAPE', 'q', (a) => a.attention({ ...q, shape: [2, 3, 5] }, k, k));
+  await refused('INVALID_SHAPE', 'q', (a) => a.attention({ ...q, offset: 1 }, k, k));
+  await refused('INVALID_SHAPE', 'q', (a) => a.attention({ ...q, strides: [12, 4, -1] }, k, k));
+  await refused('INVALID_STRIDE', 'q', (a) => a.attention({ ...q, strides: [12, 4, NaN] }, k, k));
+  await refused('INVALID_STRIDE', 'out', (a) => a.attention(q, k, k, { out: { ...out, strides: [12, 0, 1] } }));
+  await refused('OVERLAP', 'out', (a) => a.attention(q, k, k, { out: q }));
+  await refused('INVALID_VALUE', 'softcap', (a) => a.attention(q, k, k, { out, softcap: -1 }));
+  await refused('INVALID_VALUE', 'causal', (a) => a.attention(q, k, k, { out, causal: true }));
+  await refused('INVALID_VALUE', 'scale', (a) => a.attention(q, k, k, { out, scale: '1' }));
+  await refused('INVALID_VALUE', 'kv_lengths', (a) => a.attention(q, k, k, { out, kvLengths: [6] }));
+  await refused('INVALID_SHAPE', 'kvLengths', (a) => a.attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), { kvLengths: [5] }));
+  await refused('INVALID_VALUE', 'axis', (a) => a.softmax(q, { axis: 3 }));
+  assert.throws(() => attend.setIsa('mmx'), { code: 'ATTEND_UNKNOWN_ISA' });
+  assert.throws(() => attend.setThreads(-1), { code: 'ATTEND_INVALID_VALUE' });
+  assert.ok(out.data.every((v) => v === 7), 'nothing is written when a call is refused');
+});
+
+test('library', () => {
+  assert.ok(attend.version() >= 100 && attend.isa() && attend.threads() >= 1);
+});
+
+test('promises leave the event loop free', async () => {
+  const q = { data: Float32Array.from(normals(8 * 2048 * 64, 1)), shape: [8, 2048, 64] };
+  let ticks = 0, done = false;
+  const timer = setInterval(() => ticks++, 1);
+  const call = attend.promises.attention(q, q, q, { threads: 1 }).then(() => { done = true; });
+  assert.equal(done, false);
+  await call;
+  clearInterval(timer);
+  assert.ok(ticks >= 5, `${ticks} ticks`);
+});
+
+test('arrays live as long as an asynchronous call', async () => {
+  const want = attend.attention({ data: new Float32Array(64 * 64).fill(0.5), shape: [64, 64] }, x(64, 64), x(64, 64)).data;
+  const calls = [];
+  for (let i = 0; i < 50; i++) {
+    calls.push(attend.promises.attention({ data: new Float32Array(64 * 64).fill(0.5), shape: [64, 64] }, x(64, 64), x(64, 64)));
+    if (i % 10 === 0) globalThis.gc?.();
+  }
+  for (const { data } of await Promise.all(calls)) assert.deepEqual(data, want);
+});
+
+test('many workers, one result', async () => {
+  const code = `
+    import { parentPort, workerData } from 'node:worker_threads';
+    const attend = await import(workerData.url);
+    let same = true;
+    for (let i = 0; i < 50; i++) {
+      const q = { data: workerData.q, shape: [4, 33, 16] };
+      same &&= attend.attention(q, q, q, { causal: 'top-left', threads: 1 + i % 2 }).data.every((v, j) => v === workerData.want[j]);
+    }
+    parentPort.postMessage(same);`;
+  const q = Float32Array.from(normals(4 * 33 * 16, 1)), view = { data: q, shape: [4, 33, 16] };
+  const want = attend.attention(view, view, view, { causal: 'top-left' }).data;
+  const url = new URL('../index.mjs', import.meta.url).href;
+  const run = () => new Promise((resolve, reject) => {
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`), { workerData: { url, q, want } });
+    worker.once('message', resolve).once('error', reject);
+  });
+  assert.deepEqual(await Promise.all([run(), run(), run(), run()]), [true, true, true, true]);
+});
+
+test('memory does not grow', { skip: globalThis.gc ? false : 'run with --expose-gc' }, async () => {
+  const q = { data: Float32Array.from(normals(8 * 64 * 64, 1)), shape: [8, 64, 64] }, out = x(8, 64, 64);
+  let before = 0;
+  for (let round = 0; round < 3; round++) {
+    for (let i = 0; i < 1000; i++) {
+      attend.attention(q, q, q, { out, threads: 1 });
+      try { attend.attention(q, x(1, 1), q, { out }); } catch { /* refused, as it should be */ }
+      if (i % 50 === 0) await attend.promises.attention(q, q, q, { out });
+    }
+    globalThis.gc();
+    if (round === 1) before = process.memoryUsage().rss;
+  }
+  assert.ok(process.memoryUsage().rss - before < 4 << 20, `${before} ${process.memoryUsage().rss}`);
+});
+
+test('types', (t) => {
+  let tsc;
+  try {
+    tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc');
+  } catch {
+    return t.skip('typescript is not installed');
+  }
+  execFileSync(process.execPath, [tsc, '--noEmit', '--strict', '--target', 'es2022', '--module', 'node16', 
+    fileURLToPath(new URL('typed.mts', import.meta.url))], { stdio: 'inherit' });
+});

@@ -1,0 +1,14 @@
+// Compiled by the tests, not run: what the declarations promise, and what they refuse.
+import * as attend from '../index.mjs';
+
+const x: attend.View = { data: new Float32Array(12), shape: [3, 4] };
+const y: Required<attend.View> = attend.attention(x, x, x, { causal: 'top-left', window: [4, 0], mask: new Uint8Array(9) });
+const later: Promise<Required<attend.View>> = attend.promises.softmax(x, { axis: 0, out: x });
+const name: string = attend.isa();
+// @ts-expect-error there is no such causal mask
+attend.attention(x, x, x, { causal: true });
+// @ts-expect-error integers are not computed in
+attend.softmax(new Int32Array(3));
+// @ts-expect-error an array has a shape
+attend.matmul({ data: new Float32Array(4) }, x);
+export { y, later, name };

@@ -23,12 +23,41 @@ bool shares_pass(const Attention &p) {
          p.out.heads() / p.k.heads() <= Contract<T>::kQueryBlock;
 }
 
+// Queries of a block: those of a head, or one of every head of a group.
+template <class T>
+int64_t most_queries(const Attention &p) {
+  return shares_pass<T>(p) ? p.out.heads() / p.k.heads() : std::min(Contract<T>::kQueryBlock, p.out.columns());
+}
+
+template <class T>
+int64_t tasks_of(const Attention &p) {
+  return query_blocks<T>(p) * (shares_pass<T>(p) ? p.k.heads() : p.out.heads()) * p.out.batch();
+}
+
+// Whether the keys of a block can be shared out among threads, chunk by chunk: few queries over long keys.
+template <class T>
+bool can_split(const Attention &p) {
+  return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
+}
+
+template <class T>
+int64_t part_bytes(const Attention &p) {
+  return aligned(attention_part<T>(most_queries<T>(p), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
+}
+
 template <class T>
 Need need_of(const Attention &p) {
   Need need;
-  const bool shares = p.k.heads() > 0 && shares_pass<T>(p);
-  need.tasks = query_blocks<T>(p) * (shares ? p.k.heads() : p.out.heads()) * p.out.batch();
   need.per_thread = aligned(attention_scratch<T>(p.q.rows(), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
+  if (p.k.heads() == 0) {
+    need.tasks = query_blocks<T>(p) * p.out.heads() * p.out.batch();
+    return need;
+  }
+  need.tasks = tasks_of<T>(p);
+  if (can_split<T>(p)) {
+    need.tasks *= p.k.columns() / Contract<T>::kKeyChunk;
+    need.per_thread += kPartChunks * part_bytes<T>(p);
+  }
   return need;
 }
 
@@ -61,10 +90,8 @@ void set_visible(const Attention &p, int64_t first, int64_t batch, AttentionBloc
 }
 
 template <class T>
-void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t head,
-               int64_t batch, char *scratch) {
+AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int64_t batch) {
   const int64_t kv_head = head / (p.out.heads() / p.k.heads());
-  T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
   AttentionBlock<T> x = {};
   x.queries = std::min(Contract<T>::kQueryBlock, p.out.columns() - first);
   set_visible(p, first, batch, &x);
@@ -97,8 +124,6 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
     x.mask_key = p.mask.stride[0];
     x.mask_item = p.mask.stride[1];
   }
-  x.maximum = maximum;
-  x.sum = sum;
   if (p.scores) {
     x.scores = p.scores.at<T>(0, first, head, batch);
     x.scores_keys = p.k.columns();
@@ -106,13 +131,11 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
     x.scores_item = p.scores.stride[1];
     x.scores_stage = p.scores_stage;
   }
-  x.scratch = reinterpret_cast<T *>(scratch);
   // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for ahead.
   constexpr int64_t kFew = 16, kBytes = 1 << 20;
   x.far = x.queries <= kFew && x.k_feature == 1 && x.k_item == x.features &&
           x.keys * x.features * static_cast<int64_t>(sizeof(T)) > kBytes;
-  const bool shares = shares_pass<T>(p);
-  if (shares) {
+  if (shares_pass<T>(p)) {
     x.queries = p.out.heads() / p.k.heads();
     x.visible_step = x.hidden_step = 0;  // one query, one position
     x.q_item = p.q.stride[2];
@@ -121,17 +144,92 @@ void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, in
     x.mask_item = p.mask ? p.mask.stride[2] : 0;
     x.scores_item = p.scores ? p.scores.stride[2] : 0;
   }
-  kernel(x);
-  if (p.lse) {
-    for (int64_t i = 0; i < x.queries; ++i) {
-      *p.lse.at<T>(0, shares ? 0 : first + i, shares ? head + i : head, batch) =
-          static_cast<T>(static_cast<double>(maximum[i]) * kLn2 + std::log(static_cast<double>(sum[i])));
-    }
+  return x;
+}
+
+template <class T>
+void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t first, int64_t head, int64_t batch) {
+  if (!p.lse) return;
+  const bool shares = shares_pass<T>(p);
+  for (int64_t i = 0; i < x.queries; ++i) {
+    *p.lse.at<T>(0, shares ? 0 : first + i, shares ? head + i : head, batch) =
+        static_cast<T>(static_cast<double>(x.maximum[i]) * kLn2 + std::log(static_cast<double>(x.sum[i])));
   }
 }
 
 template <class T>
-Acquired run(void (*kernel)(const AttentionBlock<T> &), const Attention &p, const Execution &execution) {
+void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t head,
+               int64_t batch, char *scratch) {
+  T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = block_of<T>(p, first, head, batch);
+  x.maximum = maximum;
+  x.sum = sum;
+  x.scratch = reinterpret_cast<T *>(scratch);
+  kernel(x);
+  store_lse(p, x, first, head, batch);
+}
+
+template <class T>
+struct Kernels {
+  void (*attention)(const AttentionBlock<T> &);
+  void (*fold)(const FoldBlock<T> &);
+};
+
+// One block on all threads: the chunks of its keys in parallel, as many as there is room for, then their fold in order.
+template <class T>
+void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int64_t head, int64_t batch,
+               const Scratch &scratch) {
+  constexpr int64_t kChunk = Contract<T>::kKeyChunk;
+  T maximum[kPartQueries], sum[kPartQueries];
+  AttentionBlock<T> x = block_of<T>(p, first, head, batch);
+  x.maximum = maximum;
+  x.sum = sum;
+  for (int64_t i = 0; i < x.queries; ++i) {
+    maximum[i] = x.sink != nullptr ? static_cast<T>(*x.sink * static_cast<T>(kLog2E)) : -static_cast<T>(INFINITY);
+    sum[i] = x.sink != nullptr && *x.sink != -static_cast<T>(INFINITY) ? T(1) : T(0);
+  }
+  const auto seen = [&](int64_t bound, int64_t step, int64_t i) {
+    return std::clamp<int64_t>(bound + step * i, 0, x.keys);
+  };
+  const int64_t begin = seen(x.hidden, x.hidden_step, 0) / kChunk;
+  const int64_t end = (seen(x.visible, x.visible_step, x.queries - 1) + kChunk - 1) / kChunk;
+  const int64_t scratch_bytes =
+      aligned(attention_scratch<T>(x.features, x.value_features) * static_cast<int64_t>(sizeof(T)));
+  const auto part = [&](int64_t i) {
+    return reinterpret_cast<T *>(scratch.of_thread(static_cast<int>(i / kPartChunks)) + scratch_bytes +
+                                 i % kPartChunks * part_bytes<T>(p));
+  };
+  // What queries of the group do not see stays as it is: 0.
+  for (int64_t i = 0; i < x.queries; ++i) {
+    for (int64_t f = 0; f < x.value_features; ++f) x.out[i * x.out_item + f * x.out_feature] = T(0);
+  }
+  constexpr int64_t kMostParts = 64 * kPartChunks;
+  const T *parts[kMostParts];
+  const int64_t room = std::min(kMostParts, scratch.threads() * kPartChunks);
+  for (int64_t chunk = begin; chunk < end; chunk += room) {
+    const int64_t count = std::min(room, end - chunk);
+    for (int64_t i = 0; i < count; ++i) parts[i] = part(i);
+    parallel_for(scratch.threads(), count, [&](int64_t i, int thread) {
+      AttentionBlock<T> y = x;
+      y.part = true;
+      y.from_key = (chunk + i) * kChunk;
+      y.keys = std::min(x.keys, y.from_key + kChunk);
+      y.sink = nullptr;
+      y.out = part(i);
+      y.out_item = x.value_features;
+      y.out_feature = 1;
+      y.maximum = y.out + x.queries * x.value_features;
+      y.sum = y.maximum + x.queries;
+      y.scratch = reinterpret_cast<T *>(scratch.of_thread(thread));
+      kernels.attention(y);
+    });
+    kernels.fold({&x, chunk, count, parts});
+  }
+  store_lse(p, x, first, head, batch);
+}
+
+template <class T>
+Acquired run(const Kernels<T> &kernels, const Attention &p, const Execution &execution) {
   const Need need = need_of<T>(p);
   if (need.tasks == 0) return Acquired::ok;
   int threads = usable_threads(execution.threads);
@@ -141,12 +239,28 @@ Acquired run(void (*kernel)(const AttentionBlock<T> &), const Attention &p, cons
   const Scratch scratch(execution, need, threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
 
+  if (p.k.heads() == 0) return Acquired::ok;
+
   const int64_t blocks = query_blocks<T>(p), heads = shares_pass<T>(p) ? p.k.heads() : p.out.heads();
-  parallel_for(scratch.threads(), need.tasks, [&](int64_t task, int thread) {
+  const int64_t tasks = tasks_of<T>(p), workers = scratch.threads();
+  // Too few tasks to keep all threads at work to the end.
+  const bool splits = workers > 1 && can_split<T>(p) && tasks < 4 * workers && tasks % workers != 0;
+  const auto each = [&](int64_t task, const auto &run_one) {
     // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
     const int64_t block = blocks - 1 - task % blocks, slice = task / blocks;
-    run_block<T>(kernel, p, block * Contract<T>::kQueryBlock, slice % heads * (p.out.heads() / heads), slice / heads,
-                 scratch.of_thread(thread));
+    run_one(block * Contract<T>::kQueryBlock, slice % heads * (p.out.heads() / heads), slice / heads);
+  };
+  if (splits) {
+    for (int64_t task = 0; task < tasks; ++task) {
+      each(task,
+           [&](int64_t first, int64_t head, int64_t batch) { run_split(kernels, p, first, head, batch, scratch); });
+    }
+    return Acquired::ok;
+  }
+  parallel_for(scratch.threads(), tasks, [&](int64_t task, int thread) {
+    each(task, [&](int64_t first, int64_t head, int64_t batch) {
+      run_block(kernels.attention, p, first, head, batch, scratch.of_thread(thread));
+    });
   });
   return Acquired::ok;
 }
@@ -158,8 +272,9 @@ Need attention_need(const Attention &problem) {
 }
 
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution) {
-  return problem.dtype == Dtype::f32 ? run<float>(kernels.attention_f32, problem, execution)
-                                     : run<double>(kernels.attention_f64, problem, execution);
+  return problem.dtype == Dtype::f32
+             ? run<float>({kernels.attention_f32, kernels.attention_fold_f32}, problem, execution)
+             : run<double>({kernels.attention_f64, kernels.attention_fold_f64}, problem, execution);
 }
 
 }  // namespace attend

@@ -25,7 +25,7 @@ namespace {
 // The group's weights in place of its scores; folds the slice's maximum and sum into the running ones and leaves the
 // factors of the fold for the output. Hidden keys get the weight -0.
 template <class T>
-void group_softmax(const Group<T> &g, const Slice &slice) {
+void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
   constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   for (int i = 0; i < MV; ++i) {
@@ -56,7 +56,8 @@ void group_softmax(const Group<T> &g, const Slice &slice) {
     store(g.sum + i * W, total);
     store(g.old_factor + i * W, old_factor);
     store(g.new_factor + i * W, new_factor);
-    if (slice.last) store(g.inverse + i * W, select(total == zero, zero, broadcast(T(1)) / total));
+    const vec<T> one = broadcast(T(1));
+    if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, one / total));
   }
 }
 
@@ -132,7 +133,7 @@ void attention(const AttentionBlock<T> &x) {
       bool hides = false;
       if (slice.masked || is_refined(x)) hides = group_refine(x, g, slice, kMasked);
       slice.masked |= hides;
-      group_softmax(g, slice);
+      group_softmax(x, g, slice);
       // 0 times what is not finite would be NaN.
       const bool finite = !slice.masked || (hides ? chunk.is_finite(x, c0, end) : hides_only_finite(x, g, slice));
       group_output(x, g, slice, finite);

@@ -58,7 +58,7 @@ ATTEND_INLINE int64_t end_key(const AttentionBlock<T> &x, int64_t i) {
 }
 template <class T>
 ATTEND_INLINE int64_t first_key(const AttentionBlock<T> &x, int64_t i) {
-  return larger<int64_t>(0, smaller(x.keys, x.hidden + x.hidden_step * i));
+  return larger<int64_t>(x.from_key, smaller(x.keys, x.hidden + x.hidden_step * i));
 }
 
 // o and its leading dimension: in `out` where its features are contiguous, in the scratch where not.

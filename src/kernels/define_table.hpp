@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention.hpp"
+#include "kernels/attention_fold.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
@@ -20,6 +21,8 @@ void softmax_strided_f32(const SoftmaxBlock<float> &x) { softmax_strided(x); }
 void softmax_strided_f64(const SoftmaxBlock<double> &x) { softmax_strided(x); }
 void attention_f32(const AttentionBlock<float> &x) { attention(x); }
 void attention_f64(const AttentionBlock<double> &x) { attention(x); }
+void attention_fold_f32(const FoldBlock<float> &x) { attention_fold(x); }
+void attention_fold_f64(const FoldBlock<double> &x) { attention_fold(x); }
 
 // What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own
 // macros.

@@ -145,8 +145,30 @@ struct AttentionBlock {
   T *scores;         // or null
   int64_t scores_keys, scores_key, scores_item;
   int scores_stage;
+  // With `part` only the keys [from_key, keys), which lie in one chunk, and neither sink nor division by the sum: what
+  // attention_fold takes, which gives the bits of a whole call.
+  bool part;
+  int64_t from_key;
   T *scratch;  // attention_scratch elements, 64-byte aligned
 };
+
+// Queries that few keys' worth of parts are kept for, and how many chunks one thread keeps.
+constexpr int64_t kPartQueries = 16, kPartChunks = 8;
+
+// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each query. `x` as for
+// the whole call. Part c has `queries` rows of value_features, then their maxima, then their sums.
+template <class T>
+struct FoldBlock {
+  const AttentionBlock<T> *x;
+  int64_t first_chunk, chunks;
+  const T *const *parts;
+};
+
+// Elements of a part.
+template <class T>
+constexpr int64_t attention_part(int64_t queries, int64_t value_features) {
+  return queries * (value_features + 2);
+}
 
 // Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to
 // them, the output being summed, and the per-query state (maximum, sum, three factors).

@@ -146,6 +146,26 @@ struct Problem {
   }
 };
 
+// The largest norm of a column, not finite ones aside.
+template <class T>
+double longest(Operand<T> &x, int64_t rows) {
+  double most = 0;
+  const Shape &s = x.shape();
+  for (int64_t b = 0; b < s[3]; ++b) {
+    for (int64_t h = 0; h < s[2]; ++h) {
+      for (int64_t j = 0; j < s[1]; ++j) {
+        double sum = 0;
+        for (int64_t i = 0; i < rows; ++i) {
+          const double v = static_cast<double>(x.at(i, j, h, b));
+          if (std::isfinite(v)) sum += v * v;
+        }
+        most = std::max(most, std::sqrt(sum));
+      }
+    }
+  }
+  return most;
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
@@ -167,8 +187,10 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
     p.spec.scores = &wscores.view;
     reference::naive::attention<Wide<T>>(wq.view, wk.view, wv.view, wout.view, p.spec);
     // A score is a chain of D terms plus what is added; the weights have relatively the error that it has absolutely,
-    // and V is hardly larger than 4.
-    double largest = 1;
+    // and V is hardly larger than 4. The chain's roundings are relative to its partial sums, which the norms bound.
+    const double scale = p.spec.scale == 0 ? 1 / std::sqrt(static_cast<double>(p.d)) : std::fabs(p.options.scale);
+    const double partial = scale * longest(p.q, p.d) * longest(p.k, p.d);
+    double largest = std::max(1.0, partial);
     p.scores.each([&](T &, int64_t j, int64_t i, int64_t h, int64_t b) {
       const double s = static_cast<double>(wscores.view.at(j, i, h, b));
       if (std::isfinite(s)) largest = std::max(largest, std::fabs(s));
@@ -176,7 +198,8 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
     if (p.options.alibi_slopes != nullptr) largest += 4.0 * static_cast<double>(p.nk + 600);
     if (p.biased) largest += 10;
     const double u = kUnit<T>;
-    const double score_error = u * (4 + static_cast<double>(p.d) + 2 * largest), out_error = 4 * score_error + 8 * u;
+    const double score_error = u * (4 + static_cast<double>(p.d) + 2 * largest + 4 * partial),
+                 out_error = 4 * score_error + 8 * u;
     O first = p.out;
     bool have_first = false;
     for_each_isa([&] {
@@ -207,4 +230,39 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
     });
   }
   MESSAGE("largest error over its bound: " << worst);
+}
+
+TEST_CASE_TEMPLATE("keys that begin in the same sets of a cache, as in [N, H, D] arrays: the bits of dense ones", T,
+                   float, double) {
+  using O = Operand<T>;
+  Random random(5);
+  for (const int64_t d : {1, 16, 64, 100}) {
+    for (const int64_t nk : {1, 16, 255, 256, 257, 600}) {
+      for (const int64_t nq : {1, 5, 70}) {
+        O q({d, nq, 1, 1}, {}), k({d, nk, 1, 1}, {}), v({d, nk, 1, 1}, {});
+        for (O *o : {&q, &k, &v}) o->fill(random);
+        // 2 KiB and 4 KiB apart, forwards and backwards.
+        const int64_t apart = random.pick<int64_t>({2048, 4096}) / static_cast<int64_t>(sizeof(T));
+        const bool backwards = random.one_in(2);
+        std::vector<T> memory(static_cast<size_t>(apart * nk), std::numeric_limits<T>::quiet_NaN());
+        for (int64_t j = 0; j < nk; ++j) {
+          for (int64_t f = 0; f < d; ++f)
+            memory[static_cast<size_t>((backwards ? nk - 1 - j : j) * apart + f)] = k.at(f, j, 0, 0);
+        }
+        attend_tensor far = *k.tensor();
+        far.data = memory.data() + (backwards ? (nk - 1) * apart : 0);
+        far.stride[1] = backwards ? -apart : apart;
+        attend_attention_options options = {};
+        options.size = sizeof options;
+        options.threads = static_cast<int32_t>(random.in(1, 3));
+        options.flags = random.one_in(2) ? ATTEND_CAUSAL_BOTTOM_RIGHT : 0;
+        for_each_isa([&] {
+          O dense({d, nq, 1, 1}, {}), copied({d, nq, 1, 1}, {});
+          if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), dense.tensor(), &options))) return;
+          if (!ok(attend_attention(q.tensor(), &far, v.tensor(), copied.tensor(), &options))) return;
+          CHECK(same_bits(dense.values(), copied.values()));
+        });
+      }
+    }
+  }
 }

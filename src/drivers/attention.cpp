@@ -40,6 +40,20 @@ bool can_split(const Attention &p) {
   return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
 }
 
+// Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every 4 KiB.
+template <class T>
+bool copies_keys(const Attention &p) {
+  constexpr int64_t kHalf = 2048, kNear = 256;
+  const int64_t size = static_cast<int64_t>(sizeof(T)), apart = std::abs(p.k.stride[1] * size % kHalf);
+  return p.k.stride[0] == 1 && p.k.stride[1] != 0 && std::min(apart, kHalf - apart) < kNear &&
+         std::abs(p.k.stride[1]) * size >= kHalf - kNear;
+}
+
+template <class T>
+int64_t block_bytes(const Attention &p) {
+  return aligned(attention_scratch<T>(p.q.rows(), p.v.rows(), copies_keys<T>(p)) * static_cast<int64_t>(sizeof(T)));
+}
+
 template <class T>
 int64_t part_bytes(const Attention &p) {
   return aligned(attention_part<T>(most_queries<T>(p), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
@@ -48,7 +62,7 @@ int64_t part_bytes(const Attention &p) {
 template <class T>
 Need need_of(const Attention &p) {
   Need need;
-  need.per_thread = aligned(attention_scratch<T>(p.q.rows(), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
+  need.per_thread = block_bytes<T>(p);
   if (p.k.heads() == 0) {
     need.tasks = query_blocks<T>(p) * p.out.heads() * p.out.batch();
     return need;
@@ -131,6 +145,7 @@ AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int6
     x.scores_item = p.scores.stride[1];
     x.scores_stage = p.scores_stage;
   }
+  x.copies_keys = copies_keys<T>(p);
   // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for ahead.
   constexpr int64_t kFew = 16, kBytes = 1 << 20;
   x.far = x.queries <= kFew && x.k_feature == 1 && x.k_item == x.features &&
@@ -193,8 +208,7 @@ void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int
   };
   const int64_t begin = seen(x.hidden, x.hidden_step, 0) / kChunk;
   const int64_t end = (seen(x.visible, x.visible_step, x.queries - 1) + kChunk - 1) / kChunk;
-  const int64_t scratch_bytes =
-      aligned(attention_scratch<T>(x.features, x.value_features) * static_cast<int64_t>(sizeof(T)));
+  const int64_t scratch_bytes = block_bytes<T>(p);
   const auto part = [&](int64_t i) {
     return reinterpret_cast<T *>(scratch.of_thread(static_cast<int>(i / kPartChunks)) + scratch_bytes +
                                  i % kPartChunks * part_bytes<T>(p));

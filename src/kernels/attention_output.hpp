@@ -21,6 +21,7 @@ struct Group {
   T *old_factor, *new_factor, *inverse;  // of the fold; 1 / sum at the last chunk
   T *s;                                  // [key][lane], scores and then weights of the slice; shared by all groups
   T *added;                              // [key][lane], what bias and mask add to the scores; shared by all groups
+  T *keys;                               // the copied chunk, if there is one; shared by all groups
 };
 
 // The keys [begin, end) of one chunk that a group works on.
@@ -47,7 +48,8 @@ ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t t) {
   g.new_factor = p + g.first, p += kQueries;
   g.inverse = p + g.first, p += kQueries;
   g.queries = p + g.first * x.features, p += kQueries * x.features;
-  g.output = p + g.first * x.value_features;
+  g.output = p + g.first * x.value_features, p += kQueries * x.value_features;
+  g.keys = p;
   return g;
 }
 

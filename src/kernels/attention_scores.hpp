@@ -6,9 +6,9 @@
 namespace attend {
 namespace {
 
-// Scores of the slice for group g into g.s; their maxima into g.chunk_maximum.
+// Scores of the slice for group g into g.s; their maxima into g.chunk_maximum. `from` is the slice's first key.
 template <class T>
-void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
   constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
   for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
@@ -18,15 +18,15 @@ void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
         smaller(width, keys - j), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          const T *k = x.k + (slice.begin + j) * x.k_item;
+          const T *k = from + j * k_item;
           if (decltype(nr)::value == NR && x.far) {
             // A line of the keys two tiles on, and one of this tile's values, for each feature.
             const intptr_t apart = reinterpret_cast<intptr_t>(x.v + (slice.begin + j) * x.v_item) -
-                                   reinterpret_cast<intptr_t>(k + 2 * NR * x.k_item);
-            const Prefetches<T> ahead = {k + 2 * NR * x.k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
-            tile.accumulate(x.features, g.queries, QL, k, x.k_feature, x.k_item, ahead);
+                                   reinterpret_cast<intptr_t>(k + 2 * NR * k_item);
+            const Prefetches<T> ahead = {k + 2 * NR * k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
+            tile.accumulate(x.features, g.queries, QL, k, x.k_feature, k_item, ahead);
           } else {
-            tile.template accumulate<false>(x.features, g.queries, QL, k, x.k_feature, x.k_item, Tail<T>(W));
+            tile.template accumulate<false>(x.features, g.queries, QL, k, x.k_feature, k_item, Tail<T>(W));
           }
           T *s = g.s + j * QL;
           tile.each([&](int i, int jj, vec<T> v) __attribute__((always_inline)) {

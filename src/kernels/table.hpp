@@ -44,9 +44,9 @@ struct Contract {
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
   // Sums that a product with one column keeps in its scratch: 32 KiB.
   static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
-  // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
+  // Queries of one attention block, and how many of them share one buffer of scores at most (64 bytes of lanes).
   static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
-  static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
+  static constexpr int64_t kScoreLanes = 64 / static_cast<int64_t>(sizeof(T));
 };
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, with `first`, fma(beta, C, bias). k = 0 gives C0.
@@ -140,6 +140,7 @@ struct AttentionBlock {
   const uint8_t *mask;  // or null; 0 = hidden
   int64_t mask_key, mask_item;
   const T *sink;     // or null: one logit more in every sum
+  bool copies_keys;  // contiguous keys that begin in the same sets of the L1: copy each chunk of them
   bool far;          // few queries, and more contiguous keys and values than the caches hold: fetch ahead
   T *maximum, *sum;  // results per query: maximum score in base 2, sum of exp2(score - maximum)
   T *scores;         // or null
@@ -170,12 +171,20 @@ constexpr int64_t attention_part(int64_t queries, int64_t value_features) {
   return queries * (value_features + 2);
 }
 
-// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to
-// them, the output being summed, and the per-query state (maximum, sum, three factors).
+// Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
 template <class T>
-constexpr int64_t attention_scratch(int64_t features, int64_t value_features) {
+constexpr int64_t copied_key(int64_t features) {
+  return (features + 15) / 16 * 16 + 16;
+}
+
+// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to
+// them, the output being summed, the per-query state (maximum, sum, three factors), and a copy of the chunk's keys.
+// 243 KiB for 128 features of f32 with the copy.
+template <class T>
+constexpr int64_t attention_scratch(int64_t features, int64_t value_features, bool copies_keys) {
   return Contract<T>::kQueryBlock * (features + value_features + 8) +
-         2 * Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
+         2 * Contract<T>::kKeyChunk * Contract<T>::kScoreLanes +
+         (copies_keys ? Contract<T>::kKeyChunk * copied_key<T>(features) : 0);
 }
 
 struct KernelTable {

@@ -49,9 +49,21 @@ bool copies_keys(const Attention &p) {
          std::abs(p.k.stride[1]) * size >= kHalf - kNear;
 }
 
+// Queries and keys that a block's scratch has room for.
+template <class T>
+int64_t scratch_queries(const Attention &p) {
+  return (most_queries<T>(p) + 15) / 16 * 16;
+}
+template <class T>
+int64_t scratch_keys(const Attention &p) {
+  return std::min(Contract<T>::kKeyChunk, p.k.columns());
+}
+
 template <class T>
 int64_t block_bytes(const Attention &p) {
-  return aligned(attention_scratch<T>(p.q.rows(), p.v.rows(), copies_keys<T>(p)) * static_cast<int64_t>(sizeof(T)));
+  return aligned(
+      attention_scratch<T>(scratch_queries<T>(p), scratch_keys<T>(p), p.q.rows(), p.v.rows(), copies_keys<T>(p)) *
+      static_cast<int64_t>(sizeof(T)));
 }
 
 template <class T>
@@ -62,11 +74,8 @@ int64_t part_bytes(const Attention &p) {
 template <class T>
 Need need_of(const Attention &p) {
   Need need;
+  if (p.k.heads() == 0) return need;
   need.per_thread = block_bytes<T>(p);
-  if (p.k.heads() == 0) {
-    need.tasks = query_blocks<T>(p) * p.out.heads() * p.out.batch();
-    return need;
-  }
   need.tasks = tasks_of<T>(p);
   if (can_split<T>(p)) {
     need.tasks *= p.k.columns() / Contract<T>::kKeyChunk;
@@ -146,6 +155,8 @@ AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int6
     x.scores_stage = p.scores_stage;
   }
   x.copies_keys = copies_keys<T>(p);
+  x.scratch_queries = scratch_queries<T>(p);
+  x.scratch_keys = scratch_keys<T>(p);
   // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for ahead.
   constexpr int64_t kFew = 16, kBytes = 1 << 20;
   x.far = x.queries <= kFew && x.k_feature == 1 && x.k_item == x.features &&

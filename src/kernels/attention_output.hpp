@@ -34,21 +34,22 @@ struct Slice {
 
 template <class T>
 ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t t) {
-  constexpr int64_t QL = Tiles<T>::kScoreVectors * kLanes<T>, kQueries = Contract<T>::kQueryBlock;
+  constexpr int64_t QL = Tiles<T>::kScoreVectors * kLanes<T>, kLanesOfScores = Contract<T>::kScoreLanes;
+  const int64_t queries = x.scratch_queries;
   Group<T> g;
   g.first = t * QL;
   g.count = smaller(QL, x.queries - g.first);
   T *p = x.scratch;
-  g.s = p, p += Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
-  g.added = p, p += Contract<T>::kKeyChunk * Contract<T>::kScoreLanes;
-  g.maximum = p + g.first, p += kQueries;
-  g.sum = p + g.first, p += kQueries;
-  g.chunk_maximum = p + g.first, p += kQueries;
-  g.old_factor = p + g.first, p += kQueries;
-  g.new_factor = p + g.first, p += kQueries;
-  g.inverse = p + g.first, p += kQueries;
-  g.queries = p + g.first * x.features, p += kQueries * x.features;
-  g.output = p + g.first * x.value_features, p += kQueries * x.value_features;
+  g.s = p, p += x.scratch_keys * kLanesOfScores;
+  g.added = p, p += x.scratch_keys * kLanesOfScores;
+  g.maximum = p + g.first, p += queries;
+  g.sum = p + g.first, p += queries;
+  g.chunk_maximum = p + g.first, p += queries;
+  g.old_factor = p + g.first, p += queries;
+  g.new_factor = p + g.first, p += queries;
+  g.inverse = p + g.first, p += queries;
+  g.queries = p + g.first * x.features, p += queries * x.features;
+  g.output = p + g.first * x.value_features, p += queries * x.value_features;
   g.keys = p;
   return g;
 }

@@ -150,6 +150,8 @@ struct AttentionBlock {
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
   int64_t from_key;
+  // Room in the scratch: of queries a multiple of 16, at most kQueryBlock; of keys at most kKeyChunk.
+  int64_t scratch_queries, scratch_keys;
   T *scratch;  // attention_scratch elements, 64-byte aligned
 };
 
@@ -177,14 +179,14 @@ constexpr int64_t copied_key(int64_t features) {
   return (features + 15) / 16 * 16 + 16;
 }
 
-// Elements of scratch for an attention block: the transposed queries, the scores of one chunk and what is added to
-// them, the output being summed, the per-query state (maximum, sum, three factors), and a copy of the chunk's keys.
-// 243 KiB for 128 features of f32 with the copy.
+// Elements of scratch for an attention block, 64-byte aligned parts of it: the transposed queries, the scores of one
+// chunk and what is added to them, the output being summed, the per-query state (maximum, sum, three factors), and a
+// copy of the chunk's keys. 243 KiB for 128 features of f32 with the copy; less for few queries or keys.
 template <class T>
-constexpr int64_t attention_scratch(int64_t features, int64_t value_features, bool copies_keys) {
-  return Contract<T>::kQueryBlock * (features + value_features + 8) +
-         2 * Contract<T>::kKeyChunk * Contract<T>::kScoreLanes +
-         (copies_keys ? Contract<T>::kKeyChunk * copied_key<T>(features) : 0);
+constexpr int64_t attention_scratch(int64_t queries, int64_t keys, int64_t features, int64_t value_features,
+                                    bool copies_keys) {
+  return queries * (features + value_features + 8) + 2 * keys * Contract<T>::kScoreLanes +
+         (copies_keys ? keys * copied_key<T>(features) : 0);
 }
 
 struct KernelTable {

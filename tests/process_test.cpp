@@ -1,0 +1,218 @@
+// What surrounds a call: small stacks, many callers, the floating-point environment and the rest of the process, which
+// it leaves as they were.
+#include <fenv.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <clocale>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <future>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include "operands.hpp"
+#include "support.hpp"
+
+using namespace attend::test;
+using namespace operands;
+
+namespace {
+
+const Layout kLarge = {ATTEND_F32, 40, false}, kDouble = {ATTEND_F64, 9, true};
+
+Bytes result_of(int function, const Layout &layout, int32_t threads) {
+  const auto call = make(function, layout);
+  *call->heads[0].threads = threads;
+  return call->run() == ATTEND_OK ? call->memory(true) : Bytes();
+}
+
+// Everything of the process that a library could change behind its caller's back.
+struct Surroundings {
+  sigset_t signals = {};
+  std::string locale = std::setlocale(LC_ALL, nullptr), environment;
+  int rounding = fegetround();
+  unsigned control = 0;
+  cpu_set_t cpus = {};
+
+  Surroundings() {
+    pthread_sigmask(SIG_SETMASK, nullptr, &signals);
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    for (char **entry = environ; *entry != nullptr; ++entry) environment += std::string(*entry) + '\n';
+#if defined(__x86_64__)
+    control = _mm_getcsr() & ~0x3fu;  // without the exceptions that happened, which any arithmetic sets
+#endif
+  }
+  bool operator==(const Surroundings &o) const {
+    bool same = locale == o.locale && environment == o.environment && rounding == o.rounding && control == o.control &&
+                CPU_EQUAL(&cpus, &o.cpus);
+    for (int s = 1; s < 32; ++s) same &= sigismember(&signals, s) == sigismember(&o.signals, s);
+    return same;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a call changes nothing but its outputs, and prints nothing") {
+  int pipes[2][2];
+  const int kept[2] = {dup(1), dup(2)};
+  fflush(nullptr);
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(pipe(pipes[i]) == 0);
+    dup2(pipes[i][1], i + 1);
+    close(pipes[i][1]);
+  }
+  const Surroundings before;
+  bool computed = true;
+  for (int f = 0; f < kFunctions; ++f) {
+    for (const int32_t threads : {1, 2}) computed &= !result_of(f, kLarge, threads).empty();
+    attend_softmax(nullptr, nullptr, nullptr);
+  }
+  const bool same = before == Surroundings();
+  char printed[100];
+  ssize_t count = 0;
+  for (int i = 0; i < 2; ++i) {
+    dup2(kept[i], i + 1);
+    close(kept[i]);
+    count += read(pipes[i][0], printed, sizeof printed);
+    close(pipes[i][0]);
+  }
+  CHECK(computed);
+  CHECK(same);
+  CHECK(count == 0);
+}
+
+#if !defined(__SANITIZE_ADDRESS__)  // whose frames are larger
+TEST_CASE("threads with 64 KiB of stack") {
+  struct Job {
+    std::unique_ptr<Call> call;
+    attend_status status;
+  };
+  for (const Layout &layout : {kLarge, kDouble}) {
+    for (int f = 0; f < kFunctions; ++f) {
+      Bytes expected = result_of(f, layout, 1);
+      for_each_isa([&] {
+        Job job = {make(f, layout), -1};
+        INFO(job.call->function);
+        *job.call->heads[0].threads = 1;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        REQUIRE(pthread_attr_setstacksize(&attributes, 65536) == 0);
+        pthread_t thread;
+        const auto body = [](void *j) -> void * {
+          static_cast<Job *>(j)->status = static_cast<Job *>(j)->call->run();
+          return nullptr;
+        };
+        REQUIRE(pthread_create(&thread, &attributes, body, &job) == 0);
+        pthread_join(thread, nullptr);
+        pthread_attr_destroy(&attributes);
+        CHECK(job.status == ATTEND_OK);
+        const std::string isa = attend_isa();
+        if (isa == "avx512" || isa == "avx2") CHECK(job.call->memory(true) == expected);
+      });
+    }
+  }
+}
+#endif
+
+TEST_CASE("64 callers at once, with the bits of one") {
+  std::vector<Bytes> expected;
+  for (int f = 0; f < kFunctions; ++f) expected.push_back(result_of(f, kLarge, 1));
+  std::vector<std::future<bool>> callers;
+  for (int caller = 0; caller < 64; ++caller) {
+    callers.push_back(std::async(std::launch::async, [caller, &expected] {
+      const int f = caller % kFunctions;
+      bool same = true;
+      for (int round = 0; round < 3; ++round)
+        same &= result_of(f, kLarge, 1 + round) == expected[static_cast<size_t>(f)];
+      return same;
+    }));
+  }
+  for (std::future<bool> &same : callers) CHECK(same.get());
+}
+
+TEST_CASE("the default of threads follows the CPUs that the process may use") {
+  cpu_set_t all, one;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  CPU_ZERO(&one);
+  for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
+    if (CPU_COUNT(&one) == 1) break;
+  }
+  // In a process of its own, which has not asked yet.
+  fflush(nullptr);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    sched_setaffinity(0, sizeof one, &one);
+    char executable[4096] = "";
+    const ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
+    setenv("ATTEND_PROCESS_TEST_THREADS", "1", 1);
+    if (length > 0) execl(executable, executable, "-tc=threads as this process sees them", nullptr);
+    _exit(9);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("threads as this process sees them") {
+  const char *expected = std::getenv("ATTEND_PROCESS_TEST_THREADS");
+  if (expected != nullptr) CHECK(attend_threads() == std::atoi(expected));
+  CHECK(attend_threads() >= 1);
+}
+
+#if defined(__x86_64__)
+TEST_CASE("denormals flushed by the caller: defined results, and still flushed afterwards") {
+  const unsigned saved = _mm_getcsr();
+  _mm_setcsr(saved | 0x8040u);  // FTZ, DAZ
+  float a[4] = {1e-40f, 2, 0, 1}, b[4] = {1, 1e-40f, 0.5f, 2}, c[4], y[4], x[4] = {0, 1e-40f, -200, 3};
+  const attend_tensor ta = {a, ATTEND_F32, 2, {2, 2}, {1, 2}}, tb = {b, ATTEND_F32, 2, {2, 2}, {1, 2}},
+                      tc = {c, ATTEND_F32, 2, {2, 2}, {1, 2}}, tx = {x, ATTEND_F32, 1, {4}, {1}},
+                      ty = {y, ATTEND_F32, 1, {4}, {1}};
+  const bool computed =
+      attend_matmul(1, &ta, &tb, 0, &tc, nullptr) == ATTEND_OK && attend_softmax(&tx, &ty, nullptr) == ATTEND_OK;
+  const unsigned after = _mm_getcsr();
+  _mm_setcsr(saved);
+  CHECK(computed);
+  CHECK((after & 0x8040u) == 0x8040u);
+  CHECK(c[0] == 0);
+  CHECK(c[1] == 2);
+  CHECK(std::fabs(y[0] + y[1] + y[2] + y[3] - 1) < 1e-6f);
+}
+#endif
+
+TEST_CASE("more than 2^31 elements") {
+  // Untouched pages of a mapping are zeros and take no memory.
+  const int64_t rows = 3, columns = (int64_t{1} << 31) + 5;
+  const size_t bytes = static_cast<size_t>(rows * columns) * sizeof(float);
+  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    MESSAGE("no address space for " << bytes << " bytes");
+    return;
+  }
+  float *x = static_cast<float *>(memory);
+  for (int64_t i = 0; i < rows; ++i) x[i * columns + columns - 1] = static_cast<float>(i);
+  // The last column, of a matrix with contiguous rows, and the last element, of a column of 2^31 + 5 by strides.
+  float y[3], sums[3];
+  const attend_tensor last = {x + columns - 1, ATTEND_F32, 2, {rows, 1}, {columns, 1}};
+  const attend_tensor ty = {y, ATTEND_F32, 2, {rows, 1}, {1, rows}};
+  REQUIRE(attend_softmax(&last, &ty, nullptr) == ATTEND_OK);
+  CHECK(y[2] > y[1]);
+  CHECK(std::fabs(y[0] + y[1] + y[2] - 1) < 1e-6f);
+  // Four columns 2^29 apart times a vector.
+  float ones[4] = {1, 1, 1, 1};
+  const attend_tensor a = {x + columns - 1, ATTEND_F32, 2, {3, 1}, {columns, 1}},
+                      b = {ones, ATTEND_F32, 2, {1, 1}, {1, 1}}, c = {sums, ATTEND_F32, 2, {3, 1}, {1, 3}};
+  REQUIRE(attend_matmul(1, &a, &b, 0, &c, nullptr) == ATTEND_OK);
+  for (int i = 0; i < 3; ++i) CHECK(sums[i] == static_cast<float>(i));
+  munmap(memory, bytes);
+}

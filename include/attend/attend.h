@@ -191,8 +191,8 @@ typedef struct attend_softmax_options {
  * writes lse = -inf.
  *
  * Exactly: the score is rounded once (fma(scale, x, bias)), m subtracted, exp within 1.1 ulp; contiguous columns are
- * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16) that are added as a tree, others in chunks of
- * 32, one after the other; the chunks' sums are added in order, compensated. In contiguous columns of more than 256 KiB
+ * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16, in parts of 8) that are added as a tree, others
+ * in chunks of 8, one after the other; the chunks' sums are added in order, compensated. In contiguous columns of more than 256 KiB
  * a chunk's sum is taken with the chunk's own maximum first. Error: at most 4 ulp plus 1 ulp of the
  * column's largest result. Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,

@@ -5,7 +5,7 @@
 // for all columns of the group at once by a transposition in registers.
 //
 // The order of the sum is part of the contract (Contract<T>): element i of a chunk of 512 belongs to virtual lane i
-// mod 16; the 16 lanes are added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in
+// mod 16, and is added in parts of 8, lest one large element see its last bits rounded thirty times; the 16 lanes are added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in
 // order, compensated. Missing elements add +0.
 #pragma once
 
@@ -94,7 +94,8 @@ template <class T, bool kPlain>
 void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnGroup<T> &previous,
                       ColumnGroup<T> *next) {
   constexpr int W = kLanes<T>, kLaneVectors = Contract<T>::kVirtualLanes / W;
-  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kVirtual = Contract<T>::kVirtualLanes;
+  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kPart = Contract<T>::kSoftmaxPart,
+                    kVirtual = Contract<T>::kVirtualLanes;
   static_assert(kVirtual % W == 0, "virtual lanes are whole vectors");
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t rows = x.rows;
@@ -107,9 +108,18 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
   for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
     const int64_t end = smaller(rows, chunk + kChunk);
     for (int64_t c = 0; c < W; ++c) {
-      vec<T> sums[kLaneVectors];
+      // of_parts: the sums of the parts of a lane that are behind, `sums`: of the one at hand.
+      vec<T> sums[kLaneVectors], of_parts[kLaneVectors];
       ATTEND_UNROLL
-      for (int u = 0; u < kLaneVectors; ++u) sums[u] = broadcast(T(0));
+      for (int u = 0; u < kLaneVectors; ++u) sums[u] = of_parts[u] = broadcast(T(0));
+      const auto end_part = [&](int64_t at) __attribute__((always_inline)) {
+        if (at % kPart != kPart - kVirtual) return;
+        ATTEND_UNROLL
+        for (int u = 0; u < kLaneVectors; ++u) {
+          of_parts[u] = of_parts[u] + sums[u];
+          sums[u] = broadcast(T(0));
+        }
+      };
       const bool beside = kPlain && !log && c < g->count && c < previous.count && c < next->count;
       int64_t i = chunk;
       if (beside) {
@@ -130,6 +140,7 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
             stream ? stream_store(y + at, r) : store(y + at, r);
             store(e_to + at, e);
           }
+          end_part(i);
         }
         store(next->lanes + c * W, top);
         column_maximum<T, kPlain>(x, next, c, i, end);
@@ -151,8 +162,11 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
             sums[u] = sums[u] + e;
             if (!log) store_lanes(e_to + at, 1, part, e);
           }
+          end_part(i);
         }
       }
+      ATTEND_UNROLL
+      for (int u = 0; u < kLaneVectors; ++u) sums[u] = of_parts[u] + sums[u];
       ATTEND_UNROLL
       for (int half = kLaneVectors / 2; half > 0; half /= 2) {
         ATTEND_UNROLL

@@ -15,7 +15,8 @@ namespace {
 template <class T, bool kPlain>
 void long_sums(const LongSoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>, kLaneVectors = Contract<T>::kVirtualLanes / W;
-  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kVirtual = Contract<T>::kVirtualLanes;
+  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kVirtual = Contract<T>::kVirtualLanes,
+                    kPart = Contract<T>::kSoftmaxPart;
   const int64_t rows = x.block.rows;
   const auto score = [&](int64_t at, int64_t end) __attribute__((always_inline)) {
     const vec<T> none = broadcast(kMinusInfinity<T>);
@@ -47,9 +48,19 @@ void long_sums(const LongSoftmaxBlock<T> &x) {
       vec<T> sums[kLaneVectors];
       ATTEND_UNROLL
       for (int u = 0; u < kLaneVectors; ++u) sums[u] = zero;
-      for (int64_t i = begin; i < end; i += kVirtual) {
+      for (int64_t part = begin; part < end; part += kPart) {
+        const int64_t part_end = smaller(end, part + kPart);
+        vec<T> of_part[kLaneVectors];
         ATTEND_UNROLL
-        for (int u = 0; u < kLaneVectors; ++u) sums[u] = sums[u] + exp_nonpositive(score(i + u * W, end) - shift);
+        for (int u = 0; u < kLaneVectors; ++u) of_part[u] = zero;
+        for (int64_t i = part; i < part_end; i += kVirtual) {
+          ATTEND_UNROLL
+          for (int u = 0; u < kLaneVectors; ++u) {
+            of_part[u] = of_part[u] + exp_nonpositive(score(i + u * W, end) - shift);
+          }
+        }
+        ATTEND_UNROLL
+        for (int u = 0; u < kLaneVectors; ++u) sums[u] = sums[u] + of_part[u];
       }
       ATTEND_UNROLL
       for (int half = kLaneVectors / 2; half > 0; half /= 2) {

@@ -5,7 +5,7 @@
 // of two apart share so few sets of the caches that they would not be there any more for the next sweep. Where rows are
 // contiguous the sweeps of three strips run as one. Columns too long for the scratch are read three times instead.
 //
-// The order of the sum is part of the contract: one chain over the elements of a chunk of 32, the chunks' sums folded
+// The order of the sum is part of the contract: one chain over the elements of a chunk of 8, the chunks' sums folded
 // in order, compensated.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace {
 template <class T, bool kPlain, int V>
 void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T *scratch) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kChunk = 32, kAhead = 8;
+  constexpr int64_t kChunk = 8, kAhead = 8;
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t rows = x.rows, y_row = x.y_row, y_col = x.y_col, x_row = x.x_row;
   const bool log = x.log, stream = x.stream, dense = x.x_col == 1;
@@ -105,7 +105,7 @@ template <class T, int V, bool kPrevious, bool kNext>
 void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V> &previous, Strip<T, V> *next,
                  T *scores, T *other) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kChunk = 32, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kChunk = 8, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t rows = x.rows, x_row = x.x_row, y_row = x.y_row;
   const bool log = x.log, stream = x.stream;
   vec<T> top[V], shift[V];

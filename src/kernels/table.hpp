@@ -30,6 +30,8 @@ struct Contract {
   static constexpr int64_t kKeyChunk = 256;
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
+  // A lane adds so many of its elements, and then these sums.
+  static constexpr int64_t kSoftmaxPart = 8 * 16;
   static constexpr int kVirtualLanes = 16;
   // Contiguous columns longer than this, 256 KiB, are read twice and their exponentials computed twice, rather than kept.
   static constexpr int64_t kSoftmaxLong = (1 << 18) / static_cast<int64_t>(sizeof(T));

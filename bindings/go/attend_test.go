@@ -374,10 +374,13 @@ func TestMemory(t *testing.T) {
 		}
 		runtime.GC()
 	}
-	round()
-	before := resident(t)
-	round()
-	if grown := resident(t) - before; grown > 2048 {
-		t.Errorf("grew by %d KiB", grown)
+	// A leak grows in every round; the runtime's own memory, more under the race detector, settles.
+	for i := 0; i < 12; i++ {
+		before := resident(t)
+		round()
+		if resident(t)-before < 256 {
+			return
+		}
 	}
+	t.Error("grew by more than 256 KiB in each of 12 rounds of 1000 calls")
 }

@@ -95,17 +95,20 @@ test('many workers, one result', async () => {
 
 test('memory does not grow', { skip: globalThis.gc ? false : 'run with --expose-gc' }, async () => {
   const q = { data: Float32Array.from(normals(8 * 64 * 64, 1)), shape: [8, 64, 64] }, out = x(8, 64, 64);
-  let before = 0;
-  for (let round = 0; round < 3; round++) {
+  // A leak grows in every round; the engine's own memory settles.
+  let before = 0, grown = Infinity;
+  for (let round = 0; round < 12 && grown > 256 << 10; round++) {
     for (let i = 0; i < 1000; i++) {
       attend.attention(q, q, q, { out, threads: 1 });
       try { attend.attention(q, x(1, 1), q, { out }); } catch { /* refused, as it should be */ }
       if (i % 50 === 0) await attend.promises.attention(q, q, q, { out });
     }
     globalThis.gc();
-    if (round === 1) before = process.memoryUsage().rss;
+    const now = process.memoryUsage().rss;
+    if (round > 0) grown = now - before;
+    before = now;
   }
-  assert.ok(process.memoryUsage().rss - before < 4 << 20, `${before} ${process.memoryUsage().rss}`);
+  assert.ok(grown <= 256 << 10, `grew by ${grown} bytes in the last of 12 rounds`);
 });
 
 test('types', (t) => {

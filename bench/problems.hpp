@@ -207,8 +207,8 @@ struct SoftmaxProblem {
   }
 };
 
-// Attention, usually of as many keys as queries; every operand is [head, N, D] in the words of NumPy. Parts of it (the first
-// items of the first heads) can be computed too, where the whole would take too long.
+// Attention, usually of as many keys as queries; every operand is [head, N, D] in the words of NumPy. Parts of it (the
+// first items of the first heads) can be computed too, where the whole would take too long.
 template <class T>
 struct AttentionProblem {
   Operand<T> q, k, v, out;

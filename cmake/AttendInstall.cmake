@@ -8,8 +8,8 @@ install(TARGETS attend_static EXPORT attend_static)
 install(EXPORT attend NAMESPACE attend:: DESTINATION ${package_dir} FILE attendTargets.cmake)
 install(EXPORT attend_static NAMESPACE attend:: DESTINATION ${package_dir} FILE attendStaticTargets.cmake)
 
-# What a C linker has to add to libattend.a: what the C++ linker adds by itself, and the OpenMP runtime, which the CMake package
-# looks for at its user's and attend.pc names as it was found here.
+# What a C linker has to add to libattend.a: what the C++ linker adds by itself, and the OpenMP runtime, which the CMake
+# package looks for at its user's and attend.pc names as it was found here.
 set(runtime ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})
 list(REMOVE_ITEM runtime ${CMAKE_C_IMPLICIT_LINK_LIBRARIES})
 list(REMOVE_DUPLICATES runtime)

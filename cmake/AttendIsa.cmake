@@ -15,10 +15,10 @@ else()
   set(ATTEND_ISA_ROWS "generic")
 endif()
 
-# How kernels are compiled beside that. Optimised in every build type: at -O0 inline functions become symbols and the tile
-# leaves the registers. Under a sanitizer the unrolled tiles would compile for half an hour; -O1 without use-after-scope still
-# checks every access. No LTO and no unique symbols: nothing of a kernel's object may be merged with code that was compiled
-# with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header.)
+# How kernels are compiled beside that. Optimised in every build type: at -O0 inline functions become symbols and the
+# tile leaves the registers. Under a sanitizer the unrolled tiles would compile for half an hour; -O1 without
+# use-after-scope still checks every access. No LTO and no unique symbols: nothing of a kernel's object may be merged
+# with code that was compiled with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header.)
 set(ATTEND_KERNEL_OPTIONS -O3)
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   set(ATTEND_KERNEL_OPTIONS -O1 -g1 -fno-sanitize-address-use-after-scope)
@@ -27,8 +27,8 @@ list(APPEND ATTEND_KERNEL_OPTIONS -fno-lto -fno-math-errno -fno-rtti
   $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 
-# Makes an object library attend_kernels_<name> of each row, ATTEND_ISAS the list of names, and attend_isa_list.inc with a
-# line ATTEND_ISA(<name>) each, which dispatch/registry.cpp includes.
+# Makes an object library attend_kernels_<name> of each row, ATTEND_ISAS the list of names, and attend_isa_list.inc with
+# a line ATTEND_ISA(<name>) each, which dispatch/registry.cpp includes.
 function(attend_add_kernels)
   foreach(row IN LISTS ATTEND_ISA_ROWS)
     separate_arguments(flags UNIX_COMMAND "${row}")

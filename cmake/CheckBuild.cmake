@@ -1,7 +1,7 @@
 # Tests of the build itself: cmake -DCHECK=<name> -D... -P CheckBuild.cmake. tests/CMakeLists.txt registers them.
 #
-# Why all this: an inline function that an AVX-512 file emits can replace the baseline's in the linker's eyes, a global with
-# a constructor runs before the CPU was asked, and both crash only on somebody else's machine.
+# Why all this: an inline function that an AVX-512 file emits can replace the baseline's in the linker's eyes, a global
+# with a constructor runs before the CPU was asked, and both crash only on somebody else's machine.
 cmake_minimum_required(VERSION 3.25)
 
 # Every check says all it finds; each SEND_ERROR makes the script fail.
@@ -48,8 +48,8 @@ function(check_exports)
   endforeach()
 endfunction()
 
-# The kernels' object OBJECTS of instruction set ISA defines its table, and besides that only symbols that carry its name: what
-# it calls can neither replace code of other files nor be replaced by it.
+# The kernels' object OBJECTS of instruction set ISA defines its table, and besides that only symbols that carry its
+# name: what it calls can neither replace code of other files nor be replaced by it.
 function(check_isa_symbols)
   set(namespace attend_xsimd_${ISA})
   string(LENGTH ${namespace} length)
@@ -124,7 +124,8 @@ function(check_shared)
     wrong("has thread-local storage")
   endif()
 
-  # frame_dummy of the compiler's start-up code is the only initialiser, so there is one entry and it is relocated to it.
+  # frame_dummy of the compiler's start-up code is the only initialiser, so there is one entry and it is relocated to
+  # it.
   run(sections ${READELF} -SW ${LIBRARY})
   run(relocations ${READELF} -rW ${LIBRARY})
   run(symbols ${NM} ${LIBRARY})

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <numeric>
 #include <random>
 #include <string>
@@ -75,6 +76,17 @@ inline bool ok(attend_status status) {
   CHECK(status == ATTEND_OK);
   return status == ATTEND_OK;
 }
+
+// Memory that begins at a cache line, so that a layout decides how its elements are aligned.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+  T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), kLine)); }
+  void deallocate(T *memory, size_t) { ::operator delete(memory, kLine); }
+  bool operator==(const LineAllocator &) const { return true; }
+  bool operator!=(const LineAllocator &) const { return false; }
+};
 
 // A tensor in memory of its own, with gaps between its elements and guards around them.
 template <class T>
@@ -167,7 +179,7 @@ class Operand {
   }
   // Everything that is no element still holds the poison.
   bool gaps_untouched() {
-    std::vector<T> rest = memory_;
+    auto rest = memory_;
     each([&](T &x, auto...) { rest[static_cast<size_t>(&x - memory_.data())] = poison(); });
     const T p = poison();
     return std::all_of(rest.begin(), rest.end(), [&](const T &x) { return std::memcmp(&x, &p, sizeof p) == 0; });
@@ -195,7 +207,7 @@ class Operand {
   }
 
   Shape shape_, stride_ = {};
-  std::vector<T> memory_;
+  std::vector<T, LineAllocator<T>> memory_;
   int64_t first_ = 0;
   attend_tensor tensor_ = {};
 };

@@ -16,11 +16,13 @@ namespace {
 
 std::atomic<bool> g_counting{false};
 std::atomic<int> g_allocations{0};
+std::atomic<uint64_t> g_bytes{0};
 std::atomic<int> g_failures{0};  // so many of the counted ones fail, the first of them
 
 // Counts an allocation and says whether it may succeed.
-bool granted() {
+bool granted(size_t size) {
   if (!g_counting.load(std::memory_order_relaxed)) return true;
+  g_bytes.fetch_add(size, std::memory_order_relaxed);
   return g_allocations.fetch_add(1, std::memory_order_relaxed) >= g_failures.load(std::memory_order_relaxed);
 }
 
@@ -35,22 +37,22 @@ extern "C" {
 
 void *malloc(size_t size) {
   static void *(*const real)(size_t) = next<void *(size_t)>("malloc");
-  return granted() ? real(size) : nullptr;
+  return granted(size) ? real(size) : nullptr;
 }
 
 void *realloc(void *memory, size_t size) {
   static void *(*const real)(void *, size_t) = next<void *(void *, size_t)>("realloc");
-  return granted() ? real(memory, size) : nullptr;
+  return granted(size) ? real(memory, size) : nullptr;
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
   static void *(*const real)(size_t, size_t) = next<void *(size_t, size_t)>("aligned_alloc");
-  return granted() ? real(alignment, size) : nullptr;
+  return granted(size) ? real(alignment, size) : nullptr;
 }
 
 int posix_memalign(void **memory, size_t alignment, size_t size) {
   static int (*const real)(void **, size_t, size_t) = next<int(void **, size_t, size_t)>("posix_memalign");
-  return granted() ? real(memory, alignment, size) : ENOMEM;
+  return granted(size) ? real(memory, alignment, size) : ENOMEM;
 }
 
 // Of malloc, since dlsym may call calloc itself.
@@ -198,22 +200,126 @@ TEST_CASE("sizes depend on the arguments alone") {
   });
 }
 
+namespace {
+
+// One attention call whose heads lie side by side in each item, [N, H, D].
+template <class T>
+struct Interleaved {
+  std::vector<T> q, k, v, out;
+  attend_tensor tensors[4];
+  attend_attention_options options = {};
+
+  // Without data if `keys` are too many for a test's memory.
+  Interleaved(int64_t queries, int64_t keys, int64_t heads, int64_t features, bool data) {
+    options.size = sizeof options;
+    options.threads = 1;
+    std::vector<T> *const memory[] = {&q, &k, &v, &out};
+    for (size_t i = 0; i < 4; ++i) {
+      const int64_t items = i == 1 || i == 2 ? keys : queries;
+      if (data) memory[i]->resize(static_cast<size_t>(items * heads * features));
+      for (size_t e = 0; e < memory[i]->size(); ++e) (*memory[i])[e] = static_cast<T>((e * 2654435761u >> 7) % 64) / 64;
+      const uint32_t dtype = sizeof(T) == 4 ? ATTEND_F32 : ATTEND_F64;
+      tensors[i] = {data ? memory[i]->data() : nullptr,
+                    dtype,
+                    3,
+                    {features, items, heads, 0},
+                    {1, heads * features, features, 0}};
+    }
+  }
+  uint64_t workspace_bytes() const {
+    uint64_t bytes = 0;
+    CHECK(attend_attention_workspace(&tensors[0], &tensors[1], &tensors[2], &tensors[3], &options, &bytes) ==
+          ATTEND_OK);
+    return bytes;
+  }
+  attend_status run() const { return attend_attention(&tensors[0], &tensors[1], &tensors[2], &tensors[3], &options); }
+};
+
+constexpr uint64_t kShare = 256 * 1024;
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("attention: at most 256 KiB for a thread, whatever the length and the strides", T, float, double) {
+  for (const int64_t features : {1, 32, 64, 100, 128}) {
+    for (const int64_t heads : {1, 8, 16, 64}) {
+      for (const int64_t queries : {1, 16, 17, 64, 100000}) {
+        for (const int64_t keys : {1, 300, 2048, 1 << 20}) {
+          INFO(features << " features, " << heads << " heads, " << queries << " queries, " << keys << " keys");
+          CHECK(Interleaved<T>(queries, keys, heads, features, false).workspace_bytes() <= kShare + kSlack);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("attention: the bits of keys read in place and of copied ones are equal", T, float, double) {
+  Interleaved<T> call(70, 530, 8, 128, true);
+  REQUIRE(call.run() == ATTEND_OK);
+  const std::vector<T> expected = call.out;
+  const uint64_t reported = call.workspace_bytes();
+  for (const uint64_t bytes : {reported, 4 * kShare}) {
+    Guarded workspace(bytes, 1);
+    call.options.workspace = workspace.start();
+    call.options.workspace_size = bytes;
+    call.out.assign(call.out.size(), T(0));
+    CHECK(call.run() == ATTEND_OK);
+    CHECK(workspace.intact());
+    CHECK(std::memcmp(call.out.data(), expected.data(), expected.size() * sizeof(T)) == 0);
+  }
+}
+
+TEST_CASE("sizes do not overflow") {
+  // Inputs with a stride of 0 have as many elements as they say; and a column may be as long as addresses allow.
+  const int64_t huge = int64_t{1} << 60;
+  float data[4] = {};
+  attend_attention_options options = {};
+  options.size = sizeof options;
+  const attend_tensor q = {data, ATTEND_F32, 3, {2, 1, 1 << 20, 0}, {1, 2, 2, 0}},
+                      k = {data, ATTEND_F32, 3, {2, huge, 1, 0}, {1, 0, 0, 0}};
+  attend_tensor out = q;
+  out.data = nullptr;
+  uint64_t one = 0, any = 0;
+  options.threads = 1;
+  CHECK(attend_attention_workspace(&q, &k, &k, &out, &options, &one) == ATTEND_OK);
+  options.threads = 0;
+  CHECK(attend_attention_workspace(&q, &k, &k, &out, &options, &any) == ATTEND_OK);
+  CHECK(one > 0);
+  CHECK(one <= kShare);
+  CHECK(any >= 63 * (one - kSlack));
+  for (const int64_t columns : {1, 3}) {
+    for (const bool by_rows : {false, true}) {
+      const int64_t rows = huge / 4 / columns;
+      const attend_tensor x = {
+          nullptr, ATTEND_F32, 2, {rows, columns, 0, 0}, {by_rows ? columns : 1, by_rows ? 1 : rows, 0, 0}};
+      uint64_t bytes = 0;
+      CHECK(attend_softmax_workspace(&x, &x, nullptr, &bytes) == ATTEND_OK);
+      CHECK(bytes <= (uint64_t{1} << 62));
+    }
+  }
+}
+
 #if defined(ATTEND_TEST_COUNTS_ALLOCATIONS)
 namespace {
 
 struct Counted {
   attend_status status;
   int allocations;
+  uint64_t bytes;
 };
 
 // The call, while its first `failures` allocations fail.
-Counted counted_run(const Call &call, int failures = 0) {
+template <class Run>
+Counted counted(const Run &run, int failures = 0) {
   g_allocations = 0;
+  g_bytes = 0;
   g_failures = failures;
   g_counting = true;
-  const attend_status status = call.run();
+  const attend_status status = run();
   g_counting = false;
-  return {status, g_allocations.load()};
+  return {status, g_allocations.load(), g_bytes.load()};
+}
+Counted counted_run(const Call &call, int failures = 0) {
+  return counted([&call] { return call.run(); }, failures);
 }
 
 }  // namespace
@@ -234,6 +340,16 @@ TEST_CASE("with a workspace and one thread nothing is allocated") {
   CHECK(allocations > 0);
 }
 
+TEST_CASE("attention allocates no more than that, once, at any length") {
+  for (const int64_t items : {300, 1000, 5000}) {
+    Interleaved<float> call(items, items, 1, 128, true);
+    const Counted own = counted([&call] { return call.run(); });
+    CHECK(own.status == ATTEND_OK);
+    CHECK(own.allocations == 1);
+    CHECK(own.bytes <= kShare + kSlack);
+  }
+}
+
 TEST_CASE("memory that the system refuses is a status, or fewer threads") {
   int refused = 0, fewer = 0;
   for_each_call([&](Call &call) {
@@ -244,8 +360,8 @@ TEST_CASE("memory that the system refuses is a status, or fewer threads") {
     ++refused;
     clear_outputs(call);
     const Bytes before = call.memory();
-    // One thread asks once; several ask again for the memory of one.
-    CHECK(counted_run(call, 1).status == ATTEND_OUT_OF_MEMORY);
+    // One thread asks once, or again without what it can do without; several ask again for the memory of one.
+    CHECK(counted_run(call, 2).status == ATTEND_OUT_OF_MEMORY);
     CHECK(call.memory() == before);
     *call.heads[0].threads = 4;
     CHECK(counted_run(call, 2).status == ATTEND_OUT_OF_MEMORY);

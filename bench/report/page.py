@@ -65,7 +65,7 @@ def scaling(all_rows):
     return {
         f"{r.what} {r.dtype} {r.shape} ({r.threads} threads)": one[r.what, r.dtype, r.shape] / r.seconds
         for r in all_rows
-        if r.who == best and r.threads > 1 and (r.what, r.dtype, r.shape) in one and one[r.what, r.dtype, r.shape] > 1e-4
+        if r.who == best and r.threads > 1 and one.get((r.what, r.dtype, r.shape), 0) > 1e-4
     }
 
 
@@ -108,7 +108,8 @@ def sections(results):
         names = list(dict.fromkeys(name for values in gains.values() for name in values))
         lines = [[title, *[values.get(name) for name in names]] for title, values in gains.items()]
         text = "How many times as fast as three plain loops (naive = 1), f32. One thread unless it says otherwise."
-        add("Speed-up", text, plots.bars(gains, "times as fast as naive", log=True), [{"heads": ["", *names], "lines": lines}])
+        add("Speed-up", text, plots.bars(gains, "times as fast as naive", log=True),
+            [{"heads": ["", *names], "lines": lines}])
     family("Matrix product", "Square f32 matrices, one thread.", against(all_rows, "matmul", matrix_size, "GFLOP/s"),
            "M = N = K", "GFLOP/s", peak_line)
     points = {}
@@ -118,8 +119,8 @@ def sections(results):
                 intensity = row.counter("GFLOP/s") / row.counter("GB/s")
                 points.setdefault(row.what, []).append((intensity, row.counter("GFLOP/s")))
     if points and peak and memory:
-        add("Roofline", "attend's best instruction set on one thread: arithmetic against the bytes that must be moved at least.",
-            plots.roofline(points, peak, memory))
+        text = "attend's best instruction set on one thread: arithmetic against the bytes that must be moved at least."
+        add("Roofline", text, plots.roofline(points, peak, memory))
     gained = scaling(all_rows)
     if gained:
         add("Threads", "Time on one thread over time on all of them, calls longer than 0.1 ms.",
@@ -131,7 +132,8 @@ def sections(results):
                against(all_rows, "softmax", lambda row, wanted=layout: softmax_layout(row, wanted), "GB/s"),
                "elements in a column", "GB/s", memcpy)
     for mask, title in (("full", "Attention"), ("causal", "Attention, causal")):
-        family(title, "8 heads, D = 64, f32, one thread; flops of visible pairs alone are counted. Peers compute it unfused.",
+        family(title,
+               "8 heads, D = 64, f32, one thread; flops of visible pairs alone are counted. Peers compute it unfused.",
                against(all_rows, "attention", lambda row: row.parameter("N"), "GFLOP/s",
                        lambda row, wanted=mask: row.shape.endswith("/D:64/heads:8/" + wanted)),
                "N, queries and keys", "GFLOP/s", peak_line)

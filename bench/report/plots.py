@@ -60,7 +60,7 @@ def finish(figure):
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', svg, count=1)
 
 
-def lines(series, x_label, y_label, ceilings=(), log_y=False):
+def lines(series, x_label, y_label, ceilings=()):
     """series: {name: [(x, y)]}; ceilings: (name, y), drawn as lines across."""
     figure, axes = plt.subplots(figsize=(8, 4.2))
     for name, points in series.items():
@@ -81,10 +81,7 @@ def lines(series, x_label, y_label, ceilings=(), log_y=False):
     xs = sorted({p[0] for points in series.values() for p in points})
     axes.set_xticks(xs, [str(x) for x in xs])
     axes.minorticks_off()
-    if log_y:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -124,9 +121,10 @@ def roofline(points, peak, bandwidth):
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linestyle="--", linewidth=1)
     axes.annotate(f"FMA peak {peak:.0f} GFLOP/s", (high, peak), va="bottom", ha="right")
     axes.annotate(f"memory {bandwidth:.0f} GB/s", (low * 1.2, low * 1.4 * bandwidth), va="bottom", rotation=35)
-    for (name, series), marker in zip(points.items(), "osv^D"):
+    colours = [COLOURS[name] for name in ("openblas", "blis", "onednn", "eigen", "unfused")]
+    for (name, series), marker, color in zip(points.items(), "osv^D", colours):
         xs, ys = zip(*series)
-        axes.scatter(xs, ys, s=22, label=name, marker=marker, color=list(COLOURS.values())[3 + "osv^D".index(marker) % 4])
+        axes.scatter(xs, ys, s=22, label=name, marker=marker, color=color)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("flops per byte that must be moved")

@@ -15,6 +15,7 @@ import tempfile
 import time
 
 import page
+import rows as table
 
 PROGRAMS = ("matmul", "softmax", "attention")
 # What the short run leaves out: f64, the slower instruction sets, shapes that tell nothing new.
@@ -41,9 +42,8 @@ def shape_of(row):
 def chosen(rows, full, pattern):
     """The rows to run, grouped by shape, in the order of the programs."""
     # The best instruction set is the first of the library's rows, and only that one is in the short run.
-    sets = ("avx512", "avx2", "sse42", "neon", "generic")
     who = [row.split("/")[-3] for row in rows if row.count("/") > 3]
-    slower = [s for s in sets if s in who][1:]
+    slower = [s for s in table.INSTRUCTION_SETS if s in who][1:]
     groups = {}
     for row in rows:
         if not re.search(pattern, row):
@@ -59,7 +59,7 @@ def run_group(program, rows, arguments):
         done = subprocess.run(
             [
                 program,
-                "--benchmark_filter=^(" + "|".join(re.escape(row) for row in rows) + ")$",
+                "--benchmark_filter=^(" + "|".join(re.sub(r"([.^$*+?()|\[\]{}\\])", r"\\\1", row) for row in rows) + ")$",
                 f"--benchmark_min_time={arguments.min_time}",
                 f"--benchmark_repetitions={arguments.repetitions}",
                 "--benchmark_enable_random_interleaving=true",
@@ -112,7 +112,8 @@ def compare(old, new):
         differences = [d for d in json.loads(files[2].read_text()) if d.get("utest")]
     changed = []
     for row in differences:
-        before, after = (statistics.median(m[key] for m in row["measurements"]) for key in ("real_time", "real_time_other"))
+        keys = ("real_time", "real_time_other")
+        before, after = (statistics.median(m[key] for m in row["measurements"]) for key in keys)
         if row["utest"]["time_pvalue"] < 0.05:
             changed.append((after / before, row["name"], row["utest"]["time_pvalue"]))
     print(f"\n{len(changed)} of {len(differences)} rows changed (p < 0.05):")
@@ -128,7 +129,9 @@ def main():
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
     parser.add_argument("--repetitions", type=int, help="3, or 9 to compare: fewer cannot be significant")
-    parser.add_argument("--merge", type=pathlib.Path, action="append", default=[], help="further rows, such as python_peers.py's")
+    parser.add_argument(
+        "--merge", type=pathlib.Path, action="append", default=[], help="further rows, such as python_peers.py's"
+    )
     parser.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="say what changed since then")
     parser.add_argument("--peers", action="store_true", help="for ./run bench, which installs them first")
     parser.add_argument("--page-only", action="store_true", help="the page again from the report.json that is there")

@@ -183,23 +183,36 @@ func perBatch[T Float](o *operands, argument string, list []int64, of *Tensor[T]
 	return (*C.int64_t)(&list[0])
 }
 
+type optionalOperands struct {
+	mask, bias, slopes, sinks, lse, scores unsafe.Pointer
+	offsets, lengths                       *C.int64_t
+}
+
+func optional[T Float](o *operands, out *Tensor[T], options *AttentionOptions[T]) optionalOperands {
+	return optionalOperands{
+		mask:    add(o, "options.mask", options.Mask),
+		bias:    add(o, "options.bias", options.Bias),
+		slopes:  add(o, "options.alibi_slopes", options.ALiBiSlopes),
+		sinks:   add(o, "options.sinks", options.Sinks),
+		lse:     add(o, "options.lse", options.LSE),
+		scores:  add(o, "options.scores", options.Scores),
+		offsets: perBatch(o, "options.query_offsets", options.QueryOffsets, out),
+		lengths: perBatch(o, "options.kv_lengths", options.KVLengths, out),
+	}
+}
+
 // Attention computes out = v softmax(scale k^T q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B),
 // out (Dv, Nq, H, B). In row-major words: [batch, head, N, D] arrays by Of.
 func Attention[T Float](q, k, v, out *Tensor[T], options AttentionOptions[T]) error {
 	o := operands{views: make([]C.shim_view, 0, 16)}
 	pq, pk, pv, pout := add(&o, "q", q), add(&o, "k", k), add(&o, "v", v), add(&o, "out", out)
-	mask, bias, slopes := add(&o, "options.mask", options.Mask), add(&o, "options.bias", options.Bias),
-		add(&o, "options.alibi_slopes", options.ALiBiSlopes)
-	sinks, lse, scores := add(&o, "options.sinks", options.Sinks), add(&o, "options.lse", options.LSE),
-		add(&o, "options.scores", options.Scores)
-	offsets := perBatch(&o, "options.query_offsets", options.QueryOffsets, out)
-	lengths := perBatch(&o, "options.kv_lengths", options.KVLengths, out)
+	more := optional(&o, out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
-	return failure(C.shim_attention(&scalars, pq, pk, pv, pout, mask, bias, slopes, sinks, lse, scores, offsets,
-		lengths, &o.views[0]))
+	return failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
+		more.lse, more.scores, more.offsets, more.lengths, &o.views[0]))
 }
 
 // Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each.
@@ -225,16 +238,11 @@ func SelfAttention[T Float](x *Tensor[T], w Weights[T], out *Tensor[T], options 
 	wq, wk, wv := add(&o, "weights.w_q", w.WQ), add(&o, "weights.w_k", w.WK), add(&o, "weights.w_v", w.WV)
 	bq, bk, bv := add(&o, "weights.b_q", w.BQ), add(&o, "weights.b_k", w.BK), add(&o, "weights.b_v", w.BV)
 	wo, bo := add(&o, "weights.w_o", w.WO), add(&o, "weights.b_o", w.BO)
-	mask, bias, slopes := add(&o, "options.mask", options.Mask), add(&o, "options.bias", options.Bias),
-		add(&o, "options.alibi_slopes", options.ALiBiSlopes)
-	sinks, lse, scores := add(&o, "options.sinks", options.Sinks), add(&o, "options.lse", options.LSE),
-		add(&o, "options.scores", options.Scores)
-	offsets := perBatch(&o, "options.query_offsets", options.QueryOffsets, out)
-	lengths := perBatch(&o, "options.kv_lengths", options.KVLengths, out)
+	more := optional(&o, out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
-	return failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, mask, bias, slopes, sinks,
-		lse, scores, offsets, lengths, &o.views[0]))
+	return failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
+		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, &o.views[0]))
 }

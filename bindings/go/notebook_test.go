@@ -1,37 +1,20 @@
 package attend
 
 import (
-	"bufio"
 	"math"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
+
+	"attend.dev/attend/internal/notebook"
 )
 
-// notebook reads ../notebook/inputs.txt: "name rows columns", then the rows.
-func notebook(t testing.TB) map[string]*Tensor[float64] {
-	file, err := os.Open("../notebook/inputs.txt")
+func notebookInputs(t testing.TB) map[string]*Tensor[float64] {
+	matrices, err := notebook.Read("../notebook/inputs.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
 	inputs := map[string]*Tensor[float64]{}
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		head := strings.Fields(lines.Text())
-		rows, _ := strconv.Atoi(head[1])
-		columns, _ := strconv.Atoi(head[2])
-		var data []float64
-		for i := 0; i < rows && lines.Scan(); i++ {
-			for _, field := range strings.Fields(lines.Text()) {
-				x, err := strconv.ParseFloat(field, 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				data = append(data, x)
-			}
-		}
-		inputs[head[0]] = Weight(data, 1, rows, columns)
+	for name, m := range matrices {
+		inputs[name] = Weight(m.Data, 1, m.Rows, m.Columns)
 	}
 	return inputs
 }
@@ -42,7 +25,7 @@ func weights(in map[string]*Tensor[float64]) Weights[float64] {
 }
 
 func TestNotebook(t *testing.T) {
-	in := notebook(t)
+	in := notebookInputs(t)
 	out := Of(make([]float64, 12), 3, 4)
 	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions[float64]{Scale: 1}); err != nil {
 		t.Fatal(err)
@@ -67,7 +50,7 @@ func TestNotebook(t *testing.T) {
 }
 
 func BenchmarkNotebook(b *testing.B) {
-	in := notebook(b)
+	in := notebookInputs(b)
 	out, w := Of(make([]float64, 12), 3, 4), weights(in)
 	for i := 0; i < b.N; i++ {
 		if err := SelfAttention(in["x"], w, out, AttentionOptions[float64]{}); err != nil {

@@ -56,8 +56,8 @@ attend_status shim_attention(const shim_attention_scalars *scalars, void *q, voi
                              void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
                              int64_t *kv_lengths, const shim_view views[10]) {
   attend_tensor t[10];
-  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores,
-                                                       query_offsets, kv_lengths, &views[4]);
+  attend_attention_options options =
+      attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores, query_offsets, kv_lengths, &views[4]);
   options.threads = scalars->threads;
   return attend_attention(tensor(&t[0], q, &views[0]), tensor(&t[1], k, &views[1]), tensor(&t[2], v, &views[2]),
                           tensor(&t[3], out, &views[3]), &options);
@@ -86,8 +86,8 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   weights.w_o = tensor(&t[8], w_o, &views[8]);
   weights.b_o = tensor(&t[9], b_o, &views[9]);
   const attend_self_attention_options options = {.size = sizeof options, .threads = scalars->threads};
-  const attend_attention_options attention = attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores,
-                                                               query_offsets, kv_lengths, &views[10]);
+  const attend_attention_options attention =
+      attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores, query_offsets, kv_lengths, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
 }

@@ -34,6 +34,16 @@ function dense(shape) {
   return strides;
 }
 
+// The first and the last index of its array that a view reaches.
+function reach({ shape, strides, offset }) {
+  let first = offset, last = offset;
+  shape.forEach((n, i) => {
+    const along = (n - 1) * strides[i];
+    if (along > 0) last += along; else first += along;
+  });
+  return [first, last];
+}
+
 // A checked copy of what the caller gave: a view, {data, shape}, or a typed array of one dimension.
 function operand(given, argument, types) {
   if (given == null) return null;
@@ -45,11 +55,7 @@ function operand(given, argument, types) {
   if (!v.shape.every((n) => Number.isSafeInteger(n) && n >= 0)) fail('INVALID_SHAPE', 'extents are integers from 0 up');
   if (![...v.strides, v.offset].every(Number.isSafeInteger)) fail('INVALID_STRIDE', 'strides and offset are integers');
   if (v.shape.includes(0)) return { ...v, offset: 0 };
-  let first = v.offset, last = v.offset;
-  v.shape.forEach((n, i) => {
-    const reach = (n - 1) * v.strides[i];
-    if (reach > 0) last += reach; else first += reach;
-  });
+  const [first, last] = reach(v);
   if (!(first >= 0 && last < v.data.length)) fail('INVALID_SHAPE', 'the view reaches outside its typed array');
   return v;
 }
@@ -68,13 +74,14 @@ const column = (v) => v && { ...v, shape: [v.shape.at(-1), 1, ...v.shape.slice(0
   strides: [v.strides.at(-1), 0, ...v.strides.slice(0, -1).reverse()] };
 
 function pack(name, operands, scalars, lists = [null, null]) {
-  const numbers = new Float64Array(operands.length * 10);
+  const numbers = new Float64Array(operands.length * 11);
   operands.forEach((v, i) => {
     if (!v) return;
-    numbers[10 * i] = v.shape.length;
-    numbers.set(v.shape.slice(0, 4), 10 * i + 1);
-    numbers.set(v.strides.slice(0, 4), 10 * i + 5);
-    numbers[10 * i + 9] = v.offset;
+    numbers[11 * i] = v.shape.length;
+    numbers.set(v.shape.slice(0, 4), 11 * i + 1);
+    numbers.set(v.strides.slice(0, 4), 11 * i + 5);
+    numbers[11 * i + 9] = v.offset;
+    numbers[11 * i + 10] = v.shape.includes(0) ? 0 : reach(v)[1] + 1;
   });
   return [FUNCTION[name], operands.map((v) => v && v.data), numbers, Float64Array.from(scalars), lists];
 }

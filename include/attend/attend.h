@@ -85,7 +85,8 @@ ATTEND_API const char *attend_status_argument(attend_status status);
 /* ------------------------------------------------------------------------------------------------------- tensors -- */
 
 /* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except
- * masks, which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this version. */
+ * masks, which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this
+ * version. */
 enum {
   ATTEND_F32 = 1,
   ATTEND_F64 = 2,
@@ -125,7 +126,7 @@ typedef struct attend_tensor {
   int64_t stride[4]; /* the same order */
 } attend_tensor;
 
-/* --------------------------------------------------------------------------------------------------------- matmul -- */
+/* -------------------------------------------------------------------------------------------------------- matmul -- */
 
 typedef struct attend_matmul_options {
   uint32_t size;             /* sizeof(attend_matmul_options) */
@@ -148,19 +149,21 @@ typedef struct attend_matmul_options {
  * C) for one chunk after the other. (Instruction sets without FMA round the product first.)
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
- * denormals behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid and does nothing. */
+ * denormals behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid
+ * and does nothing. */
 ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
                                        const attend_tensor *c, const attend_matmul_options *options);
 
 /* The ..._workspace functions take the arguments of the call they size and store an upper bound in *bytes, from the
  * shapes, strides and options.threads alone (0 there counts as 64): it never depends on the CPU or on
  * attend_set_threads. Data pointers may be null, the workspace fields are not looked at. A smaller workspace is
- * accepted as long as it is enough for one thread (ask with options.threads = 1): fewer threads run then. *bytes may be 0. */
+ * accepted as long as it is enough for one thread (ask with options.threads = 1): fewer threads run then. *bytes may be
+ * 0. */
 ATTEND_API attend_status attend_matmul_workspace(double alpha, const attend_tensor *a, const attend_tensor *b,
                                                  double beta, const attend_tensor *c,
                                                  const attend_matmul_options *options, uint64_t *bytes);
 
-/* -------------------------------------------------------------------------------------------------------- softmax -- */
+/* ------------------------------------------------------------------------------------------------------- softmax -- */
 
 #define ATTEND_LOG 1u /* flag: y = log(softmax(x)) */
 
@@ -191,16 +194,17 @@ typedef struct attend_softmax_options {
  * writes lse = -inf.
  *
  * Exactly: the score is rounded once (fma(scale, x, bias)), m subtracted, exp within 1.1 ulp; contiguous columns are
- * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16, in parts of 8) that are added as a tree, others
- * in chunks of 8, one after the other; the chunks' sums are added in order, compensated. In contiguous columns of more than 256 KiB
- * a chunk's sum is taken with the chunk's own maximum first. Error: at most 4 ulp plus 1 ulp of the
- * column's largest result. Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning. */
+ * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16, in parts of 8) that are added as a tree,
+ * others in chunks of 8, one after the other; the chunks' sums are added in order, compensated. In contiguous columns
+ * of more than 256 KiB a chunk's sum is taken with the chunk's own maximum first. Error: at most 4 ulp plus 1 ulp of
+ * the column's largest result. Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning.
+ * */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
                                         const attend_softmax_options *options);
 ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
                                                   const attend_softmax_options *options, uint64_t *bytes);
 
-/* ------------------------------------------------------------------------------------------------------ attention -- */
+/* ----------------------------------------------------------------------------------------------------- attention -- */
 
 /* Flags. Causal: key j is visible to query i iff j <= i + offset. There is no bare "causal", since libraries disagree
  * on it when Nk != Nq: */
@@ -284,7 +288,7 @@ ATTEND_API attend_status attend_attention_merge(const attend_tensor *out_a, cons
                                                 const attend_tensor *out_b, const attend_tensor *lse_b,
                                                 const attend_merge_options *options);
 
-/* ------------------------------------------------------------------------------------------------- self-attention -- */
+/* ------------------------------------------------------------------------------------------------ self-attention -- */
 
 /* Weights and biases; H, Hkv, D and Dv come from their shapes. For one head these are the book's Omega and beta as they
  * stand. Biases may be null. */
@@ -324,7 +328,7 @@ ATTEND_API attend_status attend_self_attention_workspace(
     const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
     const attend_self_attention_options *options, const attend_attention_options *attention_options, uint64_t *bytes);
 
-/* -------------------------------------------------------------------------------------------------------- library -- */
+/* ------------------------------------------------------------------------------------------------------- library -- */
 
 /* Version of the library that is running, in the form of ATTEND_VERSION. */
 ATTEND_API uint32_t attend_version(void);

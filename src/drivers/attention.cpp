@@ -9,14 +9,17 @@ namespace {
 constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 // FMAs below which a further thread costs more than it saves.
 constexpr double kWorkPerThread = 1 << 18;
+// Queries of a block whose keys may be shared out among threads, and how many chunks' parts one thread then keeps.
+constexpr int64_t kPartQueries = 16, kPartChunks = 7;
 
 template <class T>
 int64_t query_blocks(const Attention &p) {
   return (p.out.columns() + Contract<T>::kQueryBlock - 1) / Contract<T>::kQueryBlock;
 }
 
-// Whether the query heads that share a key and value head go through its keys together, as if they were queries: with one query
-// each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads, not to queries.)
+// Whether the query heads that share a key and value head go through its keys together, as if they were queries: with
+// one query each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads,
+// not to queries.)
 template <class T>
 bool shares_pass(const Attention &p) {
   return p.out.columns() == 1 && p.out.heads() > p.k.heads() && !p.slopes && !p.sinks &&
@@ -40,14 +43,17 @@ bool can_split(const Attention &p) {
   return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
 }
 
-// Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every 4 KiB.
+// Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
+// 4 KiB.
 template <class T>
 bool copies_keys(const Attention &p) {
-  constexpr int64_t kHalf = 2048, kNear = 256;
-  const int64_t size = static_cast<int64_t>(sizeof(T)), apart = std::abs(p.k.stride[1] * size % kHalf);
-  return p.k.stride[0] == 1 && p.k.stride[1] != 0 && std::min(apart, kHalf - apart) < kNear &&
-         std::abs(p.k.stride[1]) * size >= kHalf - kNear;
+  constexpr int64_t kHalf = 2048;
+  const int64_t bytes = p.k.stride[1] * static_cast<int64_t>(sizeof(T));
+  return p.k.stride[0] == 1 && std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
 }
+
+// Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
+int64_t copied_item(const Attention &p) { return (p.k.rows() + 15) / 16 * 16 + 16; }
 
 // Queries and keys that a block's scratch has room for.
 template <class T>
@@ -60,26 +66,33 @@ int64_t scratch_keys(const Attention &p) {
 }
 
 template <class T>
-int64_t block_bytes(const Attention &p) {
-  return aligned(
-      attention_scratch<T>(scratch_queries<T>(p), scratch_keys<T>(p), p.q.rows(), p.v.rows(), copies_keys<T>(p)) *
-      static_cast<int64_t>(sizeof(T)));
+constexpr int64_t bytes_of(int64_t elements) {
+  return aligned(elements * static_cast<int64_t>(sizeof(T)));
+}
+
+// Of a thread's scratch the parts come first, then the block's own, last the copy of a chunk's keys.
+template <class T>
+int64_t part_bytes(const Attention &p) {
+  return bytes_of<T>(most_queries<T>(p) * (p.v.rows() + 2));
 }
 
 template <class T>
-int64_t part_bytes(const Attention &p) {
-  return aligned(attention_part<T>(most_queries<T>(p), p.v.rows()) * static_cast<int64_t>(sizeof(T)));
+int64_t parts_bytes(const Attention &p) {
+  return can_split<T>(p) ? kPartChunks * part_bytes<T>(p) : 0;
 }
 
 template <class T>
 Need need_of(const Attention &p) {
   Need need;
   if (p.k.heads() == 0) return need;
-  need.per_thread = block_bytes<T>(p);
+  const int64_t keys = scratch_keys<T>(p);
+  need.per_thread = parts_bytes<T>(p) + bytes_of<T>(scratch_queries<T>(p) * (p.q.rows() + p.v.rows() + 8) +
+                                                    2 * keys * Contract<T>::kScoreLanes);
+  if (copies_keys<T>(p)) need.faster = bytes_of<T>(keys * copied_item(p));
   need.tasks = tasks_of<T>(p);
-  if (can_split<T>(p)) {
-    need.tasks *= p.k.columns() / Contract<T>::kKeyChunk;
-    need.per_thread += kPartChunks * part_bytes<T>(p);
+  // (A stride of 0 makes keys without end of a few elements.)
+  if (can_split<T>(p) && need.tasks < kMostThreads) {
+    need.tasks *= std::min<int64_t>(kMostThreads, p.k.columns() / Contract<T>::kKeyChunk);
   }
   return need;
 }
@@ -154,10 +167,10 @@ AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int6
     x.scores_item = p.scores.stride[1];
     x.scores_stage = p.scores_stage;
   }
-  x.copies_keys = copies_keys<T>(p);
   x.scratch_queries = scratch_queries<T>(p);
   x.scratch_keys = scratch_keys<T>(p);
-  // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for ahead.
+  // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for
+  // ahead.
   constexpr int64_t kFew = 16, kBytes = 1 << 20;
   x.far = x.queries <= kFew && x.k_feature == 1 && x.k_item == x.features &&
           x.keys * x.features * static_cast<int64_t>(sizeof(T)) > kBytes;
@@ -183,14 +196,21 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t first, in
   }
 }
 
+// Lends the block a thread's scratch.
+template <class T>
+void set_scratch(const Attention &p, const Scratch &scratch, int thread, AttentionBlock<T> *x) {
+  x->scratch = reinterpret_cast<T *>(scratch.of_thread(thread) + parts_bytes<T>(p));
+  x->copied_item = copies_keys<T>(p) && scratch.is_faster() ? copied_item(p) : 0;
+}
+
 template <class T>
 void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t head,
-               int64_t batch, char *scratch) {
+               int64_t batch, const Scratch &scratch, int thread) {
   T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
   AttentionBlock<T> x = block_of<T>(p, first, head, batch);
   x.maximum = maximum;
   x.sum = sum;
-  x.scratch = reinterpret_cast<T *>(scratch);
+  set_scratch(p, scratch, thread, &x);
   kernel(x);
   store_lse(p, x, first, head, batch);
 }
@@ -210,29 +230,21 @@ void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int
   AttentionBlock<T> x = block_of<T>(p, first, head, batch);
   x.maximum = maximum;
   x.sum = sum;
-  for (int64_t i = 0; i < x.queries; ++i) {
-    maximum[i] = x.sink != nullptr ? static_cast<T>(*x.sink * static_cast<T>(kLog2E)) : -static_cast<T>(INFINITY);
-    sum[i] = x.sink != nullptr && *x.sink != -static_cast<T>(INFINITY) ? T(1) : T(0);
-  }
   const auto seen = [&](int64_t bound, int64_t step, int64_t i) {
     return std::clamp<int64_t>(bound + step * i, 0, x.keys);
   };
   const int64_t begin = seen(x.hidden, x.hidden_step, 0) / kChunk;
   const int64_t end = (seen(x.visible, x.visible_step, x.queries - 1) + kChunk - 1) / kChunk;
-  const int64_t scratch_bytes = block_bytes<T>(p);
   const auto part = [&](int64_t i) {
-    return reinterpret_cast<T *>(scratch.of_thread(static_cast<int>(i / kPartChunks)) + scratch_bytes +
+    return reinterpret_cast<T *>(scratch.of_thread(static_cast<int>(i / kPartChunks)) +
                                  i % kPartChunks * part_bytes<T>(p));
   };
-  // What queries of the group do not see stays as it is: 0.
-  for (int64_t i = 0; i < x.queries; ++i) {
-    for (int64_t f = 0; f < x.value_features; ++f) x.out[i * x.out_item + f * x.out_feature] = T(0);
-  }
   constexpr int64_t kMostParts = 64 * kPartChunks;
   const T *parts[kMostParts];
   const int64_t room = std::min(kMostParts, scratch.threads() * kPartChunks);
-  for (int64_t chunk = begin; chunk < end; chunk += room) {
-    const int64_t count = std::min(room, end - chunk);
+  int64_t chunk = begin;
+  do {
+    const int64_t count = std::clamp<int64_t>(end - chunk, 0, room);
     for (int64_t i = 0; i < count; ++i) parts[i] = part(i);
     parallel_for(scratch.threads(), count, [&](int64_t i, int thread) {
       AttentionBlock<T> y = x;
@@ -245,11 +257,12 @@ void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int
       y.out_feature = 1;
       y.maximum = y.out + x.queries * x.value_features;
       y.sum = y.maximum + x.queries;
-      y.scratch = reinterpret_cast<T *>(scratch.of_thread(thread));
+      set_scratch(p, scratch, thread, &y);
       kernels.attention(y);
     });
-    kernels.fold({&x, chunk, count, parts});
-  }
+    kernels.fold({&x, chunk == begin, chunk, count, parts});
+    chunk += count;
+  } while (chunk < end);
   store_lse(p, x, first, head, batch);
 }
 
@@ -284,7 +297,7 @@ Acquired run(const Kernels<T> &kernels, const Attention &p, const Execution &exe
   }
   parallel_for(scratch.threads(), tasks, [&](int64_t task, int thread) {
     each(task, [&](int64_t first, int64_t head, int64_t batch) {
-      run_block(kernels.attention, p, first, head, batch, scratch.of_thread(thread));
+      run_block(kernels.attention, p, first, head, batch, scratch, thread);
     });
   });
   return Acquired::ok;

@@ -94,8 +94,7 @@ struct Plan {
   bool pays_b() const {
     if (m <= 2 * kRowUnit || n <= kFewColumns || b_col == 1) return false;
     if (b_k != 1) return true;
-    const int64_t apart = std::abs(b_col) * kElement % 4096;
-    return std::min(apart, 4096 - apart) < 256 && depth() * kElement >= 1024;
+    return shares_sets(b_col * kElement, 4096) && depth() * kElement >= 1024;
   }
 
   // More than the L2 holds: the kernels then fetch ahead what they need next.

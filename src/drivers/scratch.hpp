@@ -28,14 +28,24 @@ struct Execution {
 struct Need {
   int64_t shared = 0, per_thread = 0;
   int64_t tasks = 1;  // more threads than this have nothing to do
+  // With so much more for each thread the call is faster: used where all threads have it, never required.
+  int64_t faster = 0;
 
   // Room for `threads` of them, and for aligning the start.
   int64_t bytes(int threads) const {
     const int64_t all = shared + per_thread * threads;
     return all == 0 ? 0 : all + kAlignment - 1;
   }
-  // The answer of the ..._workspace functions.
+  Need with_faster() const {
+    Need all = *this;
+    all.per_thread += faster;
+    all.faster = 0;
+    return all;
+  }
+  // The answer of the ..._workspace functions: what makes the call faster only within a usual L2's share.
   int64_t workspace(int requested) const {
+    constexpr int64_t kShare = 1 << 18;
+    if (faster > 0 && per_thread + faster <= kShare) return with_faster().workspace(requested);
     const int64_t limit = requested > kMostThreads ? kMostThreads : requested > 0 ? requested : kWorkspaceThreads;
     return bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));
   }
@@ -62,17 +72,20 @@ class Scratch {
         return;
       }
       if (need.per_thread > 0 && room / need.per_thread < threads_) threads_ = static_cast<int>(room / need.per_thread);
+      if (room / threads_ >= need.per_thread + need.faster) need_ = need.with_faster();
       start_ = start;
       return;
     }
-    if (threads_ == 1 && need.shared + need.per_thread <= static_cast<int64_t>(sizeof stack_)) {
+    need_ = need.with_faster();
+    if (threads_ == 1 && need_.shared + need_.per_thread <= static_cast<int64_t>(sizeof stack_)) {
       start_ = stack_;
       return;
     }
-    allocated_ = std::malloc(static_cast<size_t>(need.bytes(threads_)));
-    if (allocated_ == nullptr && threads_ > 1) {
+    allocated_ = std::malloc(static_cast<size_t>(need_.bytes(threads_)));
+    if (allocated_ == nullptr && (threads_ > 1 || need.faster > 0)) {
       threads_ = 1;
-      allocated_ = std::malloc(static_cast<size_t>(need.bytes(1)));
+      need_ = need;
+      allocated_ = std::malloc(static_cast<size_t>(need_.bytes(1)));
     }
     if (allocated_ == nullptr) {
       result_ = Acquired::out_of_memory;
@@ -86,6 +99,9 @@ class Scratch {
 
   Acquired result() const { return result_; }
   int threads() const { return threads_; }
+  int64_t per_thread() const { return need_.per_thread; }
+  // Whether that includes Need::faster.
+  bool is_faster() const { return need_.faster == 0; }
   char *shared() const { return start_; }
   char *of_thread(int thread) const { return start_ + need_.shared + thread * need_.per_thread; }
 

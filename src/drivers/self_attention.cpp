@@ -58,12 +58,14 @@ struct Plan {
 
   Need need() const {
     Need all;
-    all.tasks = 1;
+    int64_t fast = 0;
     for (const Need &part : {matmul_need(q), matmul_need(k), matmul_need(v), attention_need(attention),
                              projects ? matmul_need(output) : Need()}) {
       all.per_thread = std::max(all.per_thread, part.per_thread);
+      fast = std::max(fast, part.per_thread + part.faster);
       all.tasks = std::max(all.tasks, part.tasks);
     }
+    all.faster = fast - all.per_thread;
     const Dtype dtype = attention.dtype;
     all.shared = bytes_of(attention.q, dtype) + bytes_of(attention.k, dtype) + bytes_of(attention.v, dtype) +
                  (projects ? bytes_of(attention.out, dtype) : 0);
@@ -78,8 +80,7 @@ Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); 
 Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
   Plan plan(problem);
   const Dtype dtype = plan.attention.dtype;
-  const Need need = plan.need();
-  const Scratch scratch(execution, need, usable_threads(execution.threads));
+  const Scratch scratch(execution, plan.need(), usable_threads(execution.threads));
   if (scratch.result() != Acquired::ok) return scratch.result();
 
   char *next = scratch.shared();
@@ -96,7 +97,7 @@ Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, cons
   Execution step;
   step.threads = scratch.threads();
   step.workspace = scratch.of_thread(0);
-  step.workspace_size = static_cast<uint64_t>(need.per_thread * scratch.threads());
+  step.workspace_size = static_cast<uint64_t>(scratch.per_thread() * scratch.threads());
   for (const Matmul *projection : {&plan.q, &plan.k, &plan.v}) matmul(kernels, *projection, step);
   attention(kernels, plan.attention, step);
   if (!plan.projects) return Acquired::ok;

@@ -56,25 +56,41 @@ template <class T>
 constexpr int64_t kSpan = kSpanChunks *Contract<T>::kSoftmaxChunk;
 
 template <class T>
-int64_t chunks_of(const Softmax &p) {
-  return (p.x.rows() + Contract<T>::kSoftmaxChunk - 1) / Contract<T>::kSoftmaxChunk;
+int64_t spans_of(int64_t rows) {
+  return (rows + kSpan<T> - 1) / kSpan<T>;
+}
+
+// Bytes of a value for each chunk of a long column.
+template <class T>
+int64_t chunk_bytes(int64_t rows) {
+  const int64_t chunks = (rows + Contract<T>::kSoftmaxChunk - 1) / Contract<T>::kSoftmaxChunk;
+  return aligned(chunks * static_cast<int64_t>(sizeof(T)));
+}
+
+// Elements of scratch for a block: of contiguous columns two; else two strips of four 64-byte vectors up to 2 MiB (4096
+// rows; the 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB. Longer columns have none.
+template <class T>
+int64_t scratch_size(const Softmax &p) {
+  constexpr int64_t kVector = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));
+  const int64_t rows = p.x.rows();
+  if (is_contiguous(p)) return is_large(p) ? 2 * ((rows + kVector - 1) / kVector * kVector) : 0;
+  if (rows > 4 * kMiB / kVector) return 0;
+  const int64_t strips = 2 * rows * kVector;
+  return 4 * strips < 2 * kMiB ? 4 * strips : std::max(strips, 2 * kMiB);
 }
 
 template <class T>
 Need need_of(const Softmax &p) {
-  const auto bytes = [](int64_t elements) { return aligned(elements * static_cast<int64_t>(sizeof(T))); };
+  const int64_t slices = p.x.heads() * p.x.batch();
   Need need;
   if (is_long<T>(p)) {
-    need.tasks = (p.x.rows() + kSpan<T> - 1) / kSpan<T>;
-    need.shared = 2 * bytes(chunks_of<T>(p));
+    need.tasks = p.x.columns() * slices;
+    if (need.tasks < kMostThreads) need.tasks *= std::min<int64_t>(kMostThreads, spans_of<T>(p.x.rows()));
+    need.per_thread = 2 * chunk_bytes<T>(p.x.rows());
     return need;
   }
-  need.tasks = blocks_of(p, is_contiguous(p) ? columns_per_task(p, 1) : kLine) * p.x.heads() * p.x.batch();
-  if (!is_contiguous(p)) {
-    need.per_thread = bytes(softmax_scratch<T>(p.x.rows()));
-  } else if (is_large(p)) {
-    need.per_thread = bytes(softmax_scratch_columns<T>(p.x.rows()));
-  }
+  need.tasks = blocks_of(p, is_contiguous(p) ? columns_per_task(p, 1) : kLine) * slices;
+  need.per_thread = aligned(scratch_size<T>(p) * static_cast<int64_t>(sizeof(T)));
   return need;
 }
 
@@ -102,6 +118,7 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
   x.natural_log = natural_log;
   x.stream = is_large(p) && is_aligned(p);
   x.ahead = (1 << 14) / static_cast<int64_t>(sizeof(T));
+  x.scratch_size = scratch_size<T>(p);
   return x;
 }
 
@@ -116,17 +133,16 @@ void set_columns(const Softmax &p, int64_t column, int64_t head, int64_t batch, 
 
 // One column, its spans in parallel.
 template <class T>
-void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, char *shared, int threads) {
+void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, char *scratch, int threads) {
   const int64_t rows = column.rows;
-  const int64_t chunks = (rows + Contract<T>::kSoftmaxChunk - 1) / Contract<T>::kSoftmaxChunk;
   T of_column[3];
   LongSoftmaxBlock<T> common = {};
   common.block = column;
-  common.maxima = reinterpret_cast<T *>(shared);
-  common.chunks = reinterpret_cast<T *>(shared + aligned(chunks * static_cast<int64_t>(sizeof(T))));
+  common.maxima = reinterpret_cast<T *>(scratch);
+  common.chunks = reinterpret_cast<T *>(scratch + chunk_bytes<T>(rows));
   common.of_column = of_column;
   const auto for_spans = [&](typename LongSoftmaxBlock<T>::Step step) {
-    parallel_for(threads, (rows + kSpan<T> - 1) / kSpan<T>, [&](int64_t span, int) {
+    parallel_for(threads, spans_of<T>(rows), [&](int64_t span, int) {
       LongSoftmaxBlock<T> x = common;
       const int64_t row = span * kSpan<T>;
       x.step = step;
@@ -154,11 +170,14 @@ Acquired run(const Kernels<T> &kernels, const Softmax &p, const Execution &execu
   const SoftmaxBlock<T> common = common_of<T>(p);
   const int64_t heads = p.x.heads(), columns = p.x.columns();
   if (is_long<T>(p)) {
-    for (int64_t i = 0; i < columns * heads * p.x.batch(); ++i) {
+    // Whole columns to a thread, or, where there are too few to keep all threads at work to the end, their spans.
+    const int64_t count = columns * heads * p.x.batch(), workers = scratch.threads();
+    const bool splits = count < 4 * workers && count % workers != 0;
+    parallel_for(splits ? 1 : scratch.threads(), count, [&](int64_t i, int thread) {
       SoftmaxBlock<T> x = common;
       set_columns(p, i % columns, i / columns % heads, i / columns / heads, &x);
-      run_long(kernels.of_long, x, scratch.shared(), scratch.threads());
-    }
+      run_long(kernels.of_long, x, scratch.of_thread(thread), splits ? scratch.threads() : 1);
+    });
     return Acquired::ok;
   }
   const auto kernel = is_contiguous(p) ? kernels.contiguous : kernels.strided;

@@ -1,8 +1,10 @@
 // The operands as the drivers see them: validated, four extents, strides of 0 where an input broadcasts.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 
 namespace attend {
 
@@ -35,5 +37,12 @@ struct Tensor {
     return static_cast<T *>(data) + row * stride[0] + column * stride[1] + head * stride[2] + in_batch * stride[3];
   }
 };
+
+// Whether vectors `bytes` apart begin in the same sets of a cache whose sets repeat every `period` bytes.
+inline bool shares_sets(int64_t bytes, int64_t period) {
+  constexpr int64_t kNear = 256;
+  const int64_t apart = std::abs(bytes % period);
+  return std::min(apart, period - apart) < kNear;
+}
 
 }  // namespace attend

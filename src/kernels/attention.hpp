@@ -7,8 +7,8 @@
 //     output   o[query][feature] = fma(o, 2^(m_old - m), o_c 2^(m_c - m)),
 //              o_c = tile(panel = V in place;  b = the exponentials)                                  lanes = features
 //
-// Only the queries are copied, and keys that begin in the same sets of the L1: [N, H, D] arrays with H * D a power of two
-// took 1.6 times as long without. The scores of a chunk (256 x QL) stay in the L1 between the three steps; a chunk
+// Only the queries are copied, and keys that begin in the same sets of the L1: [N, H, D] arrays with H * D a power of
+// two took 1.6 times as long without. The scores of a chunk (256 x QL) stay in the L1 between the three steps; a chunk
 // of K and V stays in the L2 for all groups of the block. Where the features of V are not contiguous the last tile is
 // turned: lanes are queries, b is V; the chain of every element is the same, and so are its bits.
 //
@@ -108,10 +108,9 @@ void attention(const AttentionBlock<T> &x) {
   for (int64_t t = 0; t < groups; ++t) {
     const Group<T> g = group_of(x, t);
     pack_panel<T>(QL, g.count, x.features, x.q + g.first * x.q_item, x.q_item, x.q_feature, x.scale_log2, g.queries);
-    // A sink is a score before all others, whose value is 0.
     for (int64_t i = 0; i < QL; ++i) {
-      g.maximum[i] = x.sink != nullptr ? *x.sink * ExpConstants<T>::kLog2E : kMinusInfinity<T>;
-      g.sum[i] = x.sink != nullptr && *x.sink != kMinusInfinity<T> ? T(1) : T(0);
+      g.maximum[i] = first_maximum(x);
+      g.sum[i] = first_sum(x);
       g.inverse[i] = T(0);
     }
   }
@@ -120,10 +119,10 @@ void attention(const AttentionBlock<T> &x) {
     FiniteChunk<T> chunk;
     const T *keys = x.k + c0 * x.k_item;
     int64_t k_item = x.k_item;
-    if (x.copies_keys) {
+    if (x.copied_item != 0) {
       const int64_t begin = larger(c0, first_key(x, 0)), count = smaller(c0 + kChunk, end) - begin;
       T *const copy = group_of(x, 0).keys;
-      k_item = copied_key<T>(x.features);
+      k_item = x.copied_item;
       pack_columns(count, x.features, keys + (begin - c0) * x.k_item, x.k_item, copy + (begin - c0) * k_item, k_item);
       keys = copy;
     }

@@ -17,6 +17,11 @@ void attention_fold(const FoldBlock<T> &fold) {
     // The chunks that count are those that some query of this one's group sees.
     const int64_t group = query / QL * QL, group_end = smaller<int64_t>(group + QL, x.queries);
     const int64_t from = first_key(x, group), to = end_key(x, group_end - 1);
+    if (fold.begins) {
+      x.maximum[query] = first_maximum(x);
+      x.sum[query] = first_sum(x);
+      for (int64_t f = 0; from >= to && f < x.value_features; ++f) x.out[query * x.out_item + f * x.out_feature] = T(0);
+    }
     for (int64_t c = 0; c < fold.chunks; ++c) {
       const int64_t begin = (fold.first_chunk + c) * kChunk;
       if (larger(begin, from) >= smaller(begin + kChunk, to)) continue;

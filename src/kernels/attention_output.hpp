@@ -64,6 +64,16 @@ ATTEND_INLINE int64_t first_key(const AttentionBlock<T> &x, int64_t i) {
   return larger<int64_t>(x.from_key, smaller(x.keys, x.hidden + x.hidden_step * i));
 }
 
+// The running maximum and sum before any key. A sink is a score before all others, whose value is 0.
+template <class T>
+ATTEND_INLINE T first_maximum(const AttentionBlock<T> &x) {
+  return x.sink != nullptr ? *x.sink * ExpConstants<T>::kLog2E : kMinusInfinity<T>;
+}
+template <class T>
+ATTEND_INLINE T first_sum(const AttentionBlock<T> &x) {
+  return x.sink != nullptr && *x.sink != kMinusInfinity<T> ? T(1) : T(0);
+}
+
 // o and its leading dimension: in `out` where its features are contiguous, in the scratch where not.
 template <class T>
 ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {

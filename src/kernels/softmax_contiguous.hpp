@@ -5,8 +5,9 @@
 // for all columns of the group at once by a transposition in registers.
 //
 // The order of the sum is part of the contract (Contract<T>): element i of a chunk of 512 belongs to virtual lane i
-// mod 16, and is added in parts of 8, lest one large element see its last bits rounded thirty times; the 16 lanes are added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in
-// order, compensated. Missing elements add +0.
+// mod 16, and is added in parts of 8, lest one large element see its last bits rounded thirty times; the 16 lanes are
+// added as a tree (l, l+8), (l, l+4), (l, l+2), (l, l+1); the chunks' sums are folded in order, compensated. Missing
+// elements add +0.
 #pragma once
 
 #include "kernels/softmax_short.hpp"
@@ -52,7 +53,7 @@ struct ColumnGroup {
     first = column;
     count = columns;
     for (int c = 0; c < kLanes<T>; ++c) store(lanes + c * kLanes<T>, broadcast(kMinusInfinity<T>));
-    e = x.stream ? x.scratch + turn * (softmax_scratch_columns<T>(x.rows) / 2) : x.y + column * x.y_col;
+    e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y + column * x.y_col;
     e_col = x.y_col;  // with x.stream there is one column
   }
 };

@@ -1,6 +1,6 @@
-// Softmax of one contiguous column that is too long to be kept near: one pass for maxima and sums, and one that computes
-// the exponentials again and divides. That is two reads and a write of memory, where keeping the exponentials in y
-// would be three reads and two writes.
+// Softmax of one contiguous column that is too long to be kept near: one pass for maxima and sums, and one that
+// computes the exponentials again and divides. That is two reads and a write of memory, where keeping the exponentials
+// in y would be three reads and two writes.
 //
 // Each chunk of 512 has a sum relative to its own maximum, in the order of softmax_contiguous.hpp; the sums are brought
 // to the column's maximum, each with one exponential, and added in order, compensated. Folding them as they come would

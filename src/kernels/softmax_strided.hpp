@@ -95,12 +95,14 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
 template <class T, int V>
 struct Strip {
   int64_t column = 0;
-  vec<T> top[V], shift[V], factor[V], log_sum[V];
+  vec<T> top[V];
+  ColumnResults<T> results[V];
 };
 
 // One sweep over the rows for three neighbouring strips of V whole vectors of plain, contiguous rows: the exponentials
 // and sums of `strip` (in `scores`), the results of `previous` (in `other`), and in its place the maxima and the copy
-// of `next`. What waits for memory and address translation, a page of x and one of y for every row, does so behind the arithmetic.
+// of `next`. What waits for memory and address translation, a page of x and one of y for every row, does so behind the
+// arithmetic.
 template <class T, int V, bool kPrevious, bool kNext>
 void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V> &previous, Strip<T, V> *next,
                  T *scores, T *other) {
@@ -131,8 +133,9 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
         sum[v] = sum[v] + e;
         if (!log) store(scores + v * W, e);
         if (kPrevious) {
+          const ColumnResults<T> &of = previous.results[v];
           const vec<T> p = load(other + v * W);
-          const vec<T> r = log ? p - previous.shift[v] - previous.log_sum[v] : p * previous.factor[v];
+          const vec<T> r = log ? p - of.shift - of.log_sum : p * of.factor;
           stream ? stream_store(to + v * W, r) : store(to + v * W, r);
         }
         if (kNext) {
@@ -149,10 +152,7 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
   }
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) {
-    const ColumnResults<T> r = results_of(x, strip->top[v], total[v], strip->column + v * W, W);
-    strip->shift[v] = r.shift;
-    strip->factor[v] = r.factor;
-    strip->log_sum[v] = r.log_sum;
+    strip->results[v] = results_of(x, strip->top[v], total[v], strip->column + v * W, W);
     next->top[v] = top[v];
   }
 }
@@ -201,7 +201,8 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v, p += W) {
       T *const to = x.y + i * x.y_row + last.column + v * W;
-      const vec<T> r = x.log ? load(p) - last.shift[v] - last.log_sum[v] : load(p) * last.factor[v];
+      const ColumnResults<T> &of = last.results[v];
+      const vec<T> r = x.log ? load(p) - of.shift - of.log_sum : load(p) * of.factor;
       x.stream ? stream_store(to, r) : store(to, r);
     }
   }
@@ -212,7 +213,7 @@ template <class T, bool kPlain>
 void strided_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>;
   // Vectors whose columns fit the scratch.
-  const int64_t fit = x.rows == 0 ? 8 : softmax_scratch<T>(x.rows) / (x.rows * W);
+  const int64_t fit = x.rows == 0 ? 8 : x.scratch_size / (x.rows * W);
   int64_t c = 0;
   if (kPlain && x.x_col == 1 && x.y_col == 1 && fit >= 2) {
     // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.

@@ -33,7 +33,8 @@ struct Contract {
   // A lane adds so many of its elements, and then these sums.
   static constexpr int64_t kSoftmaxPart = 8 * 16;
   static constexpr int kVirtualLanes = 16;
-  // Contiguous columns longer than this, 256 KiB, are read twice and their exponentials computed twice, rather than kept.
+  // Contiguous columns longer than this, 256 KiB, are read twice and their exponentials computed twice, rather than
+  // kept.
   static constexpr int64_t kSoftmaxLong = (1 << 18) / static_cast<int64_t>(sizeof(T));
 
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
@@ -73,21 +74,6 @@ struct MatmulBlock {
   T *b_panel;           // scratch: kMatmulPanels
 };
 
-// Elements of scratch for softmax of contiguous columns that go past the caches: two columns, in whole lines.
-template <class T>
-constexpr int64_t softmax_scratch_columns(int64_t rows) {
-  return 2 * ((rows + 15) / 16 * 16);
-}
-
-// Elements of scratch for a softmax block of `rows` rows in any other layout: two strips of four 64-byte vectors up to 2 MiB (4096 rows; the
-// 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB. Longer columns have none.
-template <class T>
-constexpr int64_t softmax_scratch(int64_t rows) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));
-  const int64_t strips = 2 * rows * kLine;
-  return strips > 8 * kMiB ? 0 : 4 * strips < 2 * kMiB ? 4 * strips : strips > 2 * kMiB ? strips : 2 * kMiB;
-}
-
 // Softmax of `columns` columns of `rows` elements; natural_log is lent by the baseline code.
 template <class T>
 struct SoftmaxBlock {
@@ -106,7 +92,10 @@ struct SoftmaxBlock {
   bool log;
   bool stream;    // y is aligned to vectors and too large for the caches: write past them
   int64_t ahead;  // with stream, how many elements ahead x is asked for
-  T *scratch;     // softmax_scratch elements; of contiguous columns softmax_scratch_columns, and only with stream
+  // Contiguous columns have a scratch only with stream: two columns, each in whole lines. In other layouts it holds as
+  // many vectors of a row, for all rows, as it has room for.
+  T *scratch;
+  int64_t scratch_size;  // elements
   double (*natural_log)(double);
 };
 
@@ -141,55 +130,34 @@ struct AttentionBlock {
   int64_t bias_key, bias_item;
   const uint8_t *mask;  // or null; 0 = hidden
   int64_t mask_key, mask_item;
-  const T *sink;     // or null: one logit more in every sum
-  bool copies_keys;  // contiguous keys that begin in the same sets of the L1: copy each chunk of them
-  bool far;          // few queries, and more contiguous keys and values than the caches hold: fetch ahead
-  T *maximum, *sum;  // results per query: maximum score in base 2, sum of exp2(score - maximum)
-  T *scores;         // or null
+  const T *sink;        // or null: one logit more in every sum
+  int64_t copied_item;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
+  bool far;             // few queries, and more contiguous keys and values than the caches hold: fetch ahead
+  T *maximum, *sum;     // results per query: maximum score in base 2, sum of exp2(score - maximum)
+  T *scores;            // or null
   int64_t scores_keys, scores_key, scores_item;
   int scores_stage;
   // With `part` only the keys [from_key, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
   int64_t from_key;
-  // Room in the scratch: of queries a multiple of 16, at most kQueryBlock; of keys at most kKeyChunk.
+  // The scratch, 64-byte aligned: the scores of a chunk and what is added to them, kScoreLanes by scratch_keys each;
+  // for each of scratch_queries the running state (six, padded to eight), the scaled features and the output; the copy
+  // of a chunk's keys. scratch_queries is a multiple of 16, at most kQueryBlock; scratch_keys at most kKeyChunk.
   int64_t scratch_queries, scratch_keys;
-  T *scratch;  // attention_scratch elements, 64-byte aligned
+  T *scratch;
 };
 
-// Queries that few keys' worth of parts are kept for, and how many chunks one thread keeps.
-constexpr int64_t kPartQueries = 16, kPartChunks = 8;
-
-// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each query. `x` as for
-// the whole call. Part c has `queries` rows of value_features, then their maxima, then their sums.
+// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each query, which
+// `begins` sets up. `x` as for the whole call. Part c has `queries` rows of value_features, then their maxima, then
+// their sums.
 template <class T>
 struct FoldBlock {
   const AttentionBlock<T> *x;
+  bool begins;
   int64_t first_chunk, chunks;
   const T *const *parts;
 };
-
-// Elements of a part.
-template <class T>
-constexpr int64_t attention_part(int64_t queries, int64_t value_features) {
-  return queries * (value_features + 2);
-}
-
-// Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
-template <class T>
-constexpr int64_t copied_key(int64_t features) {
-  return (features + 15) / 16 * 16 + 16;
-}
-
-// Elements of scratch for an attention block, 64-byte aligned parts of it: the transposed queries, the scores of one
-// chunk and what is added to them, the output being summed, the per-query state (maximum, sum, three factors), and a
-// copy of the chunk's keys. 243 KiB for 128 features of f32 with the copy; less for few queries or keys.
-template <class T>
-constexpr int64_t attention_scratch(int64_t queries, int64_t keys, int64_t features, int64_t value_features,
-                                    bool copies_keys) {
-  return queries * (features + value_features + 8) + 2 * keys * Contract<T>::kScoreLanes +
-         (copies_keys ? keys * copied_key<T>(features) : 0);
-}
 
 struct KernelTable {
   const char *name;

@@ -1,5 +1,5 @@
-/* The addon below index.js: makes attend's structures from typed arrays and runs a call, on the caller's thread or on one
- * of libuv's. Shapes, strides and bounds were checked by index.js, the only module that sees these functions.
+/* The addon below index.js: makes attend's structures from typed arrays and runs a call, on the caller's thread or on
+ * one of libuv's. Shapes, strides and bounds were checked by index.js, the only module that sees these functions.
  *
  * SPDX-License-Identifier: BSD-3-Clause
  */
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { kOperands = 16, kNumbers = 10 /* rank, shape, stride, offset */ };
+enum { kOperands = 16, kNumbers = 11 /* rank, shape, stride, offset, needed length */ };
 enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention };
 
 typedef struct {
@@ -25,12 +25,12 @@ typedef struct {
   napi_async_work work;
 } call;
 
-#define TRY(expression)                                                    \
-  do {                                                                     \
-    if ((expression) != napi_ok) {                                         \
+#define TRY(expression)                                                         \
+  do {                                                                          \
+    if ((expression) != napi_ok) {                                              \
       napi_throw_error(env, NULL, "attend: unexpected argument: " #expression); \
-      return NULL;                                                         \
-    }                                                                      \
+      return NULL;                                                              \
+    }                                                                           \
   } while (0)
 
 /* scalars of attention: flags, threads, scale, softcap, query_offset, window_left, window_right, scores_stage */
@@ -113,7 +113,12 @@ static call *read(napi_env env, napi_callback_info info, call *c, napi_value *ar
     TRY(napi_get_element(env, arguments[1], i, &element));
     TRY(napi_typeof(env, element, &kind));
     if (kind != napi_object) continue;
-    TRY(napi_get_typedarray_info(env, element, &type, NULL, &data, NULL, NULL));
+    TRY(napi_get_typedarray_info(env, element, &type, &length, &data, NULL, NULL));
+    /* Since it was checked, other code of the caller's (a getter of an option) may have shrunk the array. */
+    if ((double)length < numbers[10]) {
+      napi_throw_range_error(env, NULL, "attend: an array became shorter during the call");
+      return NULL;
+    }
     attend_tensor *t = &c->tensors[i];
     t->dtype = dtype_of(type);
     t->rank = (uint32_t)numbers[0];
@@ -198,7 +203,8 @@ static int32_t number_argument(napi_env env, napi_callback_info info) {
   napi_value argument;
   size_t count = 1;
   int32_t value = 0;
-  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) == napi_ok) napi_get_value_int32(env, argument, &value);
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) == napi_ok)
+    napi_get_value_int32(env, argument, &value);
   return value;
 }
 
@@ -248,9 +254,9 @@ NAPI_MODULE_INIT() {
   static const struct {
     const char *name;
     napi_callback function;
-  } functions[] = {{"run", run_now},     {"runLater", run_later}, {"message", message}, {"argument", argument},
-                   {"isa", isa},         {"setIsa", set_isa},     {"version", version}, {"threads", threads},
-                   {"setThreads", set_threads}};
+  } functions[] = {
+      {"run", run_now},    {"runLater", run_later}, {"message", message}, {"argument", argument},     {"isa", isa},
+      {"setIsa", set_isa}, {"version", version},    {"threads", threads}, {"setThreads", set_threads}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
     napi_value function;
     TRY(napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function));

@@ -43,6 +43,10 @@ test('errors', async () => {
   await refused('INVALID_VALUE', 'kv_lengths', (a) => a.attention(q, k, k, { out, kvLengths: [6] }));
   await refused('INVALID_SHAPE', 'kvLengths', (a) => a.attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), { kvLengths: [5] }));
   await refused('INVALID_VALUE', 'axis', (a) => a.softmax(q, { axis: 3 }));
+  // An array that is taken away while the call's other arguments are read.
+  const lost = { data: new Float32Array(24), shape: [2, 3, 4] };
+  const takes = { out, get scale() { structuredClone(lost.data.buffer, { transfer: [lost.data.buffer] }); return 1; } };
+  assert.throws(() => attend.attention(lost, k, k, takes), RangeError);
   assert.throws(() => attend.setIsa('mmx'), { code: 'ATTEND_UNKNOWN_ISA' });
   assert.throws(() => attend.setThreads(-1), { code: 'ATTEND_INVALID_VALUE' });
   assert.ok(out.data.every((v) => v === 7), 'nothing is written when a call is refused');

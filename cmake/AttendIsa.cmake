@@ -10,6 +10,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID
     "avx2 -mavx2 -mfma"
     "sse42 -msse4.2"
     "generic")
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  set(ATTEND_BASELINE "")
+  set(ATTEND_ISA_ROWS
+    "neon"
+    "generic")
 else()
   set(ATTEND_BASELINE "")
   set(ATTEND_ISA_ROWS "generic")

@@ -48,6 +48,10 @@ uint64_t cpu_features() {
   return interpret(id);
 }
 
+#elif defined(__aarch64__)
+
+uint64_t cpu_features() { return kFma; }
+
 #else
 
 uint64_t cpu_features() { return 0; }

@@ -33,7 +33,7 @@ constexpr uint64_t kRequired = 0
 #if defined(__AVX2__)
                                | kAvx2
 #endif
-#if defined(__FMA__)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
                                | kFma
 #endif
 #if defined(__AVX512F__)

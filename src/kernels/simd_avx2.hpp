@@ -73,6 +73,7 @@ ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
 
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm256_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm256_stream_pd(p, v); }
+ATTEND_INLINE void stream_fence() { _mm_sfence(); }
 
 // Loads by mask (cheap on every CPU); stores in halves, since masked stores are microcoded on AMD.
 template <class T>

@@ -85,6 +85,7 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
 
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm512_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm512_stream_pd(p, v); }
+ATTEND_INLINE void stream_fence() { _mm_sfence(); }
 
 template <class T>
 struct Tail {

@@ -5,6 +5,9 @@
 
 #include "kernels/simd.hpp"
 
+#if defined(__ARM_FEATURE_FMA)  // where even the oldest CPU has it
+#define ATTEND_GENERIC_FMA
+#endif
 #ifndef ATTEND_GENERIC_BYTES
 #define ATTEND_GENERIC_BYTES 16
 #endif

@@ -60,6 +60,7 @@ ATTEND_INLINE void transpose(vec<double> (&r)[2]) {
 
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm_stream_pd(p, v); }
+ATTEND_INLINE void stream_fence() { _mm_sfence(); }
 
 template <class T>
 struct Tail {

@@ -24,7 +24,6 @@ template <class T>
 ATTEND_INLINE void store(T *p, vec<T> v) {
   v.store_unaligned(p);
 }
-ATTEND_INLINE void stream_fence() { _mm_sfence(); }
 template <class T>
 ATTEND_INLINE vec<T> select(vec_bool<T> which, vec<T> yes, vec<T> no) {
   return xsimd::select(which, yes, no);

@@ -1,0 +1,3 @@
+#include "kernels/simd_neon.hpp"
+#define ATTEND_ISA neon
+#include "kernels/define_table.hpp"

@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <climits>
 #include <clocale>
 #include <cmath>
 #include <cstdlib>
@@ -95,6 +97,7 @@ TEST_CASE("threads with 64 KiB of stack") {
     std::unique_ptr<Call> call;
     attend_status status;
   };
+  const size_t stack = std::max<size_t>(65536, static_cast<size_t>(PTHREAD_STACK_MIN));  // 128 KiB on Arm
   for (const Layout &layout : {kLarge, kDouble}) {
     for (int f = 0; f < kFunctions; ++f) {
       Bytes expected = result_of(f, layout, 1);
@@ -104,7 +107,7 @@ TEST_CASE("threads with 64 KiB of stack") {
         *job.call->heads[0].threads = 1;
         pthread_attr_t attributes;
         pthread_attr_init(&attributes);
-        REQUIRE(pthread_attr_setstacksize(&attributes, 65536) == 0);
+        REQUIRE(pthread_attr_setstacksize(&attributes, stack) == 0);
         pthread_t thread;
         const auto body = [](void *j) -> void * {
           static_cast<Job *>(j)->status = static_cast<Job *>(j)->call->run();
@@ -146,6 +149,7 @@ TEST_CASE("the default of threads follows the CPUs that the process may use") {
     if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
     if (CPU_COUNT(&one) == 1) break;
   }
+  constexpr int kNotStarted = 99;
   // In a process of its own, which has not asked yet.
   fflush(nullptr);
   const pid_t child = fork();
@@ -156,12 +160,16 @@ TEST_CASE("the default of threads follows the CPUs that the process may use") {
     const ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
     setenv("ATTEND_PROCESS_TEST_THREADS", "1", 1);
     if (length > 0) execl(executable, executable, "-tc=threads as this process sees them", nullptr);
-    _exit(9);
+    _exit(kNotStarted);
   }
   int status = -1;
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  if (WEXITSTATUS(status) == kNotStarted) {
+    MESSAGE("not tested: without /proc, or under an emulator, this program cannot start itself");
+  } else {
+    CHECK(WEXITSTATUS(status) == 0);
+  }
 }
 
 TEST_CASE("threads as this process sees them") {

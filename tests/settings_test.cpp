@@ -97,7 +97,7 @@ TEST_CASE("instruction sets") {
   for (const std::string &name : names) {
     CHECK(attend_set_isa(name.c_str()) == ATTEND_OK);
     CHECK(attend_isa() == name);
-    for (const char *unknown : {"", "AVX2", "avx", "neon", "avx512 "}) {
+    for (const char *unknown : {"", "AVX2", "avx", "neon2", "avx512 "}) {
       const attend_status status = attend_set_isa(unknown);
       CHECK(ATTEND_REASON(status) == ATTEND_UNKNOWN_ISA);
       CHECK(std::string(attend_status_argument(status)) == "name");

@@ -58,7 +58,7 @@ void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice &s
     store(g.old_factor + i * W, old_factor);
     store(g.new_factor + i * W, new_factor);
     const vec<T> one = broadcast(T(1));
-    if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, one / total));
+    if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, divide(one, total)));
   }
 }
 

@@ -32,7 +32,7 @@ void attention_fold(const FoldBlock<T> &fold) {
       const vec<T> safe = select(now == least, zero, now);
       const vec<T> old_factor = exp2_nonpositive(before - safe), new_factor = exp2_nonpositive(top - safe);
       const vec<T> total = fma(broadcast(x.sum[query]), old_factor, chunk_sum * new_factor);
-      const vec<T> inverse = select(total == zero, zero, broadcast(T(1)) / total);
+      const vec<T> inverse = select(total == zero, zero, divide(broadcast(T(1)), total));
       const bool first = begin <= from, last = begin + kChunk >= to;
       T *const out = x.out + query * x.out_item;
       const T *const o = part + query * x.value_features;

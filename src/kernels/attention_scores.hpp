@@ -50,7 +50,7 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
   const vec<T> z = size * broadcast(T(1) / cap), z2 = z * z;
   const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
   const vec<T> series = fma(polynomial(z2, kSeries) * z2, z, z);
-  const vec<T> t = select(z < broadcast(kSmall), series, (one - e) / (one + e)) * broadcast(cap);
+  const vec<T> t = select(z < broadcast(kSmall), series, divide(one - e, one + e)) * broadcast(cap);
   return select(s < zero, zero - t, t);
 }
 

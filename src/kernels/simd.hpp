@@ -11,6 +11,7 @@
 //   vec<T>, kLanes<T>              the register, and how many T it holds
 //   fma(a, b, c), fused(a, b, c)   a * b + c of vectors and of scalars, fused where the instruction set can. (xsimd
 //                                  8.1.0 multiplies and adds for AVX-512 and NEON.)
+//   divide(a, b)                   rounded correctly. (xsimd 8.1.0 approximates for NEON.)
 //   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and
 //                                  touches no memory behind the n-th element, store(p, v, tail) writes only those
 //   maximum(a, b)                  b where a is NaN

@@ -80,7 +80,7 @@ ATTEND_INLINE vec<T> operator*(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] * b.lane[i]; });
 }
 template <class T>
-ATTEND_INLINE vec<T> operator/(vec<T> a, vec<T> b) {
+ATTEND_INLINE vec<T> divide(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] / b.lane[i]; });
 }
 template <class T>

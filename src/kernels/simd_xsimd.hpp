@@ -29,6 +29,10 @@ ATTEND_INLINE vec<T> select(vec_bool<T> which, vec<T> yes, vec<T> no) {
   return xsimd::select(which, yes, no);
 }
 template <class T>
+ATTEND_INLINE vec<T> divide(vec<T> a, vec<T> b) {
+  return a / b;
+}
+template <class T>
 ATTEND_INLINE vec<T> round(vec<T> v) {
   return xsimd::nearbyint(v);
 }

@@ -103,7 +103,7 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   r.shift = shift_of(maximum);
   // Where the sum is NaN or infinite so is the compensation; only a finite one may be added.
   const vec<T> sum = select(total.error == total.error, total.sum + total.error, total.sum);
-  r.factor = select(sum == zero, zero, broadcast(T(1)) / sum);
+  r.factor = select(sum == zero, zero, divide(broadcast(T(1)), sum));
   r.log_sum = zero;
   if (x.log || x.lse != nullptr) {
     T maxima[kLanes<T>], sums[kLanes<T>];

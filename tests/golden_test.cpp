@@ -1,0 +1,173 @@
+// Hashes of results that every platform with fused multiply-add must reproduce, bit by bit: inputs from integers alone,
+// results over every instruction set and several numbers of threads. What passes through the C library's logarithm is
+// left out where its last bit shows (log-sum-exp of f64). A hash may only change with a new version that says so.
+#include <functional>
+
+#include "support.hpp"
+
+using namespace attend::test;
+
+namespace {
+
+// FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
+template <class T>
+uint64_t hash_of(const std::vector<T> &values) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const T value : values) {
+    unsigned char bytes[sizeof(T)];
+    std::memcpy(bytes, &value, sizeof(T));
+    for (const unsigned char byte : bytes) hash = (hash ^ byte) * 0x100000001b3u;
+  }
+  return hash;
+}
+
+// Multiples of 2^-10 in [-4, 4), the same everywhere.
+template <class T>
+struct Dense {
+  std::vector<T> data;
+  attend_tensor view;
+  Dense(uint64_t seed, const Shape &shape, bool by_rows = false) : view{nullptr, kDtype<T>, 4, {}, {}} {
+    int64_t count = 1;
+    for (const size_t d : {size_t{by_rows}, size_t{!by_rows}, size_t{2}, size_t{3}}) {
+      view.shape[d] = shape[d];
+      view.stride[d] = count;
+      count *= shape[d];
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      seed = seed * 6364136223846793005u + 1442695040888963407u;
+      data.push_back(static_cast<T>(static_cast<int64_t>(seed >> 51) - 4096) / 1024);
+    }
+    view.data = data.data();
+  }
+};
+
+template <class T>
+struct Golden {
+  const char *what;
+  uint64_t hash;
+  std::function<std::vector<T>(int32_t threads)> compute;
+};
+
+template <class T>
+std::vector<T> matmul(int64_t m, int64_t k, int64_t n, bool by_rows, int32_t threads) {
+  Dense<T> a(1, {m, k, 2, 1}, by_rows), b(2, {k, n, 2, 1}), c(3, {m, n, 2, 1});
+  attend_matmul_options options = {};
+  options.size = sizeof options;
+  options.threads = threads;
+  REQUIRE(ok(attend_matmul(0.75, &a.view, &b.view, -0.5, &c.view, &options)));
+  return c.data;
+}
+
+template <class T>
+std::vector<T> softmax(int64_t m, int64_t n, bool by_rows, bool sums, int32_t threads) {
+  Dense<T> x(4, {m, n, 1, 1}, by_rows), y(5, {m, n, 1, 1}, by_rows), lse(6, {1, n, 1, 1});
+  attend_softmax_options options = {};
+  options.size = sizeof options;
+  options.threads = threads;
+  options.scale = 1.5;
+  options.lse = sums ? &lse.view : nullptr;
+  REQUIRE(ok(attend_softmax(&x.view, &y.view, &options)));
+  if (sums) y.data.insert(y.data.end(), lse.data.begin(), lse.data.end());
+  return y.data;
+}
+
+template <class T>
+std::vector<T> attention(int64_t queries, int64_t keys, int64_t features, bool all, int32_t threads) {
+  Dense<T> q(7, {features, queries, 4, 1}), k(8, {features, keys, 2, 1}), v(9, {features, keys, 2, 1}, all),
+      out(10, {features, queries, 4, 1}), bias(11, {keys, queries, 1, 1}), slopes(12, {4, 1, 1, 1}),
+      sinks(13, {4, 1, 1, 1});
+  attend_attention_options options = {};
+  options.size = sizeof options;
+  options.threads = threads;
+  if (all) {
+    options.flags = ATTEND_CAUSAL_BOTTOM_RIGHT | ATTEND_WINDOW;
+    options.window_left = keys / 2;
+    options.window_right = -1;
+    options.softcap = 8;
+    options.bias = &bias.view;
+    options.alibi_slopes = &slopes.view;
+    options.sinks = &sinks.view;
+  }
+  REQUIRE(ok(attend_attention(&q.view, &k.view, &v.view, &out.view, &options)));
+  return out.data;
+}
+
+template <class T>
+std::vector<T> self_attention(int32_t threads) {
+  Dense<T> x(14, {24, 37, 1, 1}), q(15, {8, 24, 3, 1}, true), k(16, {8, 24, 3, 1}, true), v(17, {8, 24, 3, 1}, true),
+      o(18, {24, 8, 3, 1}, true), out(19, {24, 37, 1, 1});
+  attend_self_attention_weights weights = {};
+  weights.size = sizeof weights;
+  weights.w_q = &q.view;
+  weights.w_k = &k.view;
+  weights.w_v = &v.view;
+  weights.w_o = &o.view;
+  attend_self_attention_options options = {};
+  options.size = sizeof options;
+  options.threads = threads;
+  attend_attention_options inner = {};
+  inner.size = sizeof inner;
+  inner.flags = ATTEND_CAUSAL_TOP_LEFT;
+  inner.scale = 0.01;
+  REQUIRE(ok(attend_self_attention(&x.view, &weights, &out.view, &options, &inner)));
+  return out.data;
+}
+
+template <class T>
+void compare(const std::vector<Golden<T>> &all) {
+  for (const Golden<T> &golden : all) {
+    for (int32_t i = 0; const char *name = attend_isa_name(i); ++i) {
+      const std::string isa = name;
+      if (isa != "avx512" && isa != "avx2" && isa != "neon") continue;  // without FMA
+      REQUIRE(attend_set_isa(name) == ATTEND_OK);
+      for (const int32_t threads : {1, 2, 5}) {
+        INFO(std::string(golden.what) << " on " << isa << ", threads " << threads);
+        CHECK(hash_of(golden.compute(threads)) == golden.hash);
+      }
+    }
+  }
+  attend_set_isa(nullptr);
+}
+
+}  // namespace
+
+TEST_CASE("golden bits of f32") {
+  using T = float;
+  compare<T>({
+      {"matmul 5 x 7 x 3", 0x14816ccc9ac4d5ecu, [](int32_t t) { return matmul<T>(5, 7, 3, false, t); }},
+      {"matmul 65 x 700 x 33", 0x2e71ef10f6ae5e19u, [](int32_t t) { return matmul<T>(65, 700, 33, false, t); }},
+      {"matmul 130 x 129 x 200", 0x2f2ee9300d449d7eu, [](int32_t t) { return matmul<T>(130, 129, 200, true, t); }},
+      {"softmax 5 x 9, columns", 0xc36e49f032e3008eu, [](int32_t t) { return softmax<T>(5, 9, false, true, t); }},
+      {"softmax 40 x 21, columns", 0xe6b90c6ed0d31fccu, [](int32_t t) { return softmax<T>(40, 21, false, true, t); }},
+      {"softmax 1500 x 21, columns", 0x1d5d51a5522b080cu,
+       [](int32_t t) { return softmax<T>(1500, 21, false, true, t); }},
+      {"softmax 1100 x 300, rows", 0x01b8c8f149f9a2bcu, [](int32_t t) { return softmax<T>(1100, 300, true, true, t); }},
+      {"softmax 200000 x 1", 0x3a7036ef2dcc7d15u, [](int32_t t) { return softmax<T>(200000, 1, false, true, t); }},
+      {"attention 70 x 70 x 64", 0xae4da9be05ff1682u, [](int32_t t) { return attention<T>(70, 70, 64, false, t); }},
+      {"attention 1 x 2100 x 40", 0x5586fdcf29cc69d9u, [](int32_t t) { return attention<T>(1, 2100, 40, false, t); }},
+      {"attention 90 x 300 x 33, all", 0x14768a83ab7c443du,
+       [](int32_t t) { return attention<T>(90, 300, 33, true, t); }},
+      {"self-attention", 0x5bb6c4c4ba1e27d6u, [](int32_t t) { return self_attention<T>(t); }},
+  });
+}
+
+TEST_CASE("golden bits of f64") {
+  using T = double;
+  compare<T>({
+      {"matmul 5 x 7 x 3", 0xa890d748e73ece00u, [](int32_t t) { return matmul<T>(5, 7, 3, false, t); }},
+      {"matmul 65 x 700 x 33", 0xad3955b3961c6c36u, [](int32_t t) { return matmul<T>(65, 700, 33, false, t); }},
+      {"matmul 130 x 129 x 200", 0xe7a9303b1370bc73u, [](int32_t t) { return matmul<T>(130, 129, 200, true, t); }},
+      {"softmax 5 x 9, columns", 0xd4b68b6149ac548du, [](int32_t t) { return softmax<T>(5, 9, false, false, t); }},
+      {"softmax 40 x 21, columns", 0x9169f8ebac0551f4u, [](int32_t t) { return softmax<T>(40, 21, false, false, t); }},
+      {"softmax 1500 x 21, columns", 0x3f19b6ffcf0b30b4u,
+       [](int32_t t) { return softmax<T>(1500, 21, false, false, t); }},
+      {"softmax 1100 x 300, rows", 0xaf9f12c523a8dc68u,
+       [](int32_t t) { return softmax<T>(1100, 300, true, false, t); }},
+      {"softmax 100000 x 1", 0xbd787e0d38d7d6c2u, [](int32_t t) { return softmax<T>(100000, 1, false, false, t); }},
+      {"attention 70 x 70 x 64", 0x1087eba727d12b6fu, [](int32_t t) { return attention<T>(70, 70, 64, false, t); }},
+      {"attention 1 x 2100 x 40", 0x7e955efa7cfb88d8u, [](int32_t t) { return attention<T>(1, 2100, 40, false, t); }},
+      {"attention 90 x 300 x 33, all", 0xfa7d37a20b69773bu,
+       [](int32_t t) { return attention<T>(90, 300, 33, true, t); }},
+      {"self-attention", 0x0d4458b9228545ecu, [](int32_t t) { return self_attention<T>(t); }},
+  });
+}

@@ -26,7 +26,10 @@ endif()
 # with code that was compiled with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header.)
 set(ATTEND_KERNEL_OPTIONS -O3)
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
-  set(ATTEND_KERNEL_OPTIONS -O1 -g1 -fno-sanitize-address-use-after-scope)
+  set(ATTEND_KERNEL_OPTIONS -O1 -g1)
+endif()
+if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=[a-z,]*address")
+  list(APPEND ATTEND_KERNEL_OPTIONS -fno-sanitize-address-use-after-scope)
 endif()
 list(APPEND ATTEND_KERNEL_OPTIONS -fno-lto -fno-math-errno -fno-rtti
   $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>

@@ -28,7 +28,8 @@ using namespace operands;
 
 namespace {
 
-const Layout kLarge = {ATTEND_F32, 40, false}, kDouble = {ATTEND_F64, 9, true};
+const Layout kLarge = {ATTEND_F32, 40, false};
+[[maybe_unused]] const Layout kDouble = {ATTEND_F64, 9, true};
 
 Bytes result_of(int function, const Layout &layout, int32_t threads) {
   const auto call = make(function, layout);
@@ -91,7 +92,7 @@ TEST_CASE("a call changes nothing but its outputs, and prints nothing") {
   CHECK(count == 0);
 }
 
-#if !defined(__SANITIZE_ADDRESS__)  // whose frames are larger
+#if !defined(ATTEND_TEST_SANITIZED)  // whose frames are larger
 TEST_CASE("threads with 64 KiB of stack") {
   struct Job {
     std::unique_ptr<Call> call;
@@ -222,7 +223,7 @@ TEST_CASE("more than 2^31 elements") {
                       b = {ones, ATTEND_F32, 2, {1, 1}, {1, 1}}, c = {sums, ATTEND_F32, 2, {3, 1}, {1, 3}};
   REQUIRE(attend_matmul(1, &a, &b, 0, &c, nullptr) == ATTEND_OK);
   for (int i = 0; i < 3; ++i) CHECK(sums[i] == static_cast<float>(i));
-#if !defined(__SANITIZE_ADDRESS__)  // too slow
+#if !defined(ATTEND_TEST_SANITIZED)  // too slow
   // Loops that run so far: a product over 2^31 + 5 values, all but the last 0, and a column of as many.
   float *const first = x, one[1] = {2};
   x[columns - 1] = 3;

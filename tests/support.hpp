@@ -20,6 +20,15 @@
 #include "attend/attend.h"
 #include "reference/reference.hpp"
 
+// Sanitizers make frames larger and loops slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ATTEND_TEST_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ATTEND_TEST_SANITIZED
+#endif
+#endif
+
 namespace attend::test {
 
 using Shape = std::array<int64_t, 4>;

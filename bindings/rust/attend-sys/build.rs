@@ -40,6 +40,7 @@ fn build() {
         println!("cargo:rerun-if-changed={}", root.join(part).display());
     }
     let built = cmake::Config::new(&root)
+        .generator("Ninja")
         .profile("Release")
         .define("ATTEND_BUILD_TESTS", "OFF")
         .define("ATTEND_BUILD_BENCH", "OFF")

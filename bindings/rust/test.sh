@@ -16,7 +16,7 @@ else
   pkg-config attend || skip "attend where pkg-config looks"
 fi
 CARGO_TARGET_DIR=${ATTEND_BINDINGS_BUILD:-$PWD/../../build/bindings/rust}
-LD_LIBRARY_PATH=$(pkg-config --variable=libdir attend 2>/dev/null):${LD_LIBRARY_PATH-}
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir attend 2>/dev/null || true):${LD_LIBRARY_PATH-}
 export CARGO_TARGET_DIR LD_LIBRARY_PATH
 
 # shellcheck disable=SC2086 # a list of words

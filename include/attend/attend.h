@@ -12,8 +12,8 @@
  *                O = V P                           Dv x Nq
  *
  * Results.   The same bits for any number of threads, any alignment and any leading dimension, and for f32 and f64 the
- *            same bits on every instruction set with fused multiply-add (avx2, avx512, neon). Only the payload and sign of a
- *            NaN are outside that promise.
+ *            same bits on every instruction set with fused multiply-add (avx2, avx512, neon). Only the payload and
+ *            sign of a NaN are outside that promise.
  * Errors.    Every function that can fail returns an attend_status. When it is not ATTEND_OK nothing was written. No
  *            function prints, aborts, throws, or changes the floating-point environment.
  * Memory.    Nothing is allocated when a workspace of at least the size that the matching ..._workspace function
@@ -333,9 +333,9 @@ ATTEND_API attend_status attend_self_attention_workspace(
 /* Version of the library that is running, in the form of ATTEND_VERSION. */
 ATTEND_API uint32_t attend_version(void);
 
-/* The instruction set in use: "avx512", "avx2", "sse42", "neon", "generic". Chosen at the first call from what the CPU and the
- * operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go beyond; a
- * name that is unknown is ignored. Static, never null. */
+/* The instruction set in use: "avx512", "avx2", "sse42", "neon", "generic". Chosen at the first call from what the CPU
+ * and the operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go
+ * beyond; a name that is unknown is ignored. Static, never null. */
 ATTEND_API const char *attend_isa(void);
 
 /* The i-th instruction set that this library has and this CPU runs, best first; null past the last. */

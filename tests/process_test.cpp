@@ -224,10 +224,10 @@ TEST_CASE("more than 2^31 elements") {
   REQUIRE(attend_matmul(1, &a, &b, 0, &c, nullptr) == ATTEND_OK);
   for (int i = 0; i < 3; ++i) CHECK(sums[i] == static_cast<float>(i));
 #if !defined(ATTEND_TEST_SANITIZED)  // too slow
-  // Loops that run so far: a product over 2^31 + 5 values, all but the last 0, and a column of as many.
-  float *const first = x, one[1] = {2};
+  // A loop that runs so far: a row of 2^31 + 5 values, all but the last 0, times a column that repeats one.
+  float one[1] = {2};
   x[columns - 1] = 3;
-  const attend_tensor row = {first, ATTEND_F32, 2, {1, columns}, {1, 1}},
+  const attend_tensor row = {x, ATTEND_F32, 2, {1, columns}, {1, 1}},
                       column = {one, ATTEND_F32, 2, {columns, 1}, {0, 1}}, sum = {sums, ATTEND_F32, 2, {1, 1}, {1, 1}};
   REQUIRE(attend_matmul(1, &row, &column, 0, &sum, nullptr) == ATTEND_OK);
   CHECK(sums[0] == 6);

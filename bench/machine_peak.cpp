@@ -110,9 +110,12 @@ using Pairs = std::unique_ptr<Pair[], FreePairs>;
 
 Pairs allocate_buffer() { return Pairs(static_cast<Pair *>(::operator new(kBufferBytes, kAlignment, std::nothrow))); }
 
-double sum_of(const Pair *pairs) {
+}  // namespace
+
+double read_all(const void *memory, std::size_t bytes) {
+  const Pair *pairs = static_cast<const Pair *>(memory);
   Pair sum[4] = {};
-  for (std::size_t i = 0; i < kPairs; i += 4) {
+  for (std::size_t i = 0; i < bytes / sizeof(Pair); i += 4) {
     sum[0] += pairs[i];
     sum[1] += pairs[i + 1];
     sum[2] += pairs[i + 2];
@@ -121,8 +124,6 @@ double sum_of(const Pair *pairs) {
   sum[0] += sum[1] + sum[2] + sum[3];
   return static_cast<double>(sum[0][0] ^ sum[0][1]);
 }
-
-}  // namespace
 
 FmaPeak measure_fma_peak() {
 #ifdef ATTEND_BENCH_X86
@@ -148,7 +149,7 @@ MemoryBandwidth measure_memory_bandwidth() {
     std::memcpy(static_cast<void *>(to.get()), from.get(), kBufferBytes);
     sink = static_cast<double>(to[kPairs - 1][0]);
   });
-  const double read = best_seconds(kBudget, [&] { sink = sum_of(from.get()); });
+  const double read = best_seconds(kBudget, [&] { sink = read_all(from.get(), kBufferBytes); });
   const double gigabytes = static_cast<double>(kBufferBytes) * 1e-9;
   return {2 * gigabytes / copy, gigabytes / read};
 }

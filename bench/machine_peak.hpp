@@ -4,6 +4,7 @@
 #ifndef ATTEND_BENCH_MACHINE_PEAK_HPP
 #define ATTEND_BENCH_MACHINE_PEAK_HPP
 
+#include <cstddef>
 #include <string>
 
 namespace attend::bench {
@@ -24,6 +25,9 @@ struct MemoryBandwidth {
 
 // About 0.4 s and 256 MiB for as long. Zeros if there is not so much memory.
 MemoryBandwidth measure_memory_bandwidth();
+
+// Sums memory, aligned to 64 bytes and a multiple of them, in a plain loop: what reading it once costs.
+double read_all(const void *memory, std::size_t bytes);
 
 // As the system calls it, or "unknown CPU".
 std::string cpu_model();

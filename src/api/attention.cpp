@@ -1,7 +1,11 @@
 #include "drivers/attention.hpp"
 
+#include <cmath>
+
 #include "api/attention_options.hpp"
+#include "api/plain_matrix.hpp"
 #include "dispatch/registry.hpp"
+#include "drivers/attention_small.hpp"
 
 namespace attend {
 namespace {
@@ -42,6 +46,24 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
 
 bool has_nothing_to_do(const Attention &p) {
   return is_empty(p.out) && (!p.lse || is_empty(p.lse)) && (!p.scores || is_empty(p.scores));
+}
+
+// Small calls whose arguments are beyond doubt; false leaves the call to the general way.
+template <class T>
+bool attend_at_once(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
+                    const attend_attention_options *options) {
+  SmallAttention<T> p;
+  PlainMatrix mq, mk, mv, mo;
+  if (!is_plain_head(options) || !only_scales(options, &p.scale)) return false;
+  if (!is_plain(q, out->dtype, &mq) || !is_plain(k, out->dtype, &mk) || !is_plain(v, out->dtype, &mv) ||
+      !is_plain(out, out->dtype, &mo)) {
+    return false;
+  }
+  if (mk.rows != mq.rows || mv.columns != mk.columns || mo.rows != mv.rows || mo.columns != mq.columns) return false;
+  if (!is_distinct(mo) || !is_apart(mo, mq) || !is_apart(mo, mk) || !is_apart(mo, mv)) return false;
+  if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(mq.rows));
+  p.q = view_of<T>(mq), p.k = view_of<T>(mk), p.v = view_of<T>(mv), p.out = view_of<T>(mo);
+  return attention_small(*active_kernels(), p, execution_of(options));
 }
 
 }  // namespace

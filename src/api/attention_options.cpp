@@ -52,6 +52,20 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   return ATTEND_OK;
 }
 
+bool only_scales(const attend_attention_options *given, double *scale) {
+  *scale = 0;
+  if (given == nullptr) return true;
+  const attend_attention_options &o = *given;
+  *scale = o.scale;
+  const void *const pointers[] = {o.query_offsets, o.kv_lengths, o.mask,  o.bias,
+                                  o.alibi_slopes,  o.sinks,      o.lse,   o.scores};
+  for (const void *p : pointers) {
+    if (p != nullptr) return false;
+  }
+  return std::isfinite(o.scale) && o.softcap == 0 &&
+         (o.query_offset | o.window_left | o.window_right) == 0 && (o.scores_stage | o.reserved2) == 0;
+}
+
 namespace {
 
 attend_status read_inputs(const AttentionOptions &options, uint32_t dtype, int64_t keys,

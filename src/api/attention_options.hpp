@@ -21,6 +21,10 @@ constexpr int64_t kMostFeatures = INT32_MAX;
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem);
 
+// Whether nothing but `scale` is asked for, and nothing can be wrong; the head of the struct apart, which callers check
+// with is_plain_head.
+bool only_scales(const attend_attention_options *given, double *scale);
+
 // Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the
 // operands.
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,

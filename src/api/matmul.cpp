@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "api/boundary.hpp"
+#include "api/plain_matrix.hpp"
 #include "dispatch/registry.hpp"
 
 namespace attend {
@@ -37,30 +38,6 @@ attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b,
   return ATTEND_OK;
 }
 
-// A single matrix that is certainly fine: there, not empty, extents and strides of 28 bits and not negative.
-struct PlainMatrix {
-  int64_t rows, columns, row, column;
-  intptr_t begin, end;
-};
-
-bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
-  if (t == nullptr || t->rank - 1 > 3 || t->dtype != dtype || t->data == nullptr) return false;
-  for (uint32_t i = 2; i < t->rank; ++i) {
-    if (t->shape[i] != 1) return false;
-  }
-  m->rows = t->shape[0];
-  m->columns = t->rank >= 2 ? t->shape[1] : 1;
-  m->row = m->rows == 1 ? 0 : t->stride[0];
-  m->column = m->columns == 1 ? 0 : t->stride[1];
-  // An extent of 0 becomes -1, which has all bits.
-  const int64_t seen = (m->rows - 1) | (m->columns - 1) | m->row | m->column;
-  if (static_cast<uint64_t>(seen) >> 28 != 0) return false;
-  const int64_t last = (m->rows - 1) * m->row + (m->columns - 1) * m->column;
-  m->begin = reinterpret_cast<intptr_t>(t->data);
-  m->end = m->begin + (last + 1) * size_of(dtype_of(dtype));
-  return true;
-}
-
 // The small products whose arguments are beyond doubt, without the general checks, which cost more than such a product
 // itself. False leaves the call, and the search for what is wrong with it, to the general way.
 template <class T>
@@ -70,19 +47,9 @@ bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, cons
   PlainMatrix p, q, r;
   if (!is_plain(a, c->dtype, &p) || !is_plain(b, c->dtype, &q) || !is_plain(c, c->dtype, &r)) return false;
   if (p.rows != r.rows || p.columns != q.rows || q.columns != r.columns) return false;
-  const bool apart = r.column > (r.rows - 1) * r.row || r.row > (r.columns - 1) * r.column;
-  const bool distinct = (r.rows == 1 || r.row != 0) && (r.columns == 1 || r.column != 0);
-  const bool disjoint = (r.end <= p.begin || p.end <= r.begin) && (r.end <= q.begin || q.end <= r.begin);
-  if (!(apart || r.rows * r.columns == 1) || !distinct || !disjoint) return false;
-  if (options != nullptr) {
-    const attend_matmul_options &o = *options;
-    if (o.size != sizeof o || (o.flags | o.reserved) != 0 || o.threads < 0 || o.bias != nullptr) return false;
-    if (o.workspace == nullptr && o.workspace_size != 0) return false;
-  }
-  const MatrixView<T> views[] = {{static_cast<T *>(a->data), p.rows, p.columns, p.row, p.column},
-                                 {static_cast<T *>(b->data), q.rows, q.columns, q.row, q.column},
-                                 {static_cast<T *>(c->data), r.rows, r.columns, r.row, r.column}};
-  return matmul_small(kernel, alpha, views[0], views[1], beta, views[2]);
+  if (!is_distinct(r) || !is_apart(r, p) || !is_apart(r, q)) return false;
+  if (!is_plain_head(options) || (options != nullptr && options->bias != nullptr)) return false;
+  return matmul_small(kernel, alpha, view_of<T>(p), view_of<T>(q), beta, view_of<T>(r));
 }
 
 }  // namespace

@@ -1,10 +1,13 @@
 #include "drivers/self_attention.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 #include "api/attention_options.hpp"
+#include "api/plain_matrix.hpp"
 #include "dispatch/registry.hpp"
+#include "drivers/attention_small.hpp"
 
 namespace attend {
 namespace {
@@ -139,6 +142,44 @@ bool has_nothing_to_do(const SelfAttention &p) {
   return is_empty(p.out) && (!lse || is_empty(lse)) && (!scores || is_empty(scores));
 }
 
+// Small calls of one head whose arguments are beyond doubt; false leaves the call to the general way.
+template <class T>
+bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights *w, const attend_tensor *out,
+                    const attend_self_attention_options *options, const attend_attention_options *attention_options) {
+  SmallSelfAttention<T> p;
+  if (!is_plain_head(options) || !is_plain_head(attention_options)) return false;
+  if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr)) {
+    return false;
+  }
+  if (!only_scales(attention_options, &p.scale)) return false;
+  if (w == nullptr || w->size != sizeof *w || w->reserved != 0 || w->w_o != nullptr || w->b_o != nullptr) return false;
+  PlainMatrix mx, mo, q, k, v;
+  const uint32_t dtype = out->dtype;
+  if (!is_plain(x, dtype, &mx) || !is_plain(out, dtype, &mo) || !is_plain(w->w_q, dtype, &q) ||
+      !is_plain(w->w_k, dtype, &k) || !is_plain(w->w_v, dtype, &v)) {
+    return false;
+  }
+  if (q.columns != mx.rows || k.columns != mx.rows || v.columns != mx.rows || k.rows != q.rows) return false;
+  if (mo.rows != v.rows || mo.columns != mx.columns || !is_distinct(mo)) return false;
+  if (!is_apart(mo, mx) || !is_apart(mo, q) || !is_apart(mo, k) || !is_apart(mo, v)) return false;
+  const struct {
+    const attend_tensor *from;
+    int64_t rows;
+    MatrixView<T> *to;
+  } biases[] = {{w->b_q, q.rows, &p.b_q}, {w->b_k, k.rows, &p.b_k}, {w->b_v, v.rows, &p.b_v}};
+  for (const auto &b : biases) {
+    *b.to = MatrixView<T>();
+    if (b.from == nullptr) continue;
+    PlainMatrix m;
+    if (!is_plain(b.from, dtype, &m) || m.rows != b.rows || m.columns != 1 || !is_apart(mo, m)) return false;
+    *b.to = view_of<T>(m);
+  }
+  if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(q.rows));
+  p.x = view_of<T>(mx), p.out = view_of<T>(mo);
+  p.w_q = view_of<T>(q), p.w_k = view_of<T>(k), p.w_v = view_of<T>(v);
+  return self_attention_small(*active_kernels(), p, execution_of(options));
+}
+
 }  // namespace
 }  // namespace attend
 
@@ -147,6 +188,11 @@ using namespace attend;
 attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                     const attend_tensor *out, const attend_self_attention_options *options,
                                     const attend_attention_options *attention_options) {
+  if (out != nullptr && out->dtype == ATTEND_F32) {
+    if (attend_at_once<float>(x, weights, out, options, attention_options)) return ATTEND_OK;
+  } else if (out != nullptr && out->dtype == ATTEND_F64) {
+    if (attend_at_once<double>(x, weights, out, options, attention_options)) return ATTEND_OK;
+  }
   SelfAttention problem;
   Execution execution;
   if (attend_status s = read(x, weights, out, options, attention_options, Purpose::compute, &problem, &execution))

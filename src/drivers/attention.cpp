@@ -6,7 +6,7 @@
 namespace attend {
 namespace {
 
-constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
+constexpr double kLn2 = 0.6931471805599453;
 // FMAs below which a further thread costs more than it saves.
 constexpr double kWorkPerThread = 1 << 18;
 // Queries of a block whose keys may be shared out among threads, and how many chunks' parts one thread then keeps.
@@ -55,16 +55,6 @@ bool copies_keys(const Attention &p) {
 // Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
 int64_t copied_item(const Attention &p) { return (p.k.rows() + 15) / 16 * 16 + 16; }
 
-// Queries and keys that a block's scratch has room for.
-template <class T>
-int64_t scratch_queries(const Attention &p) {
-  return (most_queries<T>(p) + 15) / 16 * 16;
-}
-template <class T>
-int64_t scratch_keys(const Attention &p) {
-  return std::min(Contract<T>::kKeyChunk, p.k.columns());
-}
-
 template <class T>
 constexpr int64_t bytes_of(int64_t elements) {
   return aligned(elements * static_cast<int64_t>(sizeof(T)));
@@ -85,10 +75,10 @@ template <class T>
 Need need_of(const Attention &p) {
   Need need;
   if (p.k.heads() == 0) return need;
-  const int64_t keys = scratch_keys<T>(p);
-  need.per_thread = parts_bytes<T>(p) + bytes_of<T>(scratch_queries<T>(p) * (p.q.rows() + p.v.rows() + 8) +
-                                                    2 * keys * Contract<T>::kScoreLanes);
-  if (copies_keys<T>(p)) need.faster = bytes_of<T>(keys * copied_item(p));
+  const int64_t keys = p.k.columns();
+  need.per_thread = parts_bytes<T>(p) +
+                    attention_block_bytes<T>(most_queries<T>(p), keys, p.q.rows(), p.v.rows());
+  if (copies_keys<T>(p)) need.faster = bytes_of<T>(scratch_keys<T>(keys) * copied_item(p));
   need.tasks = tasks_of<T>(p);
   // (A stride of 0 makes keys without end of a few elements.)
   if (can_split<T>(p) && need.tasks < kMostThreads) {
@@ -167,8 +157,7 @@ AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int6
     x.scores_item = p.scores.stride[1];
     x.scores_stage = p.scores_stage;
   }
-  x.scratch_queries = scratch_queries<T>(p);
-  x.scratch_keys = scratch_keys<T>(p);
+  set_scratch_sizes(most_queries<T>(p), p.k.columns(), &x);
   // Each key and value is read for at most 16 queries and does not come back: what the caches would need is asked for
   // ahead.
   constexpr int64_t kFew = 16, kBytes = 1 << 20;

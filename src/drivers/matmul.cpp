@@ -109,6 +109,10 @@ struct Plan {
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
   }
 
+  int64_t a_panel() const {
+    return std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth();
+  }
+
   // Threads that have work for `slices` such matrices.
   int64_t tasks(int64_t slices) const {
     const double work =
@@ -122,7 +126,7 @@ struct Plan {
     Need need;
     need.tasks = tasks(slices);
     int64_t elements = 0;
-    if (pack_a) elements += std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth();
+    if (pack_a) elements += a_panel();
     if (pack_b) elements += Contract<T>::kMatmulPanels;
     if (one_column) elements += Contract<T>::kLongColumn;
     need.per_thread = aligned(elements * kElement);
@@ -237,10 +241,11 @@ Need need_of(const Matmul &p) {
 
 template <class T>
 bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<T> &a, const MatrixView<T> &b,
-                  double beta, const MatrixView<T> &c) {
+                  double beta, const MatrixView<T> &c, const SmallMatmulExtras<T> &extras) {
   if (a.columns > Contract<T>::kMatmulChunk) return false;
   const Plan<T> plan(a, b, c, alpha);
-  if (plan.m > kMostSmall || plan.n > kMostSmall || plan.pack_a || plan.pack_b) return false;
+  if (plan.m > kMostSmall || plan.n > kMostSmall || plan.pack_b) return false;
+  if (plan.pack_a && plan.a_panel() > extras.panel_elements) return false;
   MatmulBlock<T> x = block_of(alpha, beta, plan);
   x.m = plan.m;
   x.n = plan.n;
@@ -248,15 +253,20 @@ bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const Ma
   x.a = plan.turned ? b.data : a.data;
   x.b = plan.turned ? a.data : b.data;
   x.c = c.data;
-  x.bias = nullptr;
+  x.bias = extras.bias.data;
+  x.bias_row = plan.turned ? extras.bias.column : extras.bias.row;
+  x.bias_col = plan.turned ? extras.bias.row : extras.bias.column;
+  x.a_panel = extras.panel;
   x.first = true;
   kernel(x);
   return true;
 }
 template bool matmul_small(void (*)(const MatmulBlock<float> &), double, const MatrixView<float> &,
-                           const MatrixView<float> &, double, const MatrixView<float> &);
+                           const MatrixView<float> &, double, const MatrixView<float> &,
+                           const SmallMatmulExtras<float> &);
 template bool matmul_small(void (*)(const MatmulBlock<double> &), double, const MatrixView<double> &,
-                           const MatrixView<double> &, double, const MatrixView<double> &);
+                           const MatrixView<double> &, double, const MatrixView<double> &,
+                           const SmallMatmulExtras<double> &);
 
 Need matmul_need(const Matmul &problem) {
   return problem.dtype == Dtype::f32 ? need_of<float>(problem) : need_of<double>(problem);

@@ -18,47 +18,60 @@
 // Measured and dropped on Zen 4: 32 queries a group (2 x 12 scores) loses 2 % at N = 256 and 4 % at N = 16 against 16.
 #pragma once
 
-#include "kernels/attention_scores.hpp"
+#include "kernels/attention_few.hpp"
 
 namespace attend {
 namespace {
 
-// The group's weights in place of its scores; folds the slice's maximum and sum into the running ones and leaves the
-// factors of the fold for the output. Hidden keys get the weight -0.
+// Folds maximum and sum of a slice, for the lanes of vector i, into the running ones, and leaves the factors of the fold
+// for the output.
 template <class T>
-void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
-  constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
+ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int i, vec<T> sum) {
+  constexpr int W = kLanes<T>;
+  const vec<T> zero = broadcast(T(0)), one = broadcast(T(1)), least = broadcast(kMinusInfinity<T>);
+  const vec<T> top = load(g.chunk_maximum + i * W);
+  vec<T> now = top, total = sum;
+  if (slice.first && x.sink == nullptr) {
+    // As below: 0 before and a factor of 1, where the slice has anything.
+    store(g.new_factor + i * W, one);
+  } else {
+    const vec<T> before = load(g.maximum + i * W);
+    now = maximum(top, before);
+    const vec<T> safe = select(now == least, zero, now);
+    const vec<T> old_factor = exp2_nonpositive(before - safe), new_factor = exp2_nonpositive(top - safe);
+    total = fma(load(g.sum + i * W), old_factor, sum * new_factor);
+    store(g.old_factor + i * W, old_factor);
+    store(g.new_factor + i * W, new_factor);
+  }
+  store(g.maximum + i * W, now);
+  store(g.sum + i * W, total);
+  if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, divide(one, total)));
+}
+
+// The group's weights in place of its scores. If `marks`, hidden keys get the weight -0.
+template <class T>
+void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, bool marks) {
+  constexpr int W = kLanes<T>;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
-  for (int i = 0; i < MV; ++i) {
-    const vec<T> top = load(g.chunk_maximum + i * W);
+  for (int i = 0; i < g.vectors; ++i) {
     // exp2(-inf - -inf) would be NaN: where nothing is visible 0 is subtracted and every exponential is 0.
-    const vec<T> shift = select(top == least, zero, top);
+    const vec<T> shift = shift_of(load(g.chunk_maximum + i * W));
     vec<T> sum = zero;
     T *s = g.s + i * W;
-    if (slice.masked) {
-      for (int64_t j = 0; j < slice.size(); ++j, s += QL) {
+    if (marks) {
+      for (int64_t j = 0; j < slice.size(); ++j, s += g.lanes) {
         const vec<T> v = load(s), e = exp2_nonpositive(v - shift);
         sum = sum + e;
         store(s, select(v == least, broadcast(-T(0)), e));
       }
     } else {
-      for (int64_t j = 0; j < slice.size(); ++j, s += QL) {
+      for (int64_t j = 0; j < slice.size(); ++j, s += g.lanes) {
         const vec<T> e = exp2_nonpositive(load(s) - shift);
         sum = sum + e;
         store(s, e);
       }
     }
-    const vec<T> before = load(g.maximum + i * W);
-    const vec<T> now = maximum(top, before);
-    const vec<T> safe = select(now == least, zero, now);
-    const vec<T> old_factor = exp2_nonpositive(before - safe), new_factor = exp2_nonpositive(top - safe);
-    const vec<T> total = fma(load(g.sum + i * W), old_factor, sum * new_factor);
-    store(g.maximum + i * W, now);
-    store(g.sum + i * W, total);
-    store(g.old_factor + i * W, old_factor);
-    store(g.new_factor + i * W, new_factor);
-    const vec<T> one = broadcast(T(1));
-    if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, divide(one, total)));
+    fold_slice(x, g, slice, i, sum);
   }
 }
 
@@ -67,7 +80,7 @@ void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice &s
 // length.
 template <class T>
 void group_emit(const AttentionBlock<T> &x, const Group<T> &g) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>, W = kLanes<T>;
+  constexpr int W = kLanes<T>;
   constexpr int kMasked = 2, kProbabilities = 3;
   for (int64_t c0 = 0; c0 < x.scores_keys; c0 += Contract<T>::kKeyChunk) {
     const Slice all = {c0, smaller(c0 + Contract<T>::kKeyChunk, x.scores_keys), true, true, true};
@@ -76,8 +89,8 @@ void group_emit(const AttentionBlock<T> &x, const Group<T> &g) {
     group_scores(x, g, known, x.k + known.begin * x.k_item, x.k_item);
     group_refine(x, g, known, x.scores_stage);
     for (int64_t j = 0; j < all.size(); ++j) {
-      T *s = g.s + j * QL;
-      for (int i = 0; i < QL; i += W) {
+      T *s = g.s + j * g.lanes;
+      for (int i = 0; i < g.lanes; i += W) {
         vec<T> v = j < known.size() ? load(s + i) : broadcast(kMinusInfinity<T>);
         if (x.scores_stage == kProbabilities) {
           const vec<T> top = load(g.maximum + i), least = broadcast(kMinusInfinity<T>);
@@ -98,17 +111,49 @@ ATTEND_INLINE bool is_refined(const AttentionBlock<T> &x) {
   return x.bias != nullptr || x.mask != nullptr || x.softcap != T(0) || x.slope != T(0);
 }
 
+// One group and one slice of its keys, the first of which is `keys`.
+template <class T>
+void group_slice(const AttentionBlock<T> &x, Group<T> g, Slice slice, const T *keys, int64_t k_item, int64_t end,
+                 FiniteChunk<T> *chunk) {
+  constexpr int kMasked = 2;
+  const bool plain = !slice.masked && !is_refined(x);
+  if (g.count <= kFewMost<T> && x.k_feature == 1) {
+    const bool turned = !plain || x.v_feature != 1;
+    vec<T> sum;
+    with_constant<kFewMost<T>>(
+        g.count, [&](auto nq) __attribute__((always_inline)) {
+          constexpr int NQ = decltype(nq)::value;
+          if (turned) return few_scores<T, NQ, true>(x, g, slice, keys, k_item);
+          few_scores<T, NQ, false>(x, g, slice, keys, k_item);
+          sum = few_weights<T, NQ>(x, g, slice);
+        });
+    if (!turned) {
+      fold_slice(x, g, slice, 0, sum);
+      g.s_key = 1, g.s_query = x.scratch_keys;
+      return group_output(x, g, slice, true);
+    }
+  } else {
+    group_scores(x, g, slice, keys, k_item);
+  }
+  bool hides = false;
+  if (!plain) hides = group_refine(x, g, slice, kMasked);
+  // A hidden key's weight is 0, and 0 times what is not finite would be NaN.
+  const bool finite = (!slice.masked && !hides) || (hides ? chunk->is_finite(x, slice.begin, end)
+                                                          : hides_only_finite(x, g, slice));
+  group_softmax(x, g, slice, !finite);
+  group_output(x, g, slice, finite);
+}
+
 template <class T>
 void attention(const AttentionBlock<T> &x) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
-  constexpr int kMasked = 2;
-  static_assert(Contract<T>::kQueryBlock % QL == 0 && QL <= Contract<T>::kScoreLanes, "groups must fit the scratch");
-  const int64_t groups = (x.queries + QL - 1) / QL;
-  for (int64_t t = 0; t < groups; ++t) {
-    const Group<T> g = group_of(x, t);
-    pack_panel<T>(QL, g.count, x.features, x.q + g.first * x.q_item, x.q_item, x.q_feature, x.scale_log2, g.queries);
-    for (int64_t i = 0; i < QL; ++i) {
+  constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
+  static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "groups fit the scratch");
+  const int64_t size = group_size(x);
+  for (int64_t first = 0; first < x.queries; first += size) {
+    const Group<T> g = group_of(x, first);
+    pack_panel<T>(g.lanes, g.count, x.features, x.q + first * x.q_item, x.q_item, x.q_feature, x.scale_log2, g.queries);
+    for (int64_t i = 0; i < g.lanes; ++i) {
       g.maximum[i] = first_maximum(x);
       g.sum[i] = first_sum(x);
       g.inverse[i] = T(0);
@@ -126,11 +171,11 @@ void attention(const AttentionBlock<T> &x) {
       pack_columns(count, x.features, keys + (begin - c0) * x.k_item, x.k_item, copy + (begin - c0) * k_item, k_item);
       keys = copy;
     }
-    for (int64_t t = 0; t < groups; ++t) {
-      const Group<T> g = group_of(x, t);
+    for (int64_t first = 0; first < x.queries; first += size) {
+      const Group<T> g = group_of(x, first);
       // The keys that any query of the group sees, and those that all see.
-      const int64_t from = first_key(x, g.first), to = end_key(x, g.first + g.count - 1);
-      const int64_t all_from = first_key(x, g.first + g.count - 1), all_to = end_key(x, g.first);
+      const int64_t from = first_key(x, first), to = end_key(x, first + g.count - 1);
+      const int64_t all_from = first_key(x, first + g.count - 1), all_to = end_key(x, first);
       Slice slice;
       slice.begin = larger(c0, from);
       slice.end = smaller(c0 + kChunk, to);
@@ -138,22 +183,15 @@ void attention(const AttentionBlock<T> &x) {
       slice.first = slice.begin == from;
       slice.last = slice.end == to;
       slice.masked = slice.begin < all_from || slice.end > all_to;
-      group_scores(x, g, slice, keys + (slice.begin - c0) * k_item, k_item);
-      bool hides = false;
-      if (slice.masked || is_refined(x)) hides = group_refine(x, g, slice, kMasked);
-      slice.masked |= hides;
-      group_softmax(x, g, slice);
-      // 0 times what is not finite would be NaN.
-      const bool finite = !slice.masked || (hides ? chunk.is_finite(x, c0, end) : hides_only_finite(x, g, slice));
-      group_output(x, g, slice, finite);
+      group_slice(x, g, slice, keys + (slice.begin - c0) * k_item, k_item, end, &chunk);
     }
   }
-  for (int64_t t = 0; t < groups; ++t) {
-    const Group<T> g = group_of(x, t);
-    group_finish(x, g, first_key(x, g.first) >= end_key(x, g.first + g.count - 1));
+  for (int64_t first = 0; first < x.queries; first += size) {
+    const Group<T> g = group_of(x, first);
+    group_finish(x, g, first_key(x, first) >= end_key(x, first + g.count - 1));
     for (int64_t i = 0; i < g.count; ++i) {
-      x.maximum[g.first + i] = g.maximum[i];
-      x.sum[g.first + i] = g.sum[i];
+      x.maximum[first + i] = g.maximum[i];
+      x.sum[first + i] = g.sum[i];
     }
     if (x.scores != nullptr) group_emit(x, g);
   }

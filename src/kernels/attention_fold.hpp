@@ -9,13 +9,14 @@ namespace {
 
 template <class T>
 void attention_fold(const FoldBlock<T> &fold) {
-  constexpr int W = kLanes<T>, QL = Tiles<T>::kScoreVectors * W;
+  constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   const AttentionBlock<T> &x = *fold.x;
+  const int64_t size = group_size(x);
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   for (int64_t query = 0; query < x.queries; ++query) {
     // The chunks that count are those that some query of this one's group sees.
-    const int64_t group = query / QL * QL, group_end = smaller<int64_t>(group + QL, x.queries);
+    const int64_t group = query / size * size, group_end = smaller(group + size, x.queries);
     const int64_t from = first_key(x, group), to = end_key(x, group_end - 1);
     if (fold.begins) {
       x.maximum[query] = first_maximum(x);

@@ -9,18 +9,28 @@
 namespace attend {
 namespace {
 
-// QL queries of the block, one per lane, and their place in the scratch. `count` of them exist; the rest are zero and
-// their results are dropped.
+// Queries up to which attention_few.hpp takes the first two steps.
+template <class T>
+constexpr int kFewMost = kLanes<T> > 1 ? kLanes<T> / 2 : 1;
+
+// Columns of the tile whose lanes are MV vectors of queries.
+template <class T, int MV>
+constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kScoreColumns;
+
+// Queries of the block, one per lane of `vectors`, and their place in the scratch. `count` of them exist; the rest are
+// zero and their results are dropped.
 template <class T>
 struct Group {
   int64_t first, count;
+  int vectors;
+  int64_t lanes;                         // in them
   T *queries;                            // [feature][lane], scaled
   T *output;                             // o while it is summed, unless that happens in `out` itself
   T *maximum, *sum;                      // running, per lane
   T *chunk_maximum;                      // of this chunk
   T *old_factor, *new_factor, *inverse;  // of the fold; 1 / sum at the last chunk
-  T *s;                                  // [key][lane], scores and then weights of the slice; shared by all groups
-  T *added;                              // [key][lane], what bias and mask add to the scores; shared by all groups
+  T *s;                                  // scores and then weights of the slice; shared by all groups
+  int64_t s_key, s_query;                // their strides: [key][lane], or of few queries [query][key]
   T *keys;                               // the copied chunk, if there is one; shared by all groups
 };
 
@@ -32,24 +42,31 @@ struct Slice {
   int64_t size() const { return end - begin; }
 };
 
+// Queries of every group but the last: the kernel's lanes, or fewer where their scores would fill the L1.
 template <class T>
-ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t t) {
-  constexpr int64_t QL = Tiles<T>::kScoreVectors * kLanes<T>, kLanesOfScores = Contract<T>::kScoreLanes;
+ATTEND_INLINE int64_t group_size(const AttentionBlock<T> &x) {
+  return smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.group_lanes);
+}
+
+template <class T>
+ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t first) {
   const int64_t queries = x.scratch_queries;
   Group<T> g;
-  g.first = t * QL;
-  g.count = smaller(QL, x.queries - g.first);
+  g.first = first;
+  g.count = smaller(group_size(x), x.queries - first);
+  g.vectors = static_cast<int>((g.count + kLanes<T> - 1) / kLanes<T>);
+  g.lanes = g.vectors * kLanes<T>;
   T *p = x.scratch;
-  g.s = p, p += x.scratch_keys * kLanesOfScores;
-  g.added = p, p += x.scratch_keys * kLanesOfScores;
-  g.maximum = p + g.first, p += queries;
-  g.sum = p + g.first, p += queries;
-  g.chunk_maximum = p + g.first, p += queries;
-  g.old_factor = p + g.first, p += queries;
-  g.new_factor = p + g.first, p += queries;
-  g.inverse = p + g.first, p += queries;
-  g.queries = p + g.first * x.features, p += queries * x.features;
-  g.output = p + g.first * x.value_features, p += queries * x.value_features;
+  g.s = p, p += x.scratch_keys * smaller(queries, Contract<T>::kScoreLanes);
+  g.s_key = g.lanes, g.s_query = 1;
+  g.maximum = p + first, p += queries;
+  g.sum = p + first, p += queries;
+  g.chunk_maximum = p + first, p += queries;
+  g.old_factor = p + first, p += queries;
+  g.new_factor = p + first, p += queries;
+  g.inverse = p + first, p += 3 * queries;
+  g.queries = p + first * x.features, p += queries * x.features;
+  g.output = p + first * x.value_features, p += queries * x.value_features;
   g.keys = p;
   return g;
 }
@@ -81,15 +98,24 @@ ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
 }
 
 // NQ queries from q0 of the group, MV vectors of features from f (the last partial if kPartial): lanes = features.
-// Hidden keys have the weight 0.
-template <class T, int MV, int NQ, bool kPartial>
-ATTEND_INLINE void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int64_t q0, int64_t f,
-                               T *o, int64_t ld) {
-  constexpr int W = kLanes<T>, QL = Tiles<T>::kScoreVectors * W;
+// Hidden keys have the weight 0. A chunk of V does not stay in the L1 from tile to tile: its rows are asked for ahead,
+// a chunk if they come from memory and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel).
+// (Not inlined: among the other shapes' variables those of the loop would not all find a register.)
+template <class T, int MV, int NQ, bool kPartial, class Stride>
+__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice,
+                                           int64_t q0, int64_t f, T *o, int64_t ld, Stride s_query) {
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kRowsAhead = 8;
   const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
+  const T *v = x.v + slice.begin * x.v_item + f, *weights = g.s + q0 * g.s_query;
   Tile<T, MV, NQ> tile;
   tile.zero();
-  tile.template accumulate<kPartial>(slice.size(), x.v + slice.begin * x.v_item + f, x.v_item, g.s + q0, QL, 1, tail);
+  if (kPartial) {
+    tile.template accumulate<kPartial>(slice.size(), v, x.v_item, weights, g.s_key, s_query, tail);
+  } else {
+    const PanelAhead<T, MV> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * x.v_item, x.v_item};
+    tile.accumulate(slice.size(), v, x.v_item, weights, g.s_key, s_query, ahead);
+  }
   tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
     T *at = o + (q0 + j) * ld + f + i * W;
     const bool partial = kPartial && i == MV - 1;
@@ -100,9 +126,9 @@ ATTEND_INLINE void output_tile(const AttentionBlock<T> &x, const Group<T> &g, co
   });
 }
 
-template <class T>
-void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
-  constexpr int MV = Tiles<T>::kOutVectors, NQ = Tiles<T>::kOutQueries, W = kLanes<T>;
+template <class T, int MV, int NQ, class Stride>
+void output_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, Stride s_query) {
+  constexpr int W = kLanes<T>;
   T *o = sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
   const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
   const int64_t width = balanced(g.count, NQ);
@@ -115,9 +141,9 @@ void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Sli
             with_constant<MV>((rest + W - 1) / W, [&](auto mv) __attribute__((always_inline)) {
               constexpr int M = decltype(mv)::value;
               if (rest == M * W) {
-                output_tile<T, M, N, false>(x, g, slice, q, f, o, ld);
+                output_tile<T, M, N, false>(x, g, slice, q, f, o, ld, s_query);
               } else {
-                output_tile<T, M, N, true>(x, g, slice, q, f, o, ld);
+                output_tile<T, M, N, true>(x, g, slice, q, f, o, ld, s_query);
               }
             });
           });
@@ -125,20 +151,31 @@ void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Sli
   }
 }
 
-// The turned tile: lanes = queries, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T>
-void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
-  constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
+ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  if (g.count <= Tiles<T>::kFewQueries) {
+    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, g, slice, g.s_query);
+  } else if (g.s_query == 1) {
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, g, slice, Adjacent());
+  } else {
+    output_tiles<T, Tiles<T>::kOutVectors, kFewMost<T>>(x, g, slice, g.s_query);
+  }
+}
+
+// The turned tile: lanes = queries, b = V with any strides; o is [feature][lane] in the scratch.
+template <class T, int MV>
+void output_tiles_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const int64_t width = balanced(x.value_features, NR);
   for (int64_t f = 0; f < x.value_features; f += width) {
     with_constant<NR>(
         smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          tile.template accumulate<false>(slice.size(), g.s, QL, x.v + slice.begin * x.v_item + f * x.v_feature,
+          tile.template accumulate<false>(slice.size(), g.s, g.lanes, x.v + slice.begin * x.v_item + f * x.v_feature,
                                           x.v_item, x.v_feature, Tail<T>(W));
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
-            T *at = g.output + (f + j) * QL + i * W;
+            T *at = g.output + (f + j) * g.lanes + i * W;
             vec<T> r = acc * load(g.new_factor + i * W);
             if (!slice.first) r = fma(load(at), load(g.old_factor + i * W), r);
             if (slice.last) r = r * load(g.inverse + i * W);
@@ -146,6 +183,14 @@ void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slic
           });
         });
   }
+}
+
+template <class T>
+ATTEND_INLINE void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  with_constant<Tiles<T>::kScoreVectors>(
+      g.vectors, [&](auto mv) __attribute__((always_inline)) {
+        output_tiles_by_queries<T, decltype(mv)::value>(x, g, slice);
+      });
 }
 
 // Whether V is finite for the keys [begin, end).
@@ -181,8 +226,11 @@ bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slic
 template <class T>
 struct FiniteChunk {
   bool known = false, finite = false;
-  ATTEND_INLINE bool is_finite(const AttentionBlock<T> &x, int64_t c0, int64_t end) {
-    if (!known) finite = attend::is_finite(x, c0, smaller(c0 + Contract<T>::kKeyChunk, end));
+  // Of the chunk that `key` is in, up to `end`.
+  ATTEND_INLINE bool is_finite(const AttentionBlock<T> &x, int64_t key, int64_t end) {
+    constexpr int64_t kChunk = Contract<T>::kKeyChunk;
+    const int64_t c0 = key / kChunk * kChunk;
+    if (!known) finite = attend::is_finite(x, c0, smaller(c0 + kChunk, end));
     known = true;
     return finite;
   }
@@ -192,12 +240,11 @@ struct FiniteChunk {
 template <class T>
 void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, T *o, int64_t query,
                            int64_t feature) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   for (int64_t i = 0; i < g.count; ++i) {
     for (int64_t f = 0; f < x.value_features; ++f) {
       T acc = T(0);
       for (int64_t k = 0; k < slice.size(); ++k) {
-        const T p = g.s[k * QL + i];
+        const T p = g.s[k * g.s_key + i * g.s_query];
         if (p == T(0) && __builtin_signbit(p)) continue;
         acc = fused(x.v[(slice.begin + k) * x.v_item + f * x.v_feature], p, acc);
       }
@@ -211,13 +258,12 @@ void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const 
 
 template <class T>
 void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, bool finite) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   const bool by_features = x.v_feature == 1;
   if (!finite) {
     T *o = by_features && sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
     const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
-    return output_without_hidden(x, g, slice, o, by_features ? ld : 1, by_features ? 1 : QL);
+    return output_without_hidden(x, g, slice, o, by_features ? ld : 1, by_features ? 1 : g.lanes);
   }
   by_features ? output_by_features(x, g, slice) : output_by_queries(x, g, slice);
 }
@@ -225,9 +271,8 @@ void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
 // Moves o to `out` where it was summed elsewhere; a group that sees nothing at all gives 0.
 template <class T>
 void group_finish(const AttentionBlock<T> &x, const Group<T> &g, bool sees_nothing) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
   if (sums_in_place(x) && !sees_nothing) return;
-  const int64_t query = x.v_feature == 1 ? x.value_features : 1, feature = x.v_feature == 1 ? 1 : QL;
+  const int64_t query = x.v_feature == 1 ? x.value_features : 1, feature = x.v_feature == 1 ? 1 : g.lanes;
   for (int64_t i = 0; i < g.count; ++i) {
     T *to = x.out + (g.first + i) * x.out_item;
     for (int64_t f = 0; f < x.value_features; ++f) {

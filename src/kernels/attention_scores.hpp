@@ -7,9 +7,9 @@ namespace attend {
 namespace {
 
 // Scores of the slice for group g into g.s; their maxima into g.chunk_maximum. `from` is the slice's first key.
-template <class T>
-void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
-  constexpr int MV = Tiles<T>::kScoreVectors, NR = Tiles<T>::kScoreColumns, W = kLanes<T>, QL = MV * W;
+template <class T, int MV>
+void score_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
+  constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
   for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
   const int64_t keys = slice.size(), width = keys <= NR ? keys : balanced(keys, NR);
@@ -19,7 +19,7 @@ void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
           const T *k = from + j * k_item;
-          if (decltype(nr)::value == NR && x.far) {
+          if (MV == 1 && decltype(nr)::value == NR && x.far) {
             // A line of the keys two tiles on, and one of this tile's values, for each feature.
             const intptr_t apart = reinterpret_cast<intptr_t>(x.v + (slice.begin + j) * x.v_item) -
                                    reinterpret_cast<intptr_t>(k + 2 * NR * k_item);
@@ -38,6 +38,15 @@ void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
   for (int i = 0; i < MV; ++i) store(g.chunk_maximum + i * W, top[i]);
 }
 
+template <class T>
+ATTEND_INLINE void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from,
+                                int64_t k_item) {
+  with_constant<Tiles<T>::kScoreVectors>(
+      g.vectors, [&](auto mv) __attribute__((always_inline)) {
+        score_tiles<T, decltype(mv)::value>(x, g, slice, from, k_item);
+      });
+}
+
 // c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0,
 // where 1 - e cancels, it is the Taylor series of tanh.
 template <class T>
@@ -54,38 +63,44 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
   return select(s < zero, zero - t, t);
 }
 
-// What bias and mask add to the scores of the slice, in base 2, into g.added: -inf where they hide.
+// What bias and mask add to the scores of the lanes from query `q` of the block on, for `keys` keys (at most kLanes)
+// from `key` on, in base 2: [key][lane], -inf where they hide. Whether they may hide something; the lanes without a
+// query are 0.
 template <class T>
-void group_added(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
-  constexpr int QL = Tiles<T>::kScoreVectors * kLanes<T>;
-  constexpr int64_t kKeys = 16;
-  const T *bias = x.bias == nullptr ? nullptr : x.bias + slice.begin * x.bias_key + g.first * x.bias_item;
+ATTEND_INLINE bool added_square(const AttentionBlock<T> &x, int64_t q, int64_t key, int64_t keys, T *added) {
+  constexpr int W = kLanes<T>;
+  const int64_t queries = smaller<int64_t>(W, x.queries - q);
+  const T *bias = x.bias == nullptr ? nullptr : x.bias + key * x.bias_key + q * x.bias_item;
   if (x.mask == nullptr) {
-    return pack_panel<T>(QL, g.count, slice.size(), bias, x.bias_item, x.bias_key, ExpConstants<T>::kLog2E, g.added);
-  }
-  const uint8_t *mask = x.mask + slice.begin * x.mask_key + g.first * x.mask_item;
-  // Some keys at a time as rows of a lane each, then turned.
-  T rows[QL * kKeys];
-  for (int64_t key = 0; key < slice.size(); key += kKeys) {
-    const int64_t keys = smaller(kKeys, slice.size() - key);
-    for (int64_t i = 0; i < g.count; ++i) {
-      const uint8_t *m = mask + i * x.mask_item + key * x.mask_key;
-      T *row = rows + i * kKeys;
-      if (bias == nullptr) {
-        if (keys == kKeys && x.mask_key == 1) {  // vectorised
-          for (int64_t k = 0; k < kKeys; ++k) row[k] = m[k] != 0 ? T(0) : kMinusInfinity<T>;
-        } else {
-          for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
-        }
+    pack_panel<T>(W, queries, keys, bias, x.bias_item, x.bias_key, ExpConstants<T>::kLog2E, added);
+  } else {
+    // Rows of a query each, then turned.
+    const uint8_t *mask = x.mask + key * x.mask_key + q * x.mask_item;
+    T rows[W * W];
+    for (int64_t i = 0; i < queries; ++i) {
+      const uint8_t *m = mask + i * x.mask_item;
+      T *row = rows + i * W;
+      if (keys == W && x.mask_key == 1) {  // vectorised
+        for (int64_t k = 0; k < W; ++k) row[k] = m[k] != 0 ? T(0) : kMinusInfinity<T>;
       } else {
-        const T *b = bias + i * x.bias_item + key * x.bias_key;
-        for (int64_t k = 0; k < keys; ++k) {
-          row[k] = m[k * x.mask_key] != 0 ? b[k * x.bias_key] * ExpConstants<T>::kLog2E : kMinusInfinity<T>;
-        }
+        for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
+      }
+      if (bias == nullptr) continue;
+      const T *b = bias + i * x.bias_item;
+      for (int64_t k = 0; k < keys; ++k) {
+        row[k] = row[k] == T(0) ? b[k * x.bias_key] * ExpConstants<T>::kLog2E : row[k];
       }
     }
-    pack_panel<T>(QL, g.count, keys, rows, kKeys, 1, T(1), g.added + key * QL);
+    pack_panel<T>(W, queries, keys, rows, W, 1, T(1), added);
   }
+  // 0 times what is not finite is NaN.
+  vec<T> sum = broadcast(T(0));
+  for (int64_t k = 0; k < keys; ++k) sum = fma(load(added + k * W), broadcast(T(0)), sum);
+  T lanes[W];
+  store(lanes, sum);
+  bool hides = false;
+  for (int l = 0; l < W; ++l) hides |= lanes[l] != T(0);
+  return hides;
 }
 
 // Which lanes of vector i of the group see `key`, as far as positions go.
@@ -109,49 +124,56 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
 // Whether bias or mask hide anything.
 template <class T>
 bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
-  constexpr int MV = Tiles<T>::kScoreVectors, W = kLanes<T>, QL = MV * W;
+  constexpr int W = kLanes<T>;
   constexpr int kSoftcapped = 1, kMasked = 2;
   const bool adds = stage >= kMasked && (x.bias != nullptr || x.mask != nullptr);
-  if (adds) group_added(x, g, slice);
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   const bool only_adds = adds && x.softcap == T(0) && x.slope == T(0) && !slice.masked;
-  vec<T> hidden = least;  // infinite where something is
-  for (int i = 0; i < MV; ++i) {
+  bool hides = false;
+  T added[W * W];
+  for (int i = 0; i < g.vectors; ++i) {
     vec<T> top = least;
-    for (int64_t j = 0; only_adds && j < slice.size(); ++j) {
-      T *at = g.s + j * QL + i * W;
-      const vec<T> added = load(g.added + j * QL + i * W);
-      const vec<T> s = select(added == least, least, load(at) + added);
-      hidden = maximum(zero - added, hidden);
-      top = maximum(s, top);
-      store(at, s);
-    }
-    for (int64_t j = 0; !only_adds && j < slice.size(); ++j) {
-      T *at = g.s + j * QL + i * W;
-      vec<T> s = load(at);
-      if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
-      if (stage >= kMasked) {
-        if (x.slope != T(0)) {
-          const T ahead = static_cast<T>(x.position + g.first + i * W - slice.begin - j);
-          const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
-          s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
+    for (int64_t j0 = 0; j0 < slice.size(); j0 += W) {
+      const int64_t keys = smaller<int64_t>(W, slice.size() - j0);
+      T *at = g.s + j0 * g.lanes + i * W;
+      const bool hides_here = adds && added_square(x, g.first + i * W, slice.begin + j0, keys, added);
+      hides |= hides_here;
+      if (only_adds && !hides_here) {
+        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
+          const vec<T> s = load(at) + load(added + j * W);
+          top = maximum(s, top);
+          store(at, s);
         }
-        if (adds) {
-          const vec<T> added = load(g.added + j * QL + i * W);
-          s = select(added == least, least, s + added);
-          hidden = maximum(zero - added, hidden);
+      } else if (only_adds) {
+        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
+          const vec<T> a = load(added + j * W), s = select(a == least, least, load(at) + a);
+          top = maximum(s, top);
+          store(at, s);
         }
-        if (slice.masked) s = hide(x, g, slice.begin + j, i, s);
+      } else {
+        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
+          const int64_t key = slice.begin + j0 + j;
+          vec<T> s = load(at);
+          if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
+          if (stage >= kMasked) {
+            if (x.slope != T(0)) {
+              const T ahead = static_cast<T>(x.position + g.first + i * W - key);
+              const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
+              s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
+            }
+            if (adds) {
+              const vec<T> a = load(added + j * W);
+              s = select(a == least, least, s + a);
+            }
+            if (slice.masked) s = hide(x, g, key, i, s);
+          }
+          top = maximum(s, top);
+          store(at, s);
+        }
       }
-      top = maximum(s, top);
-      store(at, s);
     }
     store(g.chunk_maximum + i * W, top);
   }
-  T lanes[W];
-  store(lanes, hidden);
-  bool hides = false;
-  for (int l = 0; l < W; ++l) hides |= lanes[l] == -kMinusInfinity<T>;
   return hides;
 }
 

@@ -107,7 +107,7 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
   half<T> acc[NR];
   ATTEND_UNROLL
   for (int j = 0; j < NR; ++j) acc[j] = broadcast_half(T(0));
-  Columns<T, NR> columns(p.b, p.b_k, p.b_col);
+  Columns<T, NR, int64_t> columns(p.b, p.b_k, p.b_col);
   for (int64_t k = 0; k < x.k; ++k, a += p.a_k, columns.next()) {
     const half<T> lanes = load_half(a, tail);
     ATTEND_UNROLL

@@ -48,6 +48,14 @@ void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j
       if (x.beta != T(0)) start = fma(beta, load(c + i), start);
       store(c + i, fma(alpha, load(chunk + i), start));
     }
+    if (vectors && i < rows) {
+      const Tail<T> tail(rows - i);
+      vec<T> start = broadcast(T(0));
+      if (x.bias != nullptr) start = x.bias_row == 1 ? load(bias + i, tail) : broadcast(*bias);
+      if (x.beta != T(0)) start = fma(beta, load(c + i, tail), start);
+      store(c + i, fma(alpha, load(chunk + i, tail), start), tail);
+      continue;
+    }
     for (; i < rows; ++i) c[i * x.c_row] = finished(x, chunk[i], c + i * x.c_row, bias + i * x.bias_row);
   }
 }

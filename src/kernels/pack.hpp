@@ -6,6 +6,14 @@
 namespace attend {
 namespace {
 
+// r[k] lane i = p[i * stride + k]. (A backend may have a better one for its type.)
+template <class T>
+ATTEND_INLINE void load_square(const T *p, int64_t stride, vec<T> (&r)[kLanes<T>]) {
+  ATTEND_UNROLL
+  for (int i = 0; i < kLanes<T>; ++i) r[i] = load(p + i * stride);
+  transpose(r);
+}
+
 // kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements
 // beyond `lanes` and `depth` are zero and not read; rows k >= depth are not written.
 template <class T>
@@ -14,14 +22,13 @@ ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, cons
   constexpr int W = kLanes<T>;
   vec<T> r[W];
   if (lanes == W && depth == W) {
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) r[i] = load(from + i * a_lane);
+    load_square(from, a_lane, r);
   } else {
     const Tail<T> tail(depth);
     ATTEND_UNROLL
     for (int i = 0; i < W; ++i) r[i] = i < lanes ? load(from + i * a_lane, tail) : broadcast(T(0));
+    transpose(r);
   }
-  transpose(r);
   ATTEND_UNROLL
   for (int k = 0; k < W; ++k) {
     if (k < depth) store(panel + k * width, r[k] * scale);

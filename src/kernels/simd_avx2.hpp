@@ -16,8 +16,8 @@ namespace {
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 2, kColumns = 6;
-  static constexpr int kScoreVectors = 2, kScoreColumns = 6;
-  static constexpr int kOutVectors = 2, kOutQueries = 6;
+  static constexpr int kScoreVectors = 2, kScoreColumns = 6, kNarrowColumns = 12;
+  static constexpr int kOutVectors = 2, kOutQueries = 6, kFewVectors = 4, kFewQueries = 3;
 };
 
 ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

@@ -17,8 +17,8 @@ namespace {
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 4, kColumns = 5;
-  static constexpr int kScoreVectors = 4, kScoreColumns = 5;
-  static constexpr int kOutVectors = 4, kOutQueries = 5;
+  static constexpr int kScoreVectors = 4, kScoreColumns = 5, kNarrowColumns = 16;
+  static constexpr int kOutVectors = 4, kOutQueries = 5, kFewVectors = 8, kFewQueries = 2;
 };
 
 ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

@@ -17,8 +17,8 @@ namespace {
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 2, kColumns = 4;
-  static constexpr int kScoreVectors = 2, kScoreColumns = 4;
-  static constexpr int kOutVectors = 2, kOutQueries = 4;
+  static constexpr int kScoreVectors = 2, kScoreColumns = 4, kNarrowColumns = 8;
+  static constexpr int kOutVectors = 2, kOutQueries = 4, kFewVectors = 4, kFewQueries = 2;
 };
 
 template <class T>

@@ -47,9 +47,9 @@ struct Contract {
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
   // Sums that a product with one column keeps in its scratch: 32 KiB.
   static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
-  // Queries of one attention block, and how many of them share one buffer of scores at most (64 bytes of lanes).
+  // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
   static constexpr int64_t kQueryBlock = 256 / static_cast<int64_t>(sizeof(T));
-  static constexpr int64_t kScoreLanes = 64 / static_cast<int64_t>(sizeof(T));
+  static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
 };
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, with `first`, fma(beta, C, bias). k = 0 gives C0.
@@ -131,6 +131,7 @@ struct AttentionBlock {
   const uint8_t *mask;  // or null; 0 = hidden
   int64_t mask_key, mask_item;
   const T *sink;        // or null: one logit more in every sum
+  int64_t group_lanes;  // queries of a group at most: kScoreLanes, or half of it where the L1 is small
   int64_t copied_item;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
   bool far;             // few queries, and more contiguous keys and values than the caches hold: fetch ahead
   T *maximum, *sum;     // results per query: maximum score in base 2, sum of exp2(score - maximum)
@@ -141,9 +142,10 @@ struct AttentionBlock {
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
   int64_t from_key;
-  // The scratch, 64-byte aligned: the scores of a chunk and what is added to them, kScoreLanes by scratch_keys each;
-  // for each of scratch_queries the running state (six, padded to eight), the scaled features and the output; the copy
-  // of a chunk's keys. scratch_queries is a multiple of 16, at most kQueryBlock; scratch_keys at most kKeyChunk.
+  // The scratch, 64-byte aligned: the scores of a chunk, scratch_keys times the lesser of kScoreLanes and
+  // scratch_queries; for each of scratch_queries the running state (six, padded to eight), the scaled features and the
+  // output; the copy of a chunk's keys. scratch_queries and scratch_keys are multiples of 16, at most kQueryBlock and
+  // kKeyChunk.
   int64_t scratch_queries, scratch_keys;
   T *scratch;
 };

@@ -15,7 +15,7 @@ namespace {
 // b(k, j) for the NR columns j, k by k. Four columns share a pointer: p, p + s, p + 2 s and p + 3 s are addressing
 // modes with two strides in registers. Left to itself g++ keeps an offset per column, spills half of them, and loses 3
 // % of the peak.
-template <class T, int NR>
+template <class T, int NR, class Stride>
 struct Columns {
   static constexpr int kGroups = (NR + 3) / 4;
   const char *group[kGroups];
@@ -40,11 +40,43 @@ struct Columns {
   }
 };
 
-// Two streams of lines to ask for: at first, and `second` elements on; each moves by `step` elements a k.
+// Columns side by side need one pointer and no stride.
+struct Adjacent {};
+template <class T, int NR>
+struct Columns<T, NR, Adjacent> {
+  const T *first;
+  int64_t step;
+  ATTEND_INLINE Columns(const T *b, int64_t b_k, Adjacent) : first(b), step(b_k) {}
+  ATTEND_INLINE const T *at(int j) const { return first + j; }
+  ATTEND_INLINE void next() { first += step; }
+};
+
+// What a tile asks for in its loop, each k.
+struct Nothing {
+  ATTEND_INLINE void ask(const void *) {}
+};
+// Two streams of lines: at first, and `second` elements on; each moves by `step` elements a k.
 template <class T>
 struct Prefetches {
   const T *first;
   int64_t second, step;
+  ATTEND_INLINE void ask(const T *) {
+    __builtin_prefetch(first, 0, 2);
+    __builtin_prefetch(first + second, 0, 2);
+    first += step;
+  }
+};
+// MV vectors of a panel further on.
+template <class T, int MV>
+struct PanelAhead {
+  const T *next;
+  int64_t step;
+  ATTEND_INLINE void ask(const T *) {
+    ATTEND_UNROLL
+    for (int i = 0; i < MV; ++i) __builtin_prefetch(next + i * kLanes<T>, 0, 3);
+    next += step;
+    __asm__("" : "+r"(next));  // one pointer, not one an address
+  }
 };
 
 // Full unrolling keeps acc in registers: g++ 12 and clang 19 do so without a spill for the shapes in Tiles.
@@ -60,23 +92,11 @@ struct Tile {
     }
   }
 
-  // kPartial: the last of the MV vectors holds only the lanes of `tail`.
-  template <bool kPartial>
-  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, int64_t b_col,
-                                const Tail<T> &tail) {
-    run<kPartial, false>(depth, panel, panel_k, b, b_k, b_col, tail, {});
-  }
-  // The same with whole vectors, asking for two lines a k that will be needed later.
-  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, int64_t b_col,
-                                const Prefetches<T> &ahead) {
-    run<false, true>(depth, panel, panel_k, b, b_k, b_col, Tail<T>(kLanes<T>), ahead);
-  }
-
-  template <bool kPartial, bool kAhead>
-  ATTEND_INLINE void run(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, int64_t b_col,
-                         const Tail<T> &tail, const Prefetches<T> &ahead) {
-    Columns<T, NR> columns(b, b_k, b_col);
-    const T *next = ahead.first;
+  // kPartial: the last of the MV vectors holds only the lanes of `tail`. b_col: int64_t or Adjacent.
+  template <bool kPartial, class Stride, class Ahead = Nothing>
+  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
+                                const Tail<T> &tail, Ahead ahead = {}) {
+    Columns<T, NR, Stride> columns(b, b_k, b_col);
     for (int64_t k = 0; k < depth; ++k) {
       vec<T> a[MV];
       ATTEND_UNROLL
@@ -84,11 +104,7 @@ struct Tile {
         const T *p = panel + i * kLanes<T>;
         a[i] = kPartial && i == MV - 1 ? load(p, tail) : load(p);
       }
-      if (kAhead) {
-        __builtin_prefetch(next, 0, 2);
-        __builtin_prefetch(next + ahead.second, 0, 2);
-        next += ahead.step;
-      }
+      ahead.ask(panel);
       ATTEND_UNROLL
       for (int j = 0; j < NR; ++j) {
         const vec<T> x = broadcast(*columns.at(j));
@@ -98,6 +114,12 @@ struct Tile {
       panel += panel_k;
       columns.next();
     }
+  }
+  // The same with whole vectors, asking for lines that will be needed later.
+  template <class Stride, class Ahead>
+  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
+                                const Ahead &ahead) {
+    accumulate<false>(depth, panel, panel_k, b, b_k, b_col, Tail<T>(kLanes<T>), ahead);
   }
 
   // Calls f(i, j, acc) for every vector, in columns.

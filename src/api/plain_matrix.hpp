@@ -1,0 +1,61 @@
+// Matrices that are certainly fine, for calls so small that the general checks would cost more than the work. Whatever
+// is not plain goes the general way, which finds out whether something is wrong with it and what.
+#pragma once
+
+#include "attend/attend.h"
+#include "drivers/matmul.hpp"
+
+namespace attend {
+
+// There, not empty, extents and strides of 28 bits and not negative.
+struct PlainMatrix {
+  void *data;
+  int64_t rows, columns, row, column;  // extents; strides, 0 where the extent is 1
+  intptr_t begin, end;
+};
+
+inline bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
+  if (t == nullptr || t->rank - 1 > 3 || t->dtype != dtype || t->data == nullptr) return false;
+  for (uint32_t i = 2; i < t->rank; ++i) {
+    if (t->shape[i] != 1) return false;
+  }
+  m->data = t->data;
+  m->rows = t->shape[0];
+  m->columns = t->rank >= 2 ? t->shape[1] : 1;
+  m->row = m->rows == 1 ? 0 : t->stride[0];
+  m->column = m->columns == 1 ? 0 : t->stride[1];
+  // An extent of 0 becomes -1, which has all bits.
+  const int64_t seen = (m->rows - 1) | (m->columns - 1) | m->row | m->column;
+  if (static_cast<uint64_t>(seen) >> 28 != 0) return false;
+  const int64_t last = (m->rows - 1) * m->row + (m->columns - 1) * m->column;
+  m->begin = reinterpret_cast<intptr_t>(t->data);
+  m->end = m->begin + (last + 1) * size_of(dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32);
+  return true;
+}
+
+// Whether no two elements of an output share memory.
+inline bool is_distinct(const PlainMatrix &m) {
+  if (m.rows * m.columns == 1) return true;
+  const bool apart = m.column > (m.rows - 1) * m.row || m.row > (m.columns - 1) * m.column;
+  return apart && (m.rows == 1 || m.row != 0) && (m.columns == 1 || m.column != 0);
+}
+
+inline bool is_apart(const PlainMatrix &a, const PlainMatrix &b) { return a.end <= b.begin || b.end <= a.begin; }
+
+// Whether the head of an options struct, or null, is of today's version and asks for nothing but threads and workspace.
+template <class Options>
+bool is_plain_head(const Options *o) {
+  return o == nullptr || (o->size == sizeof *o && (o->flags | o->reserved) == 0 && o->threads >= 0 &&
+                          (o->workspace != nullptr || o->workspace_size == 0));
+}
+template <class Options>
+Execution execution_of(const Options *o) {
+  return o == nullptr ? Execution() : Execution{o->threads, o->workspace, o->workspace_size};
+}
+
+template <class T>
+MatrixView<T> view_of(const PlainMatrix &m) {
+  return {static_cast<T *>(m.data), m.rows, m.columns, m.row, m.column};
+}
+
+}  // namespace attend

@@ -1,0 +1,103 @@
+// The first two steps of attention.hpp for few queries, as in decoding: lanes are keys.
+//
+// With lanes = queries most lanes would be empty, and every key would cost D broadcasts. Here squares of kLanes keys and
+// kLanes features are turned in registers as they are loaded, so that each lane holds one key's chain of multiply-adds
+// over the features: the same chain, and the same bits. A square takes the shuffles of load_square and kLanes FMAs a
+// query, where the other tile takes kLanes x kLanes FMAs for all queries it has room for: ahead up to kLanes / 2 of them.
+#pragma once
+
+#include "kernels/attention_scores.hpp"
+
+namespace attend {
+namespace {
+
+// Scores of the slice into g.s, and their maxima into g.chunk_maximum: [query][key] with whole vectors of keys, the last
+// filled up with -inf; or, if kTurned, [key][lane] like group_scores.
+template <class T, int NQ, bool kTurned>
+void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
+  constexpr int W = kLanes<T>;
+  // How far ahead keys from memory are asked for: 64 KiB or so.
+  const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(T)) / k_item * k_item : 0;
+  vec<T> top[NQ];
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
+  for (int64_t j = 0; j < slice.size(); j += W) {
+    const int64_t keys = smaller<int64_t>(W, slice.size() - j);
+    const T *k = from + j * k_item;
+    vec<T> acc[NQ];
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
+    int64_t f = 0;
+    const T *query = g.queries;
+    for (; keys == W && f + W <= x.features; f += W) {
+      if (ahead != 0) {
+        ATTEND_UNROLL
+        for (int i = 0; i < W; i += 64 / static_cast<int>(sizeof(T)) / W) {
+          __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
+        }
+      }
+      vec<T> r[W];
+      load_square(k + f, k_item, r);
+      ATTEND_UNROLL
+      for (int i = 0; i < W; ++i, query += g.lanes) {
+        ATTEND_UNROLL
+        for (int q = 0; q < NQ; ++q) acc[q] = fma(r[i], broadcast(query[q]), acc[q]);
+      }
+    }
+    for (; f < x.features; f += W) {  // partial squares
+      const int64_t depth = smaller<int64_t>(W, x.features - f);
+      T square[W * W];
+      pack_square<T>(W, keys, depth, k + f, k_item, broadcast(T(1)), square);
+      for (int64_t i = 0; i < depth; ++i, query += g.lanes) {
+        ATTEND_UNROLL
+        for (int q = 0; q < NQ; ++q) acc[q] = fma(load(square + i * W), broadcast(query[q]), acc[q]);
+      }
+    }
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) {
+      acc[q] = only(acc[q], keys);
+      top[q] = maximum(acc[q], top[q]);
+      if (!kTurned) store(g.s + q * x.scratch_keys + j, acc[q]);
+    }
+    if (!kTurned) continue;
+    vec<T> r[W];
+    ATTEND_UNROLL
+    for (int q = 0; q < W; ++q) r[q] = q < NQ ? acc[q] : broadcast(T(0));
+    transpose(r);
+    ATTEND_UNROLL
+    for (int i = 0; i < W; ++i) {
+      if (i < keys) store(g.s + (j + i) * W, r[i]);
+    }
+  }
+  T maxima[W] = {};
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) {
+    T lanes[W];
+    store(lanes, top[q]);
+    for (int l = 1; l < W; ++l) lanes[0] = larger(lanes[0], lanes[l]);
+    maxima[q] = lanes[0];
+  }
+  store(g.chunk_maximum, load(maxima));
+}
+
+// The weights of the slice in place of its scores, both [query][key]; the sum of each query, one chain in key order, in
+// its lane.
+template <class T, int NQ>
+vec<T> few_weights(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+  constexpr int W = kLanes<T>;
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) {
+    const vec<T> shift = shift_of(broadcast(g.chunk_maximum[q]));
+    T *s = g.s + q * x.scratch_keys;
+    for (int64_t j = 0; j < slice.size(); j += W) store(s + j, exp2_nonpositive(load(s + j) - shift));
+  }
+  T sums[W] = {};
+  for (int64_t j = 0; j < slice.size(); ++j) {
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) sums[q] = sums[q] + g.s[q * x.scratch_keys + j];
+  }
+  return load(sums);
+}
+
+}  // namespace
+}  // namespace attend

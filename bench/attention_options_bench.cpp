@@ -26,10 +26,8 @@ constexpr Variant kVariants[] = {
     {"mask", [](attend_attention_options &o, const attend_tensor &mask, const attend_tensor &) { o.mask = &mask; }},
     {"bias", [](attend_attention_options &o, const attend_tensor &, const attend_tensor &bias) { o.bias = &bias; }},
     {"softcap", [](attend_attention_options &o, const attend_tensor &, const attend_tensor &) { o.softcap = 20; }},
-    {"causal",
-     [](attend_attention_options &o, const attend_tensor &, const attend_tensor &) {
-       o.flags = ATTEND_CAUSAL_TOP_LEFT;
-     }},
+    {"causal", [](attend_attention_options &o, const attend_tensor &,
+                  const attend_tensor &) { o.flags = ATTEND_CAUSAL_TOP_LEFT; }},
     {"window_256",
      [](attend_attention_options &o, const attend_tensor &, const attend_tensor &) {
        o.flags = ATTEND_CAUSAL_TOP_LEFT | ATTEND_WINDOW;

@@ -51,7 +51,8 @@ TEST_CASE_TEMPLATE("self-attention: the short way has the bits of the long one",
   for (int round = 0; round < 300; ++round) {
     const int64_t d = extent(random), dh = extent(random), dv = extent(random), n = extent(random);
     INFO("D " << d << " Dh " << dh << " Dv " << dv << " N " << n);
-    Operand<T> x = operand<T>(random, d, n), out = operand<T>(random, dv, n, true), lse = operand<T>(random, 1, n, true);
+    Operand<T> x = operand<T>(random, d, n), out = operand<T>(random, dv, n, true),
+               lse = operand<T>(random, 1, n, true);
     Operand<T> w[] = {operand<T>(random, dh, d), operand<T>(random, dh, d), operand<T>(random, dv, d)};
     Operand<T> b[] = {operand<T>(random, dh, 1), operand<T>(random, dh, 1), operand<T>(random, dv, 1)};
     attend_self_attention_weights weights = {};
@@ -86,8 +87,7 @@ TEST_CASE_TEMPLATE("self-attention: the short way has the bits of the long one",
       options.workspace_size = given;
       Operand<T> result = out, sums = lse;
       attention.lse = nullptr;
-      const attend_status shorter =
-          attend_self_attention(x.tensor(), &weights, result.tensor(), &options, &attention);
+      const attend_status shorter = attend_self_attention(x.tensor(), &weights, result.tensor(), &options, &attention);
       attention.lse = sums.tensor();
       CHECK(shorter == attend_self_attention(x.tensor(), &weights, result.tensor(), &options, &attention));
       if (given == bytes) CHECK(shorter == ATTEND_OK);
@@ -97,7 +97,8 @@ TEST_CASE_TEMPLATE("self-attention: the short way has the bits of the long one",
 
 TEST_CASE("small calls: what is wrong is found") {
   float memory[64] = {};
-  const attend_tensor good = {memory, ATTEND_F32, 2, {4, 3}, {1, 4}}, out = {memory + 32, ATTEND_F32, 2, {4, 3}, {1, 4}};
+  const attend_tensor good = {memory, ATTEND_F32, 2, {4, 3}, {1, 4}},
+                      out = {memory + 32, ATTEND_F32, 2, {4, 3}, {1, 4}};
   CHECK(attend_attention(&good, &good, &good, &out, nullptr) == ATTEND_OK);
   const auto fails = [&](const attend_tensor &q, const attend_tensor &k, const attend_tensor &v, const attend_tensor &o,
                          const char *argument) {

@@ -73,6 +73,11 @@ using namespace attend;
 
 attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                const attend_tensor *out, const attend_attention_options *options) {
+  if (out != nullptr && out->dtype == ATTEND_F32) {
+    if (attend_at_once<float>(q, k, v, out, options)) return ATTEND_OK;
+  } else if (out != nullptr && out->dtype == ATTEND_F64) {
+    if (attend_at_once<double>(q, k, v, out, options)) return ATTEND_OK;
+  }
   Attention problem;
   Execution execution;
   if (attend_status s = read(q, k, v, out, options, Purpose::compute, &problem, &execution)) return s;

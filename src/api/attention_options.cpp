@@ -57,13 +57,13 @@ bool only_scales(const attend_attention_options *given, double *scale) {
   if (given == nullptr) return true;
   const attend_attention_options &o = *given;
   *scale = o.scale;
-  const void *const pointers[] = {o.query_offsets, o.kv_lengths, o.mask,  o.bias,
-                                  o.alibi_slopes,  o.sinks,      o.lse,   o.scores};
+  const void *const pointers[] = {o.query_offsets, o.kv_lengths, o.mask, o.bias,
+                                  o.alibi_slopes,  o.sinks,      o.lse,  o.scores};
   for (const void *p : pointers) {
     if (p != nullptr) return false;
   }
-  return std::isfinite(o.scale) && o.softcap == 0 &&
-         (o.query_offset | o.window_left | o.window_right) == 0 && (o.scores_stage | o.reserved2) == 0;
+  return std::isfinite(o.scale) && o.softcap == 0 && (o.query_offset | o.window_left | o.window_right) == 0 &&
+         (o.scores_stage | o.reserved2) == 0;
 }
 
 namespace {

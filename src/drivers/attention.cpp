@@ -12,11 +12,6 @@ constexpr double kWorkPerThread = 1 << 18;
 // Queries of a block whose keys may be shared out among threads, and how many chunks' parts one thread then keeps.
 constexpr int64_t kPartQueries = 16, kPartChunks = 7;
 
-template <class T>
-int64_t query_blocks(const Attention &p) {
-  return (p.out.columns() + Contract<T>::kQueryBlock - 1) / Contract<T>::kQueryBlock;
-}
-
 // Whether the query heads that share a key and value head go through its keys together, as if they were queries: with
 // one query each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads,
 // not to queries.)
@@ -26,21 +21,16 @@ bool shares_pass(const Attention &p) {
          p.out.heads() / p.k.heads() <= Contract<T>::kQueryBlock;
 }
 
-// Queries of a block: those of a head, or one of every head of a group.
+// Blocks of so many queries.
 template <class T>
-int64_t most_queries(const Attention &p) {
-  return shares_pass<T>(p) ? p.out.heads() / p.k.heads() : std::min(Contract<T>::kQueryBlock, p.out.columns());
+int64_t tasks_of(const Attention &p, int64_t size) {
+  const int64_t blocks = (p.out.columns() + size - 1) / size;
+  return blocks * (shares_pass<T>(p) ? p.k.heads() : p.out.heads()) * p.out.batch();
 }
 
 template <class T>
-int64_t tasks_of(const Attention &p) {
-  return query_blocks<T>(p) * (shares_pass<T>(p) ? p.k.heads() : p.out.heads()) * p.out.batch();
-}
-
-// Whether the keys of a block can be shared out among threads, chunk by chunk: few queries over long keys.
-template <class T>
-bool can_split(const Attention &p) {
-  return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
+constexpr int64_t bytes_of(int64_t elements) {
+  return aligned(elements * static_cast<int64_t>(sizeof(T)));
 }
 
 // Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
@@ -56,8 +46,25 @@ bool copies_keys(const Attention &p) {
 int64_t copied_item(const Attention &p) { return (p.k.rows() + 15) / 16 * 16 + 16; }
 
 template <class T>
-constexpr int64_t bytes_of(int64_t elements) {
-  return aligned(elements * static_cast<int64_t>(sizeof(T)));
+int64_t copy_bytes(const Attention &p) {
+  return bytes_of<T>(scratch_keys<T>(p.k.columns()) * copied_item(p));
+}
+
+// Queries of a block at most: those of a head, or one of every head of a group. A chunk of keys is read from beyond the
+// L2, and copied, once a block; but with the copy a thread shall need no more than a usual L2's share.
+template <class T>
+int64_t most_queries(const Attention &p) {
+  constexpr int64_t kFull = Contract<T>::kQueryBlock;
+  if (shares_pass<T>(p)) return p.out.heads() / p.k.heads();
+  const bool fits =
+      attention_block_bytes<T>(kFull, p.k.columns(), p.q.rows(), p.v.rows()) + copy_bytes<T>(p) <= Need::kShare;
+  return std::min(copies_keys<T>(p) && !fits ? kFull / 2 : kFull, p.out.columns());
+}
+
+// Whether the keys of a block can be shared out among threads, chunk by chunk: few queries over long keys.
+template <class T>
+bool can_split(const Attention &p) {
+  return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
 }
 
 // Of a thread's scratch the parts come first, then the block's own, last the copy of a chunk's keys.
@@ -76,10 +83,9 @@ Need need_of(const Attention &p) {
   Need need;
   if (p.k.heads() == 0) return need;
   const int64_t keys = p.k.columns();
-  need.per_thread = parts_bytes<T>(p) +
-                    attention_block_bytes<T>(most_queries<T>(p), keys, p.q.rows(), p.v.rows());
-  if (copies_keys<T>(p)) need.faster = bytes_of<T>(scratch_keys<T>(keys) * copied_item(p));
-  need.tasks = tasks_of<T>(p);
+  need.per_thread = parts_bytes<T>(p) + attention_block_bytes<T>(most_queries<T>(p), keys, p.q.rows(), p.v.rows());
+  if (copies_keys<T>(p)) need.faster = copy_bytes<T>(p);
+  need.tasks = tasks_of<T>(p, Contract<T>::kQueryBlock / 2);
   // (A stride of 0 makes keys without end of a few elements.)
   if (can_split<T>(p) && need.tasks < kMostThreads) {
     need.tasks *= std::min<int64_t>(kMostThreads, p.k.columns() / Contract<T>::kKeyChunk);
@@ -116,10 +122,10 @@ void set_visible(const Attention &p, int64_t first, int64_t batch, AttentionBloc
 }
 
 template <class T>
-AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t head, int64_t batch) {
+AttentionBlock<T> block_of(const Attention &p, int64_t first, int64_t queries, int64_t head, int64_t batch) {
   const int64_t kv_head = head / (p.out.heads() / p.k.heads());
   AttentionBlock<T> x = {};
-  x.queries = std::min(Contract<T>::kQueryBlock, p.out.columns() - first);
+  x.queries = std::min(queries, p.out.columns() - first);
   set_visible(p, first, batch, &x);
   x.features = p.q.rows();
   x.value_features = p.v.rows();
@@ -193,10 +199,10 @@ void set_scratch(const Attention &p, const Scratch &scratch, int thread, Attenti
 }
 
 template <class T>
-void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t head,
-               int64_t batch, const Scratch &scratch, int thread) {
+void run_block(void (*kernel)(const AttentionBlock<T> &), const Attention &p, int64_t first, int64_t queries,
+               int64_t head, int64_t batch, const Scratch &scratch, int thread) {
   T maximum[Contract<T>::kQueryBlock], sum[Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of<T>(p, first, head, batch);
+  AttentionBlock<T> x = block_of<T>(p, first, queries, head, batch);
   x.maximum = maximum;
   x.sum = sum;
   set_scratch(p, scratch, thread, &x);
@@ -216,7 +222,7 @@ void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int
                const Scratch &scratch) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   T maximum[kPartQueries], sum[kPartQueries];
-  AttentionBlock<T> x = block_of<T>(p, first, head, batch);
+  AttentionBlock<T> x = block_of<T>(p, first, kPartQueries, head, batch);
   x.maximum = maximum;
   x.sum = sum;
   const auto seen = [&](int64_t bound, int64_t step, int64_t i) {
@@ -268,14 +274,18 @@ Acquired run(const Kernels<T> &kernels, const Attention &p, const Execution &exe
 
   if (p.k.heads() == 0) return Acquired::ok;
 
-  const int64_t blocks = query_blocks<T>(p), heads = shares_pass<T>(p) ? p.k.heads() : p.out.heads();
-  const int64_t tasks = tasks_of<T>(p), workers = scratch.threads();
-  // Too few tasks to keep all threads at work to the end.
+  const int64_t heads = shares_pass<T>(p) ? p.k.heads() : p.out.heads(), workers = scratch.threads();
+  // Smaller blocks where there are too few of them to keep all threads at work to the end.
+  int64_t size = std::max<int64_t>(1, most_queries<T>(p));
+  constexpr int64_t kHalf = Contract<T>::kQueryBlock / 2;
+  if (workers > 1 && size > kHalf && tasks_of<T>(p, size) < 4 * workers) size = kHalf;
+  if (shares_pass<T>(p)) size = 1;
+  const int64_t blocks = (p.out.columns() + size - 1) / size, tasks = tasks_of<T>(p, size);
   const bool splits = workers > 1 && can_split<T>(p) && tasks < 4 * workers && tasks % workers != 0;
   const auto each = [&](int64_t task, const auto &run_one) {
     // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
     const int64_t block = blocks - 1 - task % blocks, slice = task / blocks;
-    run_one(block * Contract<T>::kQueryBlock, slice % heads * (p.out.heads() / heads), slice / heads);
+    run_one(block * size, slice % heads * (p.out.heads() / heads), slice / heads);
   };
   if (splits) {
     for (int64_t task = 0; task < tasks; ++task) {
@@ -286,7 +296,7 @@ Acquired run(const Kernels<T> &kernels, const Attention &p, const Execution &exe
   }
   parallel_for(scratch.threads(), tasks, [&](int64_t task, int thread) {
     each(task, [&](int64_t first, int64_t head, int64_t batch) {
-      run_block(kernels.attention, p, first, head, batch, scratch, thread);
+      run_block(kernels.attention, p, first, size, head, batch, scratch, thread);
     });
   });
   return Acquired::ok;

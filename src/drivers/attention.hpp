@@ -37,9 +37,9 @@ constexpr int64_t scratch_keys(int64_t keys) {
 template <class T>
 constexpr int64_t attention_block_bytes(int64_t queries, int64_t keys, int64_t features, int64_t value_features) {
   const int64_t lanes = scratch_queries<T>(queries);
-  return aligned((lanes * (features + value_features + 8) +
-                  scratch_keys<T>(keys) * std::min(lanes, Contract<T>::kScoreLanes)) *
-                 static_cast<int64_t>(sizeof(T)));
+  return aligned(
+      (lanes * (features + value_features + 8) + scratch_keys<T>(keys) * std::min(lanes, Contract<T>::kScoreLanes)) *
+      static_cast<int64_t>(sizeof(T)));
 }
 
 // How the block cuts that scratch. 32 queries of f32 share the scores of a group, 16 where those would fill the L1:

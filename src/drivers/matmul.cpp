@@ -109,9 +109,7 @@ struct Plan {
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
   }
 
-  int64_t a_panel() const {
-    return std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth();
-  }
+  int64_t a_panel() const { return std::min(divide_up(m, kRowUnit) * kRowUnit, Contract<T>::kMatmulRows) * depth(); }
 
   // Threads that have work for `slices` such matrices.
   int64_t tasks(int64_t slices) const {

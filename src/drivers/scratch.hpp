@@ -42,9 +42,11 @@ struct Need {
     all.faster = 0;
     return all;
   }
-  // The answer of the ..._workspace functions: what makes the call faster only within a usual L2's share.
+  // A thread's share of a usual L2.
+  static constexpr int64_t kShare = 1 << 18;
+
+  // The answer of the ..._workspace functions: what makes the call faster only within that share.
   int64_t workspace(int requested) const {
-    constexpr int64_t kShare = 1 << 18;
     if (faster > 0 && per_thread + faster <= kShare) return with_faster().workspace(requested);
     const int64_t limit = requested > kMostThreads ? kMostThreads : requested > 0 ? requested : kWorkspaceThreads;
     return bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));

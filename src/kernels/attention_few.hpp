@@ -14,8 +14,9 @@ namespace {
 // Scores of the slice into g.s, and their maxima into g.chunk_maximum: [query][key] with whole vectors of keys, the last
 // filled up with -inf; or, if kTurned, [key][lane] like group_scores.
 template <class T, int NQ, bool kTurned>
-void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
+void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int W = kLanes<T>;
+  const int64_t k_item = slice.k_item;
   // How far ahead keys from memory are asked for: 64 KiB or so.
   const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(T)) / k_item * k_item : 0;
   vec<T> top[NQ];
@@ -23,7 +24,7 @@ void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slic
   for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
   for (int64_t j = 0; j < slice.size(); j += W) {
     const int64_t keys = smaller<int64_t>(W, slice.size() - j);
-    const T *k = from + j * k_item;
+    const T *k = slice.k + j * k_item;
     vec<T> acc[NQ];
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
@@ -83,7 +84,7 @@ void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slic
 // The weights of the slice in place of its scores, both [query][key]; the sum of each query, one chain in key order, in
 // its lane.
 template <class T, int NQ>
-vec<T> few_weights(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+vec<T> few_weights(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int W = kLanes<T>;
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) {

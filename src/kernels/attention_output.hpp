@@ -31,12 +31,15 @@ struct Group {
   T *old_factor, *new_factor, *inverse;  // of the fold; 1 / sum at the last chunk
   T *s;                                  // scores and then weights of the slice; shared by all groups
   int64_t s_key, s_query;                // their strides: [key][lane], or of few queries [query][key]
-  T *keys;                               // the copied chunk, if there is one; shared by all groups
+  T *copied;                             // keys of the chunk, if they are copied; shared by all groups
 };
 
 // The keys [begin, end) of one chunk that a group works on.
+template <class T>
 struct Slice {
   int64_t begin, end;
+  const T *k, *v;  // of key `begin`; keys may be copied
+  int64_t k_item;
   bool first, last;  // of the group's slices
   bool masked;       // some query does not see some key
   int64_t size() const { return end - begin; }
@@ -67,7 +70,7 @@ ATTEND_INLINE Group<T> group_of(const AttentionBlock<T> &x, int64_t first) {
   g.inverse = p + first, p += 3 * queries;
   g.queries = p + first * x.features, p += queries * x.features;
   g.output = p + first * x.value_features, p += queries * x.value_features;
-  g.keys = p;
+  g.copied = p;
   return g;
 }
 
@@ -102,12 +105,12 @@ ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
 // a chunk if they come from memory and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel).
 // (Not inlined: among the other shapes' variables those of the loop would not all find a register.)
 template <class T, int MV, int NQ, bool kPartial, class Stride>
-__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice,
+__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice,
                                            int64_t q0, int64_t f, T *o, int64_t ld, Stride s_query) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kRowsAhead = 8;
   const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
-  const T *v = x.v + slice.begin * x.v_item + f, *weights = g.s + q0 * g.s_query;
+  const T *v = slice.v + f, *weights = g.s + q0 * g.s_query;
   Tile<T, MV, NQ> tile;
   tile.zero();
   if (kPartial) {
@@ -127,7 +130,7 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Gro
 }
 
 template <class T, int MV, int NQ, class Stride>
-void output_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, Stride s_query) {
+void output_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, Stride s_query) {
   constexpr int W = kLanes<T>;
   T *o = sums_in_place(x) ? x.out + g.first * x.out_item : g.output;
   const int64_t ld = sums_in_place(x) ? x.out_item : x.value_features;
@@ -152,7 +155,7 @@ void output_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sl
 }
 
 template <class T>
-ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   if (g.count <= Tiles<T>::kFewQueries) {
     output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, g, slice, g.s_query);
   } else if (g.s_query == 1) {
@@ -164,7 +167,7 @@ ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const Group<T>
 
 // The turned tile: lanes = queries, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
-void output_tiles_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+void output_tiles_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const int64_t width = balanced(x.value_features, NR);
   for (int64_t f = 0; f < x.value_features; f += width) {
@@ -172,8 +175,8 @@ void output_tiles_by_queries(const AttentionBlock<T> &x, const Group<T> &g, cons
         smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          tile.template accumulate<false>(slice.size(), g.s, g.lanes, x.v + slice.begin * x.v_item + f * x.v_feature,
-                                          x.v_item, x.v_feature, Tail<T>(W));
+          tile.template accumulate<false>(slice.size(), g.s, g.lanes, slice.v + f * x.v_feature, x.v_item, x.v_feature,
+                                          Tail<T>(W));
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = g.output + (f + j) * g.lanes + i * W;
             vec<T> r = acc * load(g.new_factor + i * W);
@@ -186,36 +189,47 @@ void output_tiles_by_queries(const AttentionBlock<T> &x, const Group<T> &g, cons
 }
 
 template <class T>
-ATTEND_INLINE void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+ATTEND_INLINE void output_by_queries(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   with_constant<Tiles<T>::kScoreVectors>(
-      g.vectors, [&](auto mv) __attribute__((always_inline)) {
-        output_tiles_by_queries<T, decltype(mv)::value>(x, g, slice);
-      });
+      g.vectors, [&](auto mv)
+                     __attribute__((always_inline)) { output_tiles_by_queries<T, decltype(mv)::value>(x, g, slice); });
+}
+
+template <class T>
+ATTEND_INLINE bool any_nan(vec<T> v) {
+  T lanes[kLanes<T>];
+  store(lanes, v);
+  bool any = false;
+  for (int l = 0; l < kLanes<T>; ++l) any |= lanes[l] != lanes[l];
+  return any;
 }
 
 // Whether V is finite for the keys [begin, end).
 template <class T>
 bool is_finite(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
+  // 0 times what is not finite is NaN. Four chains, since one would wait for itself.
   T sum = T(0);
-  vec<T> sums = broadcast(T(0));
+  vec<T> sums[4];
+  for (vec<T> &s : sums) s = broadcast(T(0));
   for (int64_t key = begin; key < end; ++key) {
     const T *v = x.v + key * x.v_item;
     int64_t f = 0;
+    for (; x.v_feature == 1 && f + 4 * kLanes<T> <= x.value_features; f += 4 * kLanes<T>) {
+      ATTEND_UNROLL
+      for (int i = 0; i < 4; ++i) sums[i] = fma(load(v + f + i * kLanes<T>), broadcast(T(0)), sums[i]);
+    }
     for (; x.v_feature == 1 && f + kLanes<T> <= x.value_features; f += kLanes<T>) {
-      sums = fma(load(v + f), broadcast(T(0)), sums);
+      sums[0] = fma(load(v + f), broadcast(T(0)), sums[0]);
     }
     for (; f < x.value_features; ++f) sum = sum + v[f * x.v_feature] * T(0);
   }
-  T lanes[kLanes<T>];
-  store(lanes, sums);
-  for (int l = 0; l < kLanes<T>; ++l) sum = sum + lanes[l];
-  return sum == T(0);
+  return sum == T(0) && !any_nan((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // The same for those keys only that some query of the group does not see by position: few, behind a causal diagonal
 // and before a window.
 template <class T>
-bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice) {
+bool hides_only_finite(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   const int64_t seen_from = larger(slice.begin, first_key(x, g.first + g.count - 1));
   const int64_t seen_to = smaller(slice.end, end_key(x, g.first));
   if (seen_from >= seen_to) return is_finite(x, slice.begin, slice.end);
@@ -238,7 +252,7 @@ struct FiniteChunk {
 
 // The same sums with the hidden keys, whose weight is -0, left out. Rare, and so one element at a time.
 template <class T>
-void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, T *o, int64_t query,
+void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, T *o, int64_t query,
                            int64_t feature) {
   for (int64_t i = 0; i < g.count; ++i) {
     for (int64_t f = 0; f < x.value_features; ++f) {
@@ -246,7 +260,7 @@ void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const 
       for (int64_t k = 0; k < slice.size(); ++k) {
         const T p = g.s[k * g.s_key + i * g.s_query];
         if (p == T(0) && __builtin_signbit(p)) continue;
-        acc = fused(x.v[(slice.begin + k) * x.v_item + f * x.v_feature], p, acc);
+        acc = fused(slice.v[k * x.v_item + f * x.v_feature], p, acc);
       }
       T *at = o + i * query + f * feature;
       T r = acc * g.new_factor[i];
@@ -257,7 +271,7 @@ void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const 
 }
 
 template <class T>
-void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, bool finite) {
+void group_output(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, bool finite) {
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   const bool by_features = x.v_feature == 1;
   if (!finite) {

@@ -6,28 +6,43 @@
 namespace attend {
 namespace {
 
-// Scores of the slice for group g into g.s; their maxima into g.chunk_maximum. `from` is the slice's first key.
+// Bias and mask, which group_refine wants next, come from memory where they are large: their lines are asked for while
+// the products are computed.
+template <class T>
+ATTEND_INLINE void ask_for_added(const AttentionBlock<T> &x, const Group<T> &g, int64_t key) {
+  if (x.bias != nullptr && x.bias_key == 1 && x.bias_item != 0) {
+    const T *from = x.bias + key + g.first * x.bias_item;
+    for (int64_t i = 0; i < g.count; ++i) __builtin_prefetch(from + i * x.bias_item, 0, 2);
+  }
+  if (x.mask != nullptr && x.mask_key == 1 && x.mask_item != 0) {
+    const uint8_t *from = x.mask + key + g.first * x.mask_item;
+    for (int64_t i = 0; i < g.count; ++i) __builtin_prefetch(from + i * x.mask_item, 0, 2);
+  }
+}
+
+// Scores of the slice for group g into g.s; their maxima into g.chunk_maximum.
 template <class T, int MV>
-void score_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from, int64_t k_item) {
+void score_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
   for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
-  const int64_t keys = slice.size(), width = keys <= NR ? keys : balanced(keys, NR);
+  const int64_t k_item = slice.k_item, keys = slice.size(), width = keys <= NR ? keys : balanced(keys, NR);
   for (int64_t j = 0; j < keys; j += width) {
     with_constant<NR>(
         smaller(width, keys - j), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          const T *k = from + j * k_item;
+          const T *k = slice.k + j * k_item;
           if (MV == 1 && decltype(nr)::value == NR && x.far) {
             // A line of the keys two tiles on, and one of this tile's values, for each feature.
-            const intptr_t apart = reinterpret_cast<intptr_t>(x.v + (slice.begin + j) * x.v_item) -
-                                   reinterpret_cast<intptr_t>(k + 2 * NR * k_item);
+            const intptr_t apart =
+                reinterpret_cast<intptr_t>(slice.v + j * x.v_item) - reinterpret_cast<intptr_t>(k + 2 * NR * k_item);
             const Prefetches<T> ahead = {k + 2 * NR * k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
             tile.accumulate(x.features, g.queries, QL, k, x.k_feature, k_item, ahead);
           } else {
             tile.template accumulate<false>(x.features, g.queries, QL, k, x.k_feature, k_item, Tail<T>(W));
           }
+          ask_for_added(x, g, slice.begin + j);
           T *s = g.s + j * QL;
           tile.each([&](int i, int jj, vec<T> v) __attribute__((always_inline)) {
             store(s + jj * QL + i * W, v);
@@ -39,12 +54,9 @@ void score_tiles(const AttentionBlock<T> &x, const Group<T> &g, const Slice &sli
 }
 
 template <class T>
-ATTEND_INLINE void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, const T *from,
-                                int64_t k_item) {
+ATTEND_INLINE void group_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   with_constant<Tiles<T>::kScoreVectors>(
-      g.vectors, [&](auto mv) __attribute__((always_inline)) {
-        score_tiles<T, decltype(mv)::value>(x, g, slice, from, k_item);
-      });
+      g.vectors, [&](auto mv) __attribute__((always_inline)) { score_tiles<T, decltype(mv)::value>(x, g, slice); });
 }
 
 // c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0,
@@ -64,10 +76,9 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
 }
 
 // What bias and mask add to the scores of the lanes from query `q` of the block on, for `keys` keys (at most kLanes)
-// from `key` on, in base 2: [key][lane], -inf where they hide. Whether they may hide something; the lanes without a
-// query are 0.
+// from `key` on, in base 2: [key][lane], -inf where they hide; the lanes without a query are 0.
 template <class T>
-ATTEND_INLINE bool added_square(const AttentionBlock<T> &x, int64_t q, int64_t key, int64_t keys, T *added) {
+ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t q, int64_t key, int64_t keys, T *added) {
   constexpr int W = kLanes<T>;
   const int64_t queries = smaller<int64_t>(W, x.queries - q);
   const T *bias = x.bias == nullptr ? nullptr : x.bias + key * x.bias_key + q * x.bias_item;
@@ -80,27 +91,24 @@ ATTEND_INLINE bool added_square(const AttentionBlock<T> &x, int64_t q, int64_t k
     for (int64_t i = 0; i < queries; ++i) {
       const uint8_t *m = mask + i * x.mask_item;
       T *row = rows + i * W;
-      if (keys == W && x.mask_key == 1) {  // vectorised
-        for (int64_t k = 0; k < W; ++k) row[k] = m[k] != 0 ? T(0) : kMinusInfinity<T>;
+      if (keys == W && x.mask_key == 1) {
+        store(row, hidden_lanes<T>(m));
       } else {
         for (int64_t k = 0; k < keys; ++k) row[k] = m[k * x.mask_key] != 0 ? T(0) : kMinusInfinity<T>;
       }
       if (bias == nullptr) continue;
       const T *b = bias + i * x.bias_item;
-      for (int64_t k = 0; k < keys; ++k) {
-        row[k] = row[k] == T(0) ? b[k * x.bias_key] * ExpConstants<T>::kLog2E : row[k];
+      if (keys == W && x.bias_key == 1) {
+        const vec<T> r = load(row);
+        store(row, select(r == broadcast(T(0)), load(b) * broadcast(ExpConstants<T>::kLog2E), r));
+      } else {
+        for (int64_t k = 0; k < keys; ++k) {
+          row[k] = row[k] == T(0) ? b[k * x.bias_key] * ExpConstants<T>::kLog2E : row[k];
+        }
       }
     }
     pack_panel<T>(W, queries, keys, rows, W, 1, T(1), added);
   }
-  // 0 times what is not finite is NaN.
-  vec<T> sum = broadcast(T(0));
-  for (int64_t k = 0; k < keys; ++k) sum = fma(load(added + k * W), broadcast(T(0)), sum);
-  T lanes[W];
-  store(lanes, sum);
-  bool hides = false;
-  for (int l = 0; l < W; ++l) hides |= lanes[l] != T(0);
-  return hides;
 }
 
 // Which lanes of vector i of the group see `key`, as far as positions go.
@@ -121,60 +129,64 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
 }
 
 // Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again.
-// Whether bias or mask hide anything.
+// Whether bias or mask may hide something.
 template <class T>
-bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice &slice, int stage) {
+bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, int stage) {
   constexpr int W = kLanes<T>;
   constexpr int kSoftcapped = 1, kMasked = 2;
   const bool adds = stage >= kMasked && (x.bias != nullptr || x.mask != nullptr);
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   const bool only_adds = adds && x.softcap == T(0) && x.slope == T(0) && !slice.masked;
-  bool hides = false;
+  vec<T> not_finite = zero;  // NaN where bias or mask are infinite
   T added[W * W];
   for (int i = 0; i < g.vectors; ++i) {
     vec<T> top = least;
     for (int64_t j0 = 0; j0 < slice.size(); j0 += W) {
       const int64_t keys = smaller<int64_t>(W, slice.size() - j0);
       T *at = g.s + j0 * g.lanes + i * W;
-      const bool hides_here = adds && added_square(x, g.first + i * W, slice.begin + j0, keys, added);
-      hides |= hides_here;
-      if (only_adds && !hides_here) {
-        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
-          const vec<T> s = load(at) + load(added + j * W);
-          top = maximum(s, top);
-          store(at, s);
-        }
-      } else if (only_adds) {
-        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
+      if (adds) added_square(x, g.first + i * W, slice.begin + j0, keys, added);
+      if (only_adds && keys == W) {
+        // The usual case. Four chains, since one of maxima would wait for itself.
+        constexpr int kChains = W < 4 ? W : 4;
+        vec<T> tops[kChains], infinite[kChains];
+        for (int c = 0; c < kChains; ++c) tops[c] = least, infinite[c] = zero;
+        ATTEND_UNROLL
+        for (int j = 0; j < W; ++j, at += g.lanes) {
           const vec<T> a = load(added + j * W), s = select(a == least, least, load(at) + a);
-          top = maximum(s, top);
+          infinite[j % kChains] = fma(a, zero, infinite[j % kChains]);
+          tops[j % kChains] = maximum(s, tops[j % kChains]);
           store(at, s);
         }
-      } else {
-        for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
-          const int64_t key = slice.begin + j0 + j;
-          vec<T> s = load(at);
-          if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
-          if (stage >= kMasked) {
-            if (x.slope != T(0)) {
-              const T ahead = static_cast<T>(x.position + g.first + i * W - key);
-              const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
-              s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
-            }
-            if (adds) {
-              const vec<T> a = load(added + j * W);
-              s = select(a == least, least, s + a);
-            }
-            if (slice.masked) s = hide(x, g, key, i, s);
+        for (int c = 0; c < kChains; ++c) {
+          top = maximum(tops[c], top);
+          not_finite = not_finite + infinite[c];
+        }
+        continue;
+      }
+      for (int64_t j = 0; j < keys; ++j, at += g.lanes) {
+        const int64_t key = slice.begin + j0 + j;
+        vec<T> s = load(at);
+        if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
+        if (stage >= kMasked) {
+          if (x.slope != T(0)) {
+            const T ahead = static_cast<T>(x.position + g.first + i * W - key);
+            const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
+            s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
           }
-          top = maximum(s, top);
-          store(at, s);
+          if (adds) {
+            const vec<T> a = load(added + j * W);
+            s = select(a == least, least, s + a);
+            not_finite = fma(a, zero, not_finite);
+          }
+          if (slice.masked) s = hide(x, g, key, i, s);
         }
+        top = maximum(s, top);
+        store(at, s);
       }
     }
     store(g.chunk_maximum + i * W, top);
   }
-  return hides;
+  return any_nan(not_finite);
 }
 
 }  // namespace

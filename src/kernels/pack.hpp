@@ -14,6 +14,20 @@ ATTEND_INLINE void load_square(const T *p, int64_t stride, vec<T> (&r)[kLanes<T>
   transpose(r);
 }
 
+// 0 in the lanes whose byte is not 0, -inf in the others.
+template <class T>
+ATTEND_INLINE vec<T> hidden_lanes(const uint8_t *visible) {
+  T r[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) r[i] = visible[i] != 0 ? T(0) : -static_cast<T>(__builtin_inff());
+  return load(r);
+}
+#ifdef ATTEND_HIDDEN_LANES  // where the compiler does not vectorise that
+template <>
+ATTEND_INLINE vec<float> hidden_lanes<float>(const uint8_t *visible) {
+  return hidden_lanes_f32(visible);
+}
+#endif
+
 // kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements
 // beyond `lanes` and `depth` are zero and not read; rows k >= depth are not written.
 template <class T>
@@ -52,13 +66,14 @@ void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t
       for (int64_t k = 0; k < depth; ++k) {
         store(to + k * width, (count == W ? load(from + k * a_k) : load(from + k * a_k, tail)) * factor);
       }
-    } else if (a_k == 1) {
+    } else if (a_k == 1 && count * depth > 2 * W) {
       for (int64_t k = 0; k < depth; k += W) {
         pack_square(width, count, smaller<int64_t>(W, depth - k), from + k, a_lane, factor, to + k * width);
       }
     } else {
       for (int64_t k = 0; k < depth; ++k) {
-        for (int64_t l = 0; l < W; ++l) to[k * width + l] = l < count ? from[l * a_lane + k * a_k] * scale : T(0);
+        if (count < W) store(to + k * width, broadcast(T(0)));
+        for (int64_t l = 0; l < count; ++l) to[k * width + l] = from[l * a_lane + k * a_k] * scale;
       }
     }
   }
@@ -92,12 +107,13 @@ void pack_panels(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_
 template <class T>
 void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *panel, int64_t height) {
   constexpr int W = kLanes<T>;
+  constexpr int64_t kAhead = 6;  // columns
   for (int64_t j = 0; j < columns; ++j) {
     const T *from = b + j * b_col;
     T *to = panel + j * height;
     int64_t k = 0;
     for (; k + W <= depth; k += W) {
-      __builtin_prefetch(from + 2 * b_col + k);
+      __builtin_prefetch(from + kAhead * b_col + k);
       store(to + k, load(from + k));
     }
     if (k < depth) store(to + k, load(from + k, Tail<T>(depth - k)));

@@ -71,6 +71,13 @@ ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
   r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
+#define ATTEND_HIDDEN_LANES
+ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
+  const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(visible)));
+  const __m256i hidden = _mm256_cmpeq_epi32(lanes, _mm256_setzero_si256());
+  return _mm256_and_ps(_mm256_castsi256_ps(hidden), _mm256_set1_ps(-__builtin_inff()));
+}
+
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm256_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm256_stream_pd(p, v); }
 ATTEND_INLINE void stream_fence() { _mm_sfence(); }

@@ -109,6 +109,12 @@ ATTEND_INLINE void load_square(const float *p, int64_t stride, vec<float> (&r)[1
   }
 }
 
+#define ATTEND_HIDDEN_LANES
+ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(visible));
+  return _mm512_maskz_mov_ps(_mm_testn_epi8_mask(bytes, bytes), _mm512_set1_ps(-__builtin_inff()));
+}
+
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm512_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm512_stream_pd(p, v); }
 ATTEND_INLINE void stream_fence() { _mm_sfence(); }

@@ -172,6 +172,10 @@ void register_type(const FmaPeak &peak) {
     register_decode<T>(keys, 8, 8);
     register_decode<T>(keys, 32, 4);
   }
+  for (const int64_t keys : {16384, 131072}) {
+    register_decode<T>(keys, 1, 1);
+    register_decode<T>(keys, 8, 1);
+  }
 }
 
 }  // namespace

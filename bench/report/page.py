@@ -133,7 +133,7 @@ def sections(results):
                "elements in a column", "GB/s", memcpy)
     for mask, title in (("full", "Attention"), ("causal", "Attention, causal")):
         family(title,
-               "8 heads, D = 64, f32, one thread; flops of visible pairs alone are counted. Peers compute it unfused.",
+               "8 heads, D = 64, f32, one thread; flops of visible pairs alone are counted. oneDNN and Eigen are unfused.",
                against(all_rows, "attention", lambda row: row.parameter("N"), "GFLOP/s",
                        lambda row, wanted=mask: row.shape.endswith("/D:64/heads:8/" + wanted)),
                "N, queries and keys", "GFLOP/s", peak_line)

@@ -18,8 +18,10 @@ COLOURS = {
     "blis": "#56b4e9",
     "onednn": "#009e73",
     "eigen": "#cc79a7",
+    "pytorch": "#7b5ea7",
+    "onnxruntime": "#4f9d9d",
 }
-OTHERS = ("#7b5ea7", "#a05a2c", "#4f9d9d")
+OTHERS = ("#5b7fa7", "#8a6d3b", "#6f8f3f")
 
 
 def colour(name):

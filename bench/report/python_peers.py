@@ -2,128 +2,97 @@
 
     python3 bench/report/python_peers.py peers.json && ./run bench --merge peers.json
 
-Standard normal inputs as in attend_bench_attention, one thread; every result is checked against the formula in f64
-before it is timed.
+Shapes, inputs and names are those of attend_bench_attention; every result is checked against the formula in f64 before
+it is timed. A call is one from Python, which costs some microseconds.
 """
 
 import argparse
 import json
+import math
+import os
+import random
+import re
+import statistics
 import sys
 import time
 
-import numpy
-
-HEADS, FEATURES, SIZES = 8, 64, (16, 64, 256, 1024, 4096)
-
-
-def formula(q, k, v, causal):
-    scores = q.astype(float) @ k.astype(float).swapaxes(-1, -2) / numpy.sqrt(FEATURES)
-    if causal:
-        scores[..., ~numpy.tri(q.shape[-2], dtype=bool)] = -numpy.inf
-    weights = numpy.exp(scores - scores.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True) @ v.astype(float)
+from peers import onnx_runtime, pytorch
+from peers.problem import Problem, shapes
 
 
-def pytorch():
-    """[heads, N, D] -> the same; None without PyTorch 2."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    attention = getattr(torch.nn.functional, "scaled_dot_product_attention", None)
-    if attention is None:
-        return None
-    torch.set_num_threads(1)
-
-    def prepare(q, k, v, causal):
-        operands = [torch.from_numpy(x[None]) for x in (q, k, v)]
-
-        def call():
-            with torch.inference_mode():
-                return attention(*operands, is_causal=causal)[0].numpy()
-
-        return call
-
-    return "pytorch", torch.__version__, prepare
-
-
-def onnx_runtime():
-    """The MultiHeadAttention operator; None without onnxruntime and onnx. It has no causal mask without a tensor."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        return None
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-
-    def prepare(q, k, v, causal):
-        if causal:
-            return None
-        items = q.shape[1]
-        shape = [1, items, HEADS * FEATURES]
-        values = [helper.make_tensor_value_info(name, float32, shape) for name in ("q", "k", "v", "out")]
-        node = helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["out"], domain="com.microsoft", num_heads=HEADS)
-        graph = helper.make_graph([node], "attention", values[:3], values[3:])
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=opsets)
-        model.ir_version = 8
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        interleaved = {
-            name: numpy.ascontiguousarray(x.transpose(1, 0, 2)).reshape(shape) for name, x in zip("qkv", (q, k, v))
-        }
-
-        def call():
-            out = session.run(None, interleaved)[0]
-            return out.reshape(items, HEADS, FEATURES).transpose(1, 0, 2)
-
-        return call
-
-    return "onnxruntime", onnxruntime.__version__, prepare
-
-
-def measure(call, seconds):
-    times, begin = [], time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
+def nanoseconds(call, count):
+    """Of one call: passed, and spent by all threads of the process."""
+    start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
+    for _ in range(count):
         call()
-        times.append(time.perf_counter() - start)
+    return (time.perf_counter_ns() - start) / count, (time.process_time_ns() - cpu_start) / count
+
+
+def measure(calls, repetitions, min_time):
+    """{name: times of a call in each repetition}. In random order, so that a slow moment falls on all alike."""
+    counts = {name: max(1, math.ceil(min_time * 1e9 / nanoseconds(call, 1)[0])) for name, call in calls.items()}
+    turns = list(calls) * repetitions
+    random.shuffle(turns)
+    times = {name: [] for name in calls}
+    for name in turns:
+        times[name].append(nanoseconds(calls[name], counts[name]))
     return times
+
+
+def rows_of(shape, threads, peers, arguments):
+    """Google Benchmark's rows of one shape: every repetition of every peer, or what is wrong with it."""
+    rows, calls = {}, {}
+    for peer in peers:
+        name = f"{shape.name}/{peer.name}/threads:{threads}/real_time"
+        if re.search(arguments.filter, name):
+            rows[peer] = {"name": name, "run_type": "iteration", "iterations": 1, "time_unit": "ns"}
+    problem = Problem(shape) if rows else None
+    for peer, row in rows.items():
+        prepared = peer.prepare(problem, threads)
+        if prepared is None:
+            continue
+        call, result = prepared
+        error = problem.error(result(call()))
+        if error > peer.tolerance:
+            yield {**row, "error_occurred": True, "error_message": f"differs from the formula by {error:.1e}"}
+        else:
+            calls[peer] = call
+            row["largest error"] = error
+    for peer, times in measure(calls, arguments.repetitions, arguments.min_time).items():
+        for ns, cpu_ns in times:
+            row = {**rows[peer], "real_time": ns, "cpu_time": cpu_ns, "GB/s": shape.bytes(peer.kv_bytes) / ns}
+            yield row if shape.queries == 1 else {**row, "GFLOP/s": shape.flops / ns}
+
+
+def show(rows):
+    for name in dict.fromkeys(row["name"] for row in rows):
+        same = [row for row in rows if row["name"] == name]
+        if "error_message" in same[0]:
+            print(name, same[0]["error_message"], flush=True)
+            continue
+        counter = "GFLOP/s" if "GFLOP/s" in same[0] else "GB/s"
+        middle = statistics.median(row[counter] for row in same)
+        print(f"{name}  {middle:.1f} {counter}  largest error {same[0]['largest error']:.1e}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the JSON file to write")
-    parser.add_argument("--seconds", type=float, default=0.3, help="for each row")
+    parser.add_argument("--filter", default="", help="regular expression of the rows to run")
+    parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
+    parser.add_argument("--repetitions", type=int, default=3)
+    processors = sorted({1, len(os.sched_getaffinity(0))})
+    parser.add_argument("--threads", type=int, nargs="+", default=processors, help="one and all of them by default")
     arguments = parser.parse_args()
-    peers = [peer for peer in (pytorch(), onnx_runtime()) if peer]
+    peers = pytorch.load() + onnx_runtime.load()
     if not peers:
         sys.exit("neither PyTorch 2 nor onnxruntime with onnx is installed for this Python")
-    results = {"context": {name: version for name, version, _ in peers}, "benchmarks": []}
-    random = numpy.random.default_rng(1)
-    for items in SIZES:
-        q, k, v = (random.standard_normal((HEADS, items, FEATURES), dtype=numpy.float32) for _ in range(3))
-        for causal in (False, True):
-            want = formula(q, k, v, causal)
-            pairs = items * (items + 1) / 2 if causal else items * items
-            flops = 4.0 * pairs * FEATURES * HEADS
-            shape = f"attention/f32/N:{items}/D:{FEATURES}/heads:{HEADS}/{'causal' if causal else 'full'}"
-            for name, _, prepare in peers:
-                call = prepare(q, k, v, causal)
-                if call is None:
-                    continue
-                row = {"name": f"{shape}/{name}/threads:1/real_time", "run_type": "iteration"}
-                row |= {"iterations": 1, "time_unit": "ns"}
-                if numpy.abs(call() - want).max() > 1e-4:
-                    row |= {"error_occurred": True, "error_message": "differs from the formula"}
-                    results["benchmarks"].append(row)
-                    continue
-                times = measure(call, arguments.seconds)
-                for seconds in times:
-                    ns = seconds * 1e9
-                    results["benchmarks"].append({**row, "real_time": ns, "cpu_time": ns, "GFLOP/s": flops / ns})
-                print(f"{row['name']}  {flops / sorted(times)[len(times) // 2] * 1e-9:.1f} GFLOP/s", flush=True)
+    results = {"context": {peer.name: peer.version for peer in peers}, "benchmarks": []}
+    for shape in shapes():
+        for threads in arguments.threads:
+            rows = list(rows_of(shape, threads, peers, arguments))
+            show(rows)
+            results["benchmarks"] += rows
     with open(arguments.out, "w") as out:
         json.dump(results, out, indent=1)
 

@@ -1,0 +1,29 @@
+"""PyTorch 2's scaled_dot_product_attention."""
+
+from .problem import Peer
+
+
+def load():
+    try:
+        import torch
+    except ImportError:
+        return []
+    attention = getattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    if attention is None:
+        return []
+    torch.set_float32_matmul_precision("highest")  # no bf16 in products of f32
+    torch.set_grad_enabled(False)
+
+    def prepare(problem, threads):
+        torch.set_num_threads(threads)
+        operands = [torch.from_numpy(x[None]) for x in (problem.q, problem.k, problem.v)]
+        options = {"is_causal": problem.shape.causal}
+        if problem.shape.heads != problem.shape.kv_heads:
+            options["enable_gqa"] = True
+
+        def call():
+            return attention(*operands, **options)
+
+        return call, lambda out: out[0].numpy()
+
+    return [Peer("pytorch", torch.__version__, prepare)]

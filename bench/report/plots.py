@@ -20,6 +20,8 @@ COLOURS = {
     "eigen": "#cc79a7",
     "pytorch": "#7b5ea7",
     "onnxruntime": "#4f9d9d",
+    "ggml": "#a05a2c",
+    "ggml-f16": "#d1a27f",
 }
 OTHERS = ("#5b7fa7", "#8a6d3b", "#6f8f3f")
 

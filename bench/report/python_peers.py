@@ -1,6 +1,6 @@
-"""Attention of PyTorch and ONNX Runtime, where they are installed, as rows for the report.
+"""Attention of PyTorch, ONNX Runtime and ggml, where they are installed, as rows for the report.
 
-    python3 bench/report/python_peers.py peers.json && ./run bench --merge peers.json
+    python3 bench/report/python_peers.py peers.json --ggml=libggml.so && ./run bench --merge peers.json
 
 Shapes, inputs and names are those of attend_bench_attention; every result is checked against the formula in f64 before
 it is timed. A call is one from Python, which costs some microseconds.
@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 
-from peers import onnx_runtime, pytorch
+from peers import ggml, onnx_runtime, pytorch
 from peers.problem import Problem, shapes
 
 
@@ -54,7 +54,7 @@ def rows_of(shape, threads, peers, arguments):
         call, result = prepared
         error = problem.error(result(call()))
         if error > peer.tolerance:
-            yield {**row, "error_occurred": True, "error_message": f"differs from the formula by {error:.1e}"}
+            yield {**row, "error_occurred": True, "error_message": f"differs from the formula by {error:.1e} of it"}
         else:
             calls[peer] = call
             row["largest error"] = error
@@ -79,14 +79,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the JSON file to write")
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
+    parser.add_argument("--ggml", metavar="PATH", help="a libggml.so to measure, with the libraries it needs beside it")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
     parser.add_argument("--repetitions", type=int, default=3)
     processors = sorted({1, len(os.sched_getaffinity(0))})
     parser.add_argument("--threads", type=int, nargs="+", default=processors, help="one and all of them by default")
     arguments = parser.parse_args()
-    peers = pytorch.load() + onnx_runtime.load()
+    peers = pytorch.load() + onnx_runtime.load() + (ggml.load(arguments.ggml) if arguments.ggml else [])
     if not peers:
-        sys.exit("neither PyTorch 2 nor onnxruntime with onnx is installed for this Python")
+        sys.exit("neither PyTorch 2 nor onnxruntime with onnx is installed for this Python, and no --ggml is given")
     results = {"context": {peer.name: peer.version for peer in peers}, "benchmarks": []}
     for shape in shapes():
         for threads in arguments.threads:

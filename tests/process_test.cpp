@@ -20,22 +20,16 @@
 #include <xmmintrin.h>
 #endif
 
-#include "operands.hpp"
+#include "callers.hpp"
 #include "support.hpp"
 
 using namespace attend::test;
+using namespace callers;
 using namespace operands;
 
 namespace {
 
-const Layout kLarge = {ATTEND_F32, 40, false};
 [[maybe_unused]] const Layout kDouble = {ATTEND_F64, 9, true};
-
-Bytes result_of(int function, const Layout &layout, int32_t threads) {
-  const auto call = make(function, layout);
-  *call->heads[0].threads = threads;
-  return call->run() == ATTEND_OK ? call->memory(true) : Bytes();
-}
 
 // Everything of the process that a library could change behind its caller's back.
 struct Surroundings {

@@ -1,8 +1,4 @@
-// The settings of the library, what they are chosen from, and calls from several threads and processes.
-#include <dlfcn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
+// The settings of the library, what they are chosen from, and calls from several threads.
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -10,12 +6,13 @@
 #include <future>
 #include <limits>
 
+#include "callers.hpp"
 #include "dispatch/cpu_features.hpp"
 #include "dispatch/registry.hpp"
 #include "drivers/thread_limits.hpp"
-#include "operands.hpp"
 
 using namespace attend;
+using namespace callers;
 using namespace operands;
 
 namespace {
@@ -48,41 +45,11 @@ class Root {
     return *this;
   }
   int quota() const { return quota_cpus(path_.c_str()); }
+  bool forked() const { return is_forked(path_.c_str()); }
 
  private:
   std::string path_;
 };
-
-// Large enough for several threads.
-const Layout kLarge = {ATTEND_F32, 40, false};
-
-// The OpenMP runtime that the library brought along, if it was built with it; this file is compiled without.
-bool has_openmp() { return dlsym(RTLD_DEFAULT, "omp_in_parallel") != nullptr; }
-
-// Runs body(context) in a parallel region of four threads, as the compiler would for `#pragma omp parallel`.
-bool in_parallel_region(void (*body)(void *), void *context) {
-  using Region = void(void (*)(void *), void *, unsigned, unsigned);
-  Region *const region = reinterpret_cast<Region *>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  if (region != nullptr) region(body, context, 4, 0);
-  return region != nullptr;
-}
-
-// The bits of one call of each function.
-std::vector<Bytes> all_results(int32_t threads) {
-  std::vector<Bytes> results;
-  for (int f = 0; f < kFunctions; ++f) {
-    const auto call = make(f, kLarge);
-    *call->heads[0].threads = threads;
-    if (call->run() != ATTEND_OK) return {};
-    results.push_back(call->memory(true));
-  }
-  return results;
-}
-
-const std::vector<Bytes> &serial_results() {
-  static const std::vector<Bytes> results = all_results(1);
-  return results;
-}
 
 }  // namespace
 
@@ -238,6 +205,18 @@ TEST_CASE("CPU quota of the control group") {
   CHECK(version1("/a", "250000\n", "100000\n", "4:cpuset:/a\n") == 0);
 }
 
+TEST_CASE("a process that was forked") {
+  const std::string stat = "/proc/self/stat";
+  CHECK(Root().with(stat, "7 (sh) R 1 2 3 0 -1 4194368 1 2\n").forked());
+  CHECK(!Root().with(stat, "7 (sh) R 1 2 3 0 -1 4194304 1 2\n").forked());
+  CHECK(Root().with(stat, "7 (a) R 1 2 3 0 -1 0) S 1 2 3 0 -1 64 1\n").forked());
+  CHECK(!Root().forked());
+  for (const char *nonsense : {"", "\n", "7", "7 sh R 1 2 3 0 -1 64", "7 (sh)", "7 (sh) R 1 2 3 0 -1"}) {
+    INFO(nonsense);
+    CHECK(!Root().with(stat, nonsense).forked());
+  }
+}
+
 TEST_CASE("callers in several threads at once") {
   REQUIRE(serial_results().size() == kFunctions);
   std::vector<std::future<bool>> callers;
@@ -267,22 +246,6 @@ TEST_CASE("the same inputs from several threads at once") {
     }
     for (std::future<bool> &same : callers) CHECK(same.get());
   }
-}
-
-TEST_CASE("a child made by fork() after a parallel call") {
-  CHECK(all_results(4) == serial_results());
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    alarm(20);
-    const bool same = all_results(4) == serial_results() && all_results(0) == serial_results();
-    _exit(same ? 0 : 1);
-  }
-  int status = -1;
-  CHECK(waitpid(child, &status, 0) == child);
-  CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
-  CHECK(all_results(4) == serial_results());  // the parent goes on as before
 }
 
 TEST_CASE("calls from within parallel work of the caller") {

@@ -17,17 +17,22 @@ std::atomic<int> g_default{0};  // found once
 
 #if defined(ATTEND_OPENMP)
 
-// libgomp's pool does not survive fork(): a child that forks after a parallel region would wait for threads that no
-// longer exist. Children therefore run serially. A flag set by pthread_atfork costs nothing per call, unlike getpid.
+// libgomp's pool does not survive fork(): a child of a process that has used it would wait for threads that no longer
+// exist. Children therefore run serially. A flag set by pthread_atfork costs nothing per call, unlike getpid. It misses
+// a fork before the first call on several threads, when the caller may have used OpenMP already: the system knows.
 std::atomic<bool> g_forked{false};
-std::atomic<bool> g_watching{false};
+pthread_once_t g_watching = PTHREAD_ONCE_INIT;
 
 void watch_forks() {
-  if (g_watching.exchange(true)) return;
+  if (is_forked("")) g_forked.store(true, std::memory_order_relaxed);
   pthread_atfork(nullptr, nullptr, [] { g_forked.store(true, std::memory_order_relaxed); });
 }
 
-bool must_run_alone() { return g_forked.load(std::memory_order_relaxed) || omp_in_parallel() != 0; }
+// Waits for a thread that is watching already: a fork after it has returned is noticed.
+bool must_run_alone() {
+  pthread_once(&g_watching, watch_forks);
+  return g_forked.load(std::memory_order_relaxed) || omp_in_parallel() != 0;
+}
 
 int runtime_threads() { return omp_get_max_threads(); }
 
@@ -64,7 +69,6 @@ int usable_threads(int requested) {
 void run_parallel(int threads, int64_t tasks, void (*body)(void *context, int64_t task, int thread), void *context) {
 #if defined(ATTEND_OPENMP)
   if (threads > 1 && tasks > 1) {
-    watch_forks();
     // Handed out one by one: tasks are long and, under a causal mask, unequal.
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(threads)

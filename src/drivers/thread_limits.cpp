@@ -96,4 +96,15 @@ int default_threads(int runtime) {
   return threads < 1 ? 1 : threads;
 }
 
+bool is_forked(const char *root) {
+  // Behind the command in parentheses, which may hold anything: state, five numbers, and the kernel's PF_... flags.
+  constexpr unsigned long kForkNoExec = 0x40;
+  char line[kPath];
+  unsigned long flags = 0;
+  if (!read_line(root, "/proc/self", "/stat", line)) return false;
+  const char *command = std::strrchr(line, ')');
+  return command != nullptr && std::sscanf(command, ") %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 &&
+         (flags & kForkNoExec) != 0;
+}
+
 }  // namespace attend

@@ -1,5 +1,5 @@
-// How many threads this process should use by default. OpenMP runtimes look at the affinity mask but not at the CPU
-// quota of a container, and then run many threads on few CPUs' worth of time.
+// What the system says about threads. OpenMP runtimes look at the affinity mask but not at the CPU quota of a container,
+// and then run many threads on few CPUs' worth of time.
 #pragma once
 
 namespace attend {
@@ -10,5 +10,8 @@ int quota_cpus(const char *root);
 
 // min(runtime, affinity, quota), at least 1.
 int default_threads(int runtime);
+
+// Whether this process was made by fork() and has not called exec since. False where the system does not say.
+bool is_forked(const char *root);
 
 }  // namespace attend

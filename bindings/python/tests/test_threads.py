@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -52,3 +53,28 @@ def test_processes(draw, method):
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map_async(children.attention_bits, [x] * 4).get(timeout=60) == [expected] * 4
     assert children.attention_bits(x) == expected
+
+
+def test_forks_inside_calls(draw):
+    """As multiprocessing does it in a program with threads: pools of children while threads of the parent compute."""
+    x = draw(4, 300, 64)
+    expected = children.attention_bits(x)
+    rounds = 100 if os.environ.get("ATTEND_TEST_LONG") else 3
+    stop = threading.Event()
+
+    def compute():
+        calls = 0
+        while not stop.is_set():
+            assert children.attention_bits(x) == expected
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(2) as threads:
+        busy = [threads.submit(compute) for _ in range(2)]
+        try:
+            for _ in range(rounds):
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    assert pool.map_async(children.attention_bits, [x] * 4).get(timeout=60) == [expected] * 4
+        finally:
+            stop.set()
+        assert all(thread.result() > 0 for thread in busy)

@@ -87,7 +87,7 @@ void pack(Matrix<T> a, int64_t rows, int64_t depth, std::vector<T> &packed) {
 template <class T>
 void multiply_tile(T alpha, const T *a, const T *b, int64_t depth, Matrix<T> c, int64_t rows, int64_t columns) {
   constexpr int64_t kRows = kTileRows<T>;
-  T sums[kTileColumns][kRows] = {};
+  T sums[kTileColumns][static_cast<size_t>(kRows)] = {};
   for (int64_t k = 0; k < depth; ++k, a += kRows, b += kTileColumns) {
     for (int64_t j = 0; j < kTileColumns; ++j) {
       for (int64_t i = 0; i < kRows; ++i) sums[j][i] += a[i] * b[j];

@@ -182,6 +182,29 @@ class MatmulCall : public Call {
   }
 };
 
+// One small matrix without a bias: the library has a shorter way for it, with checks of its own.
+class SmallMatmulCall : public Call {
+ public:
+  Operand a, b, c;
+  const attend_tensor *pa, *pb, *pc;
+  Padded<attend_matmul_options> options;
+
+  explicit SmallMatmulCall(const Layout &l = {})
+      : a(l, 3 * l.scale, 4 * l.scale, 1, 1),
+        b(l, 4 * l.scale, 5 * l.scale, 1, 1),
+        c(l, 3 * l.scale, 5 * l.scale, 1, 1) {
+    function = "attend_matmul, small";
+    add("a", a, pa, kInput, kRequired);
+    add("b", b, pb, kInput, kRequired);
+    add("c", c, pc, kOutput, kRequired);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override { return attend_matmul(0.5, pa, pb, 0, pc, pointer(options)); }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_matmul_workspace(0.5, pa, pb, 0, pc, pointer(options), bytes);
+  }
+};
+
 class SoftmaxCall : public Call {
  public:
   Operand x, y, lse;
@@ -276,13 +299,14 @@ class SelfAttentionCall : public Call {
   }
 };
 
-constexpr int kFunctions = 4;
+constexpr int kFunctions = 5;
 
 inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 0) return std::make_unique<MatmulCall>(layout);
   if (function == 1) return std::make_unique<SoftmaxCall>(layout);
   if (function == 2) return std::make_unique<AttentionCall>(layout);
-  return std::make_unique<SelfAttentionCall>(layout);
+  if (function == 3) return std::make_unique<SelfAttentionCall>(layout);
+  return std::make_unique<SmallMatmulCall>(layout);
 }
 
 // Calls `test` with each operand of each function, in a valid call of its own.

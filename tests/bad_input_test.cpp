@@ -47,11 +47,6 @@ const Blame kBlame[] = {
     {4, "c", {"a", "b", nullptr, nullptr}},  // one head of A and B fits any number
 };
 
-// The one that is named when output i lies on operand j: of two outputs the later.
-const std::string &overlapping(const Call &call, size_t i, size_t j) {
-  return call.slots[call.slots[j].output && j > i ? j : i].name;
-}
-
 }  // namespace
 
 TEST_CASE("the calls that the tests spoil are valid") {
@@ -234,38 +229,6 @@ TEST_CASE("strides of 0 and negative strides in inputs, negative strides in outp
       view.stride[d] = -view.stride[d];
       expect_success(call);
     });
-  }
-}
-
-TEST_CASE("outputs that overlap") {
-  const auto pairs =
-      [](const Layout &layout,
-         const std::function<void(Call &, attend_tensor &, const attend_tensor &, const std::string &)> &test) {
-        for (int f = 0; f < kFunctions; ++f) {
-          for (size_t i = 0; i < make(f)->slots.size(); ++i) {
-            for (size_t j = 0; j < make(f)->slots.size(); ++j) {
-              const auto call = make(f, layout);
-              if (i == j || !call->slots[i].output) continue;
-              INFO(call->function << " " << call->slots[i].name << " on " << call->slots[j].name);
-              test(*call, call->slots[i].operand->view, call->slots[j].operand->view, overlapping(*call, i, j));
-            }
-          }
-        }
-      };
-  pairs({}, [](Call &call, attend_tensor &output, const attend_tensor &other, const std::string &name) {
-    output.data = other.data;
-    if (name == "y") output.stride[3] += 1;  // not in place
-    expect_failure(call, ATTEND_OVERLAP, name, Twin::accepts);
-  });
-  // Partly, of operands without gaps.
-  for (const int64_t shift : {1, 3}) {
-    for (const uint32_t dtype : {ATTEND_F32, ATTEND_F64}) {
-      pairs({dtype, 1, false},
-            [=](Call &call, attend_tensor &output, const attend_tensor &other, const std::string &name) {
-              output.data = static_cast<char *>(other.data) + shift * (dtype == ATTEND_F32 ? 4 : 8);
-              expect_failure(call, ATTEND_OVERLAP, name, Twin::accepts);
-            });
-    }
   }
 }
 

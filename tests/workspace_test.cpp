@@ -81,14 +81,16 @@ TEST_CASE("the size for one thread suffices when more are asked for") {
     clear_outputs(call);
     const Bytes expected = result_without_workspace(call);
     const uint64_t size = call.workspace_bytes(1);
-    for (const uint64_t more : {0u, 1u, 1000u}) {
-      Guarded workspace(size + more, 1);
-      *call.heads[0].threads = 4;
-      call.set_workspace(workspace.start(), size + more);
-      clear_outputs(call);
-      CHECK(call.run() == ATTEND_OK);
-      CHECK(workspace.intact());
-      CHECK(call.memory(true) == expected);
+    for (const int32_t threads : {2, 4}) {
+      for (const uint64_t more : {0u, 1u, 1000u}) {
+        Guarded workspace(size + more, 1);
+        *call.heads[0].threads = threads;
+        call.set_workspace(workspace.start(), size + more);
+        clear_outputs(call);
+        CHECK(call.run() == ATTEND_OK);
+        CHECK(workspace.intact());
+        CHECK(call.memory(true) == expected);
+      }
     }
   });
 }

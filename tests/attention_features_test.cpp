@@ -236,7 +236,7 @@ TEST_CASE_TEMPLATE("keys that begin in the same sets of a cache, as in [N, H, D]
                    float, double) {
   using O = Operand<T>;
   Random random(5);
-  for (const int64_t d : {1, 16, 64, 100}) {
+  for (const int64_t d : {1, 16, 33, 64, 100}) {  // one more than whole vectors too
     for (const int64_t nk : {1, 16, 255, 256, 257, 600}) {
       for (const int64_t nq : {1, 5, 70}) {
         O q({d, nq, 1, 1}, {}), k({d, nk, 1, 1}, {}), v({d, nk, 1, 1}, {});
@@ -256,6 +256,11 @@ TEST_CASE_TEMPLATE("keys that begin in the same sets of a cache, as in [N, H, D]
         options.size = sizeof options;
         options.threads = static_cast<int32_t>(random.in(1, 3));
         options.flags = random.one_in(2) ? ATTEND_CAUSAL_BOTTOM_RIGHT : 0;
+        if (random.one_in(2)) {  // the first chunk begins at a later key
+          options.flags |= ATTEND_WINDOW;
+          options.window_left = random.in(0, nk);
+          options.window_right = -1;
+        }
         for_each_isa([&] {
           O dense({d, nq, 1, 1}, {}), copied({d, nq, 1, 1}, {});
           if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), dense.tensor(), &options))) return;

@@ -8,13 +8,14 @@ using namespace attend::test;
 namespace {
 
 template <class T>
-void large_softmax(Random &random, int64_t m, int64_t n, bool by_rows) {
+void large_softmax(Random &random, int64_t m, int64_t n, bool by_rows, bool unaligned = false) {
   using O = Operand<T>;
   typename O::Layout layout;
   if (by_rows) std::swap(layout.order[0], layout.order[1]);
   // Whole cache lines, or not.
   if (random.one_in(3)) layout.padding = random.in(1, 15);
   if (random.one_in(3)) layout.offset = random.in(1, 15);
+  if (unaligned) layout.padding = 0, layout.offset = 1;  // every column in the same way
   O x({m, n, 1, 1}, layout), y({m, n, 1, 1}, layout);
   x.fill(random, 5);
   const WideCopy<T> scores(x);
@@ -67,6 +68,7 @@ TEST_CASE_TEMPLATE("softmax: strips of every width", T, float, double) {
 TEST_CASE_TEMPLATE("softmax: results past the caches", T, float, double) {
   Random random(82);
   for (const bool by_rows : {false, true}) large_softmax<T>(random, 1030, 2080 + random.in(0, 32), by_rows);
-  large_softmax<T>(random, 40000, 64, true);
-  large_softmax<T>(random, 40000, 64, false);
+  for (const bool by_rows : {false, true}) {
+    for (const bool unaligned : {false, true}) large_softmax<T>(random, 40000, 64, by_rows, unaligned);
+  }
 }

@@ -1,0 +1,345 @@
+#include "call.hpp"
+
+namespace attend::fuzz {
+namespace {
+
+constexpr uint32_t kDtypes[] = {0,         ATTEND_F32, ATTEND_F64,  ATTEND_BF16, ATTEND_F16,
+                                ATTEND_I8, ATTEND_U8,  ATTEND_BOOL, 8,           0xffffffffu};
+
+int64_t nonsense(Decoder &d) {
+  const int64_t n = d.pick<int64_t>({-1, 0, 1, 2, INT64_MIN, INT64_MAX, int64_t{1} << 32, int64_t{1} << 58, 0, 0});
+  return n != 0 ? n + d.in(0, n == INT64_MAX ? 0 : 2) : d.one_in(2) ? d.any() : 0;
+}
+
+}  // namespace
+
+void Call::spoil_operand(Decoder &d, Operand &o) {
+  switch (d.in(0, 7)) {
+    case 0:
+      o.given = !o.given;
+      break;
+    case 1:
+      o.view.dtype = kDtypes[d.in(0, 9)];
+      break;
+    case 2:
+      o.view.rank = d.pick<uint32_t>({0, 5, 1, 2, 3, 4, 0xffffffffu});
+      break;
+    case 3:
+      o.view.shape[d.in(0, 3)] = nonsense(d);
+      break;
+    case 4:
+      o.view.shape[d.in(0, 3)] += d.pick<int64_t>({1, -1});
+      break;
+    case 5:
+      o.view.stride[d.in(0, 3)] = nonsense(d);
+      break;
+    case 6:
+      o.has_data = false;
+      break;
+    default: {
+      const size_t n = static_cast<size_t>(d.in(0, 3)), m = static_cast<size_t>(d.in(0, 3));
+      std::swap(o.view.stride[n], o.view.stride[m]);
+      break;
+    }
+  }
+}
+
+void Call::spoil_head(Decoder &d, Head &h) {
+  switch (d.in(0, 6)) {
+    case 0:
+      *h.size = d.pick<uint32_t>({0, 4, *h.size - 4, *h.size - 1});
+      break;
+    case 1:  // of a newer version
+      h.tail->assign(static_cast<size_t>(d.in(1, 40)), 0);
+      h.tail->back() = static_cast<unsigned char>(d.in(0, 1));
+      break;
+    case 2:
+      *h.flags ^= 1u << d.in(0, 31);
+      break;
+    case 3:
+      *h.threads = static_cast<int32_t>(d.pick<int64_t>({-1, INT32_MIN, 3}));
+      break;
+    case 4:
+      *h.reserved = static_cast<uint32_t>(d.in(0, 2));
+      break;
+    case 5:
+      if (h.workspace_size != nullptr) *h.workspace_size = static_cast<uint64_t>(d.in(0, 100));
+      break;
+    default:
+      *h.given = false;
+  }
+}
+
+void Call::spoil(Decoder &d) {
+  for (int64_t n = d.pick({0, 0, 0, 0, 0, 1, 1, 2}); n > 0; --n) {
+    const int64_t kind = d.in(0, 7);
+    if (kind < 4) {
+      spoil_operand(d, operands_[static_cast<size_t>(d.in(0, static_cast<int64_t>(operands_.size()) - 1))]);
+    } else if (kind < 6) {
+      spoil_head(d, heads_[static_cast<size_t>(d.in(0, static_cast<int64_t>(heads_.size()) - 1))]);
+    } else {
+      spoil_option(d);
+    }
+  }
+}
+
+// Moves o into the memory of another operand, if there is room.
+void Call::alias(Decoder &d, Operand &o, const Operand &onto) {
+  if (&o == &onto || onto.aliased || !o.present() || !onto.present()) return;
+  if (&o == in_place_ && d.in(0, 1) == 0) {
+    std::copy_n(onto.view.stride, 4, o.view.stride);
+    std::copy_n(onto.view.shape, 4, o.view.shape);
+    o.view.rank = onto.view.rank;
+  }
+  const Extent e(o.view);
+  const int64_t element = size_of(o.view.dtype), room = static_cast<int64_t>(onto.allocation->before.size()) / element;
+  if (e.empty || e.span() > static_cast<long double>(room) || onto.view.data == nullptr) return;
+  const int64_t low = static_cast<int64_t>(e.low), slack = room - static_cast<int64_t>(e.span());
+  unsigned char *const base = onto.allocation->memory.get();
+  int64_t at = (static_cast<unsigned char *>(onto.view.data) - base) / element;  // the same data, if that fits
+  if (at + low < 0 || at + low > slack || d.one_in(3)) at = d.in(0, slack) - low;
+  o.view.data = base + at * element;
+  o.allocation = onto.allocation;
+  o.aliased = true;
+}
+
+void Call::find_faults_of(const Operand &o, Purpose purpose, Faults *faults) const {
+  if (!o.given) {
+    if (o.required) faults->add(ATTEND_NULL_POINTER, o.name);
+    return;
+  }
+  const attend_tensor &t = o.view;
+  if (t.rank < 1 || t.rank > 4) return faults->add(ATTEND_INVALID_RANK, o.name);
+  const bool is_type = t.dtype >= ATTEND_F32 && t.dtype <= ATTEND_BOOL;
+  if (!is_type || (t.dtype == ATTEND_BOOL) != o.is_mask) faults->add(ATTEND_INVALID_DTYPE, o.name);
+  if (!o.is_mask && t.dtype >= ATTEND_BF16 && t.dtype <= ATTEND_U8) faults->add(ATTEND_UNSUPPORTED, o.name);
+  const Extent e(t);
+  if (e.negative) return faults->add(ATTEND_INVALID_SHAPE, o.name);
+  // Where the library draws the line between 2^57 and 2^63 elements is its own affair.
+  const bool overflows = !e.empty && e.span() >= 0x1p63L;
+  bool may_overflow = (!e.empty && e.span() >= 0x1p57L) || e.count >= 0x1p57L;
+  for (uint32_t i = 0; i < t.rank; ++i) may_overflow |= t.shape[i] > INT32_MAX || e.stride[i] == INT64_MIN;
+  if (overflows || may_overflow) faults->add(ATTEND_OVERFLOW, o.name, overflows);
+  if (e.empty || overflows) return;
+  if (t.data == nullptr && purpose == Purpose::compute) faults->add(ATTEND_NULL_POINTER, o.name);
+  if (!o.writes()) return;
+  std::vector<std::array<long double, 2>> sorted;
+  for (size_t i = 0; i < 4; ++i) {
+    if (e.shape[i] > 1) {
+      const long double stride = std::fabs(static_cast<long double>(e.stride[i]));
+      sorted.push_back({stride, stride * static_cast<long double>(e.shape[i] - 1)});
+    }
+  }
+  std::sort(sorted.begin(), sorted.end());
+  long double reach = 0;
+  for (const auto &s : sorted) {
+    if (s[0] <= reach) return faults->add(ATTEND_INVALID_STRIDE, o.name);
+    reach += s[1];
+  }
+}
+
+Faults Call::faults(Purpose purpose) const {
+  Faults all;
+  bool comparable = true, f32 = false, f64 = false;
+  for (const Operand &o : operands_) {
+    find_faults_of(o, purpose, &all);
+    comparable &= o.given ? o.view.rank >= 1 && o.view.rank <= 4 : !o.required;
+    if (!o.given || o.is_mask) continue;
+    f32 |= o.view.dtype == ATTEND_F32;
+    f64 |= o.view.dtype == ATTEND_F64;
+  }
+  if (f32 && f64) all.add(ATTEND_INVALID_DTYPE, "*");
+  for (const Head &h : heads_) {
+    if (!*h.given) continue;
+    const bool longer = std::any_of(h.tail->begin(), h.tail->end(), [](unsigned char b) { return b != 0; });
+    if (longer || *h.size < h.struct_size) all.add(ATTEND_INVALID_STRUCT_SIZE, h.name + ".size");
+    if ((*h.flags & ~h.known_flags) != 0) all.add(ATTEND_UNSUPPORTED, h.name + ".flags");
+    if (*h.threads < 0) all.add(ATTEND_INVALID_VALUE, h.name + ".threads");
+    if (*h.reserved != 0) all.add(ATTEND_INVALID_VALUE, h.name + ".reserved");
+    if (purpose == Purpose::compute && h.workspace != nullptr && *h.workspace == nullptr && *h.workspace_size != 0)
+      all.add(ATTEND_NULL_POINTER, h.name + ".workspace");
+  }
+  find_faults(&all);
+  if (comparable) find_shape_faults(&all);
+  return all;
+}
+
+// The bytes of the allocation that hold elements of o.
+Bytes Call::marks(const Operand &o) {
+  Bytes all(o.allocation->before.size());
+  if (!o.present()) return all;
+  o.each([&](const unsigned char *at, auto...) {
+    std::fill_n(all.begin() + (at - o.allocation->memory.get()), size_of(o.view.dtype), 1);
+  });
+  return all;
+}
+
+void Call::find_overlaps(Faults *faults) {
+  for (const Operand &o : operands_) {
+    for (const Operand &p : operands_) {
+      if (&o == &p || !o.writes() || o.allocation != p.allocation || !o.present() || !p.present()) continue;
+      const Bytes of_o = marks(o), of_p = marks(p);
+      const auto both = [](unsigned char a, unsigned char b) { return (a & b) != 0; };
+      if (std::equal(of_o.begin(), of_o.end(), of_p.begin(), [&](auto a, auto b) { return !both(a, b); })) continue;
+      const Extent e(o.view), f(p.view);
+      const bool same = o.view.data == p.view.data && e.shape == f.shape && e.stride == f.stride;
+      if (same && &o == in_place_ && &p == &operands_[0]) continue;
+      overlaps_ = true;
+      faults->add(ATTEND_OVERLAP, "*", o.view.data == p.view.data);
+    }
+  }
+}
+
+// None, as much as the library asks for, as much as one thread needs, or too little; at any address.
+void Call::give_workspace(Decoder &d, Faults *faults) {
+  constexpr uint64_t kMost = 1 << 22;
+  Head &h = heads_[0];
+  const int64_t mode = d.in(0, 5);
+  const size_t offset = static_cast<size_t>(d.in(0, 15));
+  if (mode < 2 || h.workspace == nullptr || !*h.given || *h.workspace_size != 0) return;
+  const int32_t threads = *h.threads;
+  uint64_t bytes = 0;
+  if (mode == 3) *h.threads = 1;
+  h.seal();
+  const attend_status status = workspace(&bytes);
+  *h.threads = threads;
+  if (status != ATTEND_OK || bytes > kMost) return;
+  if (mode == 4 && bytes > 0) {
+    bytes = static_cast<uint64_t>(d.in(0, static_cast<int64_t>(bytes) - 1));
+    faults->add(ATTEND_WORKSPACE_TOO_SMALL, h.name + ".workspace_size", false);
+  }
+  workspace_.reset(new unsigned char[offset + bytes]);
+  std::fill_n(workspace_.get(), offset, static_cast<unsigned char>(0x5a));
+  workspace_offset_ = offset;
+  *h.workspace = workspace_.get() + offset;
+  *h.workspace_size = bytes;
+}
+
+void Call::check_untouched(const std::string &when, bool outputs_too) const {
+  for (const Operand &o : operands_) {
+    if (o.aliased) continue;
+    const Bytes &before = o.allocation->before;
+    const unsigned char *const now = o.allocation->memory.get();
+    if (before.empty() || std::memcmp(now, before.data(), before.size()) == 0) continue;
+    for (size_t i = 0; i < before.size(); ++i) {
+      const bool may = !outputs_too && !o.allocation->written.empty() && o.allocation->written[i] != 0;
+      if (now[i] != before[i] && !may) fail(when + " wrote byte " + std::to_string(i) + " of the memory of " + o.name);
+    }
+  }
+  for (size_t i = 0; i < workspace_offset_; ++i) {
+    if (workspace_[i] != 0x5a) fail(when + " wrote before the workspace");
+  }
+}
+
+std::vector<uint64_t> Call::output_bits() const {
+  std::vector<uint64_t> all;
+  for (const Operand &o : operands_) {
+    if (!o.present() || !o.writes()) continue;
+    o.each([&](const unsigned char *at, auto...) {
+      const bool single = o.view.dtype == ATTEND_F32;
+      const double value = single ? Operand::get<float>(at) : Operand::get<double>(at);
+      uint64_t bits = 0;
+      std::memcpy(&bits, at, single ? 4 : 8);
+      all.push_back(std::isnan(value) ? UINT64_MAX : bits);  // its sign and payload are free
+    });
+  }
+  return all;
+}
+
+void Call::restore() {
+  for (Operand &o : operands_) o.allocation->restore();
+}
+
+void Call::prepare(Decoder &d) {
+  spoil(d);
+  connect();
+  for (Operand &o : operands_) o.allocate(d);
+  const int64_t last = static_cast<int64_t>(operands_.size()) - 1;
+  if (in_place_ != nullptr && d.one_in(3)) {
+    alias(d, *in_place_, operands_[0]);
+  } else if (d.one_in(12)) {
+    alias(d, operands_[static_cast<size_t>(d.in(0, last))], operands_[static_cast<size_t>(d.in(0, last))]);
+  }
+  for (const bool aliased : {false, true}) {
+    for (Operand &o : operands_) {
+      if (o.aliased == aliased) o.fill(d, extremes_);
+    }
+  }
+  for (Operand &o : operands_) {
+    o.allocation->keep();
+    if (!o.writes() || !o.present()) continue;
+    Bytes &written = o.allocation->written;
+    const Bytes some = marks(o);
+    written.resize(some.size());
+    std::transform(some.begin(), some.end(), written.begin(), written.begin(), std::bit_or<>());
+  }
+}
+
+attend_status Call::check_workspace_function() {
+  constexpr uint64_t kUnset = 12345;
+  uint64_t bytes = kUnset;
+  const attend_status status = workspace(&bytes);
+  faults(Purpose::size).judge(status, function_ + "_workspace");
+  if (status != ATTEND_OK) require(bytes == kUnset, function_ + "_workspace wrote a size and failed");
+  require(ATTEND_REASON(workspace(nullptr)) == ATTEND_NULL_POINTER, function_ + "_workspace needs no place to answer");
+  check_untouched(function_ + "_workspace", true);
+  return status;
+}
+
+void Call::check(Decoder &d) {
+  prepare(d);
+  const auto seal = [this] {
+    for (const Head &h : heads_) h.seal();
+  };
+  seal();
+
+  const attend_status size_status = heads_[0].workspace != nullptr ? check_workspace_function() : ATTEND_OK;
+  Faults wrong = faults(Purpose::compute);
+  find_overlaps(&wrong);
+  const bool backed = std::all_of(operands_.begin(), operands_.end(), [](auto &o) { return !o.given || o.backed; });
+  if (!backed && !wrong.certain()) return;  // more memory than there is
+  if (size_status == ATTEND_OK) give_workspace(d, &wrong);
+  seal();
+
+  attend_set_isa(nullptr);
+  const attend_status status = run();
+  wrong.judge(status, function_);
+  if (status != ATTEND_OK) {
+    check_untouched(function_ + " failed and", true);
+    require(run() == status, function_ + " fails in another way when called again");
+    return check_untouched(function_ + " failed and", true);
+  }
+  require(size_status == ATTEND_OK, function_ + " works where its workspace function does not");
+  if (overlaps_) return;  // the caller's duty: nothing is said about the result
+
+  restore();
+  expect();
+  std::vector<uint64_t> fused;
+  for (int32_t i = 0; const char *isa = attend_isa_name(i); ++i) {
+    const std::string name = isa;
+    const bool has_fma = name == "avx512" || name == "avx2" || name == "neon";
+    require(attend_set_isa(isa) == ATTEND_OK, "no " + name);
+    std::vector<uint64_t> first;
+    for (const int32_t threads : {*heads_[0].threads, *heads_[0].threads == 1 ? 2 : 1}) {
+      if (!first.empty() && i != 0) break;  // threads are cut alike for every instruction set
+      restore();
+      const int32_t given = *heads_[0].threads;
+      *heads_[0].threads = threads;
+      attend_set_threads(threads == 0 ? 2 : threads);
+      seal();
+      require(run() == ATTEND_OK, function_ + " fails on " + name);
+      *heads_[0].threads = given;
+      check_untouched(function_ + " on " + name, false);
+      const std::vector<uint64_t> bits = output_bits();
+      if (first.empty()) compare(name);
+      require(first.empty() || bits == first, function_ + ": other bits on other threads, " + name);
+      first = bits;
+    }
+    require(!has_fma || fused.empty() || first == fused, function_ + ": other bits on " + name);
+    if (has_fma) fused = first;
+  }
+  attend_set_isa(nullptr);
+  attend_set_threads(0);
+}
+
+}  // namespace attend::fuzz

@@ -151,6 +151,36 @@ TEST_CASE_TEMPLATE("self-attention: random shapes", T, float, double) {
   MESSAGE("largest error over its bound: " << worst);
 }
 
+TEST_CASE_TEMPLATE("self-attention: lse without output or value features", T, float, double) {
+  Random random(33);
+  for (const bool outputs : {false, true}) {
+    // The output projection is an empty product of either orientation; the weights without elements are nowhere.
+    Problem<T> p(random, {5, 4, outputs ? 0 : 27, 36, 2, 6, 1, outputs ? 8 : 0, true});
+    attend_self_attention_weights weights = p.weights();
+    attend_tensor w_v = *weights.w_v, w_o = *weights.w_o, out = *p.out.tensor();
+    w_o.data = nullptr;
+    if (outputs) w_v.data = nullptr;
+    if (!outputs) out.data = nullptr;
+    weights.w_v = &w_v;
+    weights.w_o = &w_o;
+    if (outputs) weights.b_v = nullptr;
+    if (!outputs) weights.b_o = nullptr;
+    attend_attention_options attention = {};
+    attention.size = sizeof attention;
+    for_each_isa([&] {
+      Operand<T> alone = p.lse, beside = p.lse;
+      attention.lse = beside.tensor();
+      if (!ok(attend_self_attention(p.x.tensor(), &weights, &out, nullptr, &attention))) return;
+      attend_self_attention_weights unprojected = p.weights();
+      Operand<T> attended({p.s.value_features, 36, 6, 1}, {});
+      unprojected.w_o = unprojected.b_o = nullptr;
+      attention.lse = alone.tensor();
+      if (!ok(attend_self_attention(p.x.tensor(), &unprojected, attended.tensor(), nullptr, &attention))) return;
+      CHECK(alone.same_memory(beside));
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("self-attention: without value features the output projection leaves its bias", T, float, double) {
   Random random(32);
   Problem<T> p(random, {5, 4, 0, 9, 2, 4, 2, 6, true});

@@ -209,6 +209,8 @@ template <class T>
 Acquired run(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Execution &execution) {
   const Plan<T> plan(p);
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
+  // A step of self-attention may have no rows; the kernels take it that there is something to compute.
+  if (plan.m == 0 || plan.n == 0 || slices == 0) return Acquired::ok;
   const Need need = plan.need(slices);
   const Scratch scratch(execution, need, need.tasks == 1 ? 1 : usable_threads(execution.threads));
   if (scratch.result() != Acquired::ok) return scratch.result();

@@ -103,7 +103,9 @@ Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, cons
   if (!plan.projects) return Acquired::ok;
   for (int64_t head = 0; head < problem.w_o.heads(); ++head) {
     Matmul share = plan.output;
-    share.a.data = static_cast<char *>(problem.w_o.data) + head * problem.w_o.stride[2] * size_of(dtype);
+    // Weights without elements may have no data, to which nothing can be added.
+    if (problem.w_o.count > 0)
+      share.a.data = static_cast<char *>(problem.w_o.data) + head * problem.w_o.stride[2] * size_of(dtype);
     share.b.data = static_cast<char *>(plan.attention.out.data) + head * plan.attention.out.stride[2] * size_of(dtype);
     if (head > 0) {
       share.beta = 1;

@@ -286,8 +286,29 @@ attend_status Call::check_workspace_function() {
   return status;
 }
 
+// ATTEND_FUZZ_SHOW=1 says what the bytes of a find mean.
+void Call::show() const {
+  static const bool wanted = std::getenv("ATTEND_FUZZ_SHOW") != nullptr;
+  if (!wanted) return;
+  std::fprintf(stderr, "%s\n", function_.c_str());
+  for (const Operand &o : operands_) {
+    if (!o.given) continue;
+    const attend_tensor &t = o.view;
+    std::fprintf(stderr, "  %-30s %p dtype %u rank %u %s%s", o.name.c_str(), t.data, t.dtype, t.rank,
+                 o.aliased ? "aliased " : "", o.backed ? "" : "without memory ");
+    for (size_t i = 0; i < 4; ++i)
+      std::fprintf(stderr, " %lld by %lld", static_cast<long long>(t.shape[i]), static_cast<long long>(t.stride[i]));
+    std::fprintf(stderr, "\n");
+  }
+  for (const Head &h : heads_) {
+    if (*h.given)
+      std::fprintf(stderr, "  %s: flags %u threads %d size %u\n", h.name.c_str(), *h.flags, *h.threads, *h.size);
+  }
+}
+
 void Call::check(Decoder &d) {
   prepare(d);
+  show();
   const auto seal = [this] {
     for (const Head &h : heads_) h.seal();
   };

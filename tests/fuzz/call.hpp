@@ -130,6 +130,7 @@ class Call {
   void prepare(Decoder &d);
   attend_status check_workspace_function();
   void restore();
+  void show() const;
   std::vector<uint64_t> output_bits() const;
   static Bytes marks(const Operand &o);
 

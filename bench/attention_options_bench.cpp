@@ -143,6 +143,7 @@ int main(int argc, char **argv) {
       register_decode(1, keys, 1, 1);
       register_decode(1, keys, 8, 1);
       register_decode(4, keys, 1, 1);
+      register_decode(4, keys, 8, 1);
     }
   });
 }

@@ -9,8 +9,9 @@ namespace {
 constexpr double kLn2 = 0.6931471805599453;
 // FMAs below which a further thread costs more than it saves.
 constexpr double kWorkPerThread = 1 << 18;
-// Queries of a block whose keys may be shared out among threads, and how many chunks' parts one thread then keeps.
-constexpr int64_t kPartQueries = 16, kPartChunks = 7;
+// Queries of a block whose keys may be taken in parts, and how many parts a thread then keeps: results over a chunk of
+// keys each.
+constexpr int64_t kPartQueries = 16, kParts = 8;
 
 // Whether the query heads that share a key and value head go through its keys together, as if they were queries: with
 // one query each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads,
@@ -61,7 +62,7 @@ int64_t most_queries(const Attention &p) {
   return std::min(copies_keys<T>(p) && !fits ? kFull / 2 : kFull, p.out.columns());
 }
 
-// Whether the keys of a block can be shared out among threads, chunk by chunk: few queries over long keys.
+// Whether the keys of a block can be taken in parts, chunk by chunk: few queries over long keys.
 template <class T>
 bool can_split(const Attention &p) {
   return most_queries<T>(p) <= kPartQueries && !p.scores && p.k.columns() >= 4 * Contract<T>::kKeyChunk;
@@ -75,7 +76,7 @@ int64_t part_bytes(const Attention &p) {
 
 template <class T>
 int64_t parts_bytes(const Attention &p) {
-  return can_split<T>(p) ? kPartChunks * part_bytes<T>(p) : 0;
+  return can_split<T>(p) ? kParts * part_bytes<T>(p) : 0;
 }
 
 template <class T>
@@ -216,49 +217,71 @@ struct Kernels {
   void (*fold)(const FoldBlock<T> &);
 };
 
-// One block on all threads: the chunks of its keys in parallel, as many as there is room for, then their fold in order.
+// Query heads that share a key and value head go through its keys side by side, chunk by chunk, where each alone would
+// read them from beyond the L2: at most so many.
 template <class T>
-void run_split(const Kernels<T> &kernels, const Attention &p, int64_t first, int64_t head, int64_t batch,
-               const Scratch &scratch) {
+int64_t heads_side_by_side(const Attention &p) {
+  constexpr int64_t kFar = 1 << 20;
+  const int64_t group = p.out.heads() / p.k.heads(), features = p.q.rows() + p.v.rows();
+  if (group == 1 || shares_pass<T>(p) || !can_split<T>(p)) return 1;
+  if (p.k.columns() * features * static_cast<int64_t>(sizeof(T)) < kFar) return 1;
+  int64_t heads = std::min(group, kParts);
+  while (group % heads != 0) --heads;
+  return heads;
+}
+
+// A block of each of `heads` neighbouring heads, which share a key and value head, on `team` threads from `thread` on:
+// the chunks of their keys in parallel, as many as there is room for, then their fold in order.
+template <class T>
+void run_parts(const Kernels<T> &kernels, const Attention &p, int64_t head, int64_t heads, int64_t batch,
+               const Scratch &scratch, int thread, int team) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
-  T maximum[kPartQueries], sum[kPartQueries];
-  AttentionBlock<T> x = block_of<T>(p, first, kPartQueries, head, batch);
-  x.maximum = maximum;
-  x.sum = sum;
+  T maximum[kParts][kPartQueries], sum[kParts][kPartQueries];
+  AttentionBlock<T> blocks[kParts];
+  for (int64_t h = 0; h < heads; ++h) {
+    blocks[h] = block_of<T>(p, 0, kPartQueries, head + h, batch);
+    blocks[h].maximum = maximum[h];
+    blocks[h].sum = sum[h];
+  }
+  const AttentionBlock<T> &x = blocks[0];
   const auto seen = [&](int64_t bound, int64_t step, int64_t i) {
     return std::clamp<int64_t>(bound + step * i, 0, x.keys);
   };
   const int64_t begin = seen(x.hidden, x.hidden_step, 0) / kChunk;
   const int64_t end = (seen(x.visible, x.visible_step, x.queries - 1) + kChunk - 1) / kChunk;
   const auto part = [&](int64_t i) {
-    return reinterpret_cast<T *>(scratch.of_thread(static_cast<int>(i / kPartChunks)) +
-                                 i % kPartChunks * part_bytes<T>(p));
+    return reinterpret_cast<T *>(scratch.of_thread(thread + static_cast<int>(i / kParts)) +
+                                 i % kParts * part_bytes<T>(p));
   };
-  constexpr int64_t kMostParts = 64 * kPartChunks;
-  const T *parts[kMostParts];
-  const int64_t room = std::min(kMostParts, scratch.threads() * kPartChunks);
+  constexpr int64_t kMostChunks = 256;
+  const T *parts[kMostChunks];
+  const int64_t room = std::min(kMostChunks, team * kParts / heads);
   int64_t chunk = begin;
   do {
     const int64_t count = std::clamp<int64_t>(end - chunk, 0, room);
-    for (int64_t i = 0; i < count; ++i) parts[i] = part(i);
-    parallel_for(scratch.threads(), count, [&](int64_t i, int thread) {
-      AttentionBlock<T> y = x;
-      y.part = true;
-      y.from_key = (chunk + i) * kChunk;
-      y.keys = std::min(x.keys, y.from_key + kChunk);
-      y.sink = nullptr;
-      y.out = part(i);
-      y.out_item = x.value_features;
-      y.out_feature = 1;
-      y.maximum = y.out + x.queries * x.value_features;
-      y.sum = y.maximum + x.queries;
-      set_scratch(p, scratch, thread, &y);
-      kernels.attention(y);
+    parallel_for(team, count, [&](int64_t i, int worker) {
+      for (int64_t h = 0; h < heads; ++h) {
+        AttentionBlock<T> y = blocks[h];
+        y.part = true;
+        y.from_key = (chunk + i) * kChunk;
+        y.keys = std::min(x.keys, y.from_key + kChunk);
+        y.sink = nullptr;
+        y.out = part(i * heads + h);
+        y.out_item = x.value_features;
+        y.out_feature = 1;
+        y.maximum = y.out + x.queries * x.value_features;
+        y.sum = y.maximum + x.queries;
+        set_scratch(p, scratch, thread + worker, &y);
+        kernels.attention(y);
+      }
     });
-    kernels.fold({&x, chunk == begin, chunk, count, parts});
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t i = 0; i < count; ++i) parts[i] = part(i * heads + h);
+      kernels.fold({&blocks[h], chunk == begin, chunk, count, parts});
+    }
     chunk += count;
   } while (chunk < end);
-  store_lse(p, x, first, head, batch);
+  for (int64_t h = 0; h < heads; ++h) store_lse(p, blocks[h], 0, head + h, batch);
 }
 
 template <class T>
@@ -274,31 +297,29 @@ Acquired run(const Kernels<T> &kernels, const Attention &p, const Execution &exe
 
   if (p.k.heads() == 0) return Acquired::ok;
 
-  const int64_t heads = shares_pass<T>(p) ? p.k.heads() : p.out.heads(), workers = scratch.threads();
+  // Few queries: one block a head, or one for all heads side by side.
+  const int workers = scratch.threads();
+  const int64_t side_by_side = heads_side_by_side<T>(p);
+  const int64_t heads = (shares_pass<T>(p) ? p.k.heads() : p.out.heads()) / side_by_side;
   // Smaller blocks where there are too few of them to keep all threads at work to the end.
   int64_t size = std::max<int64_t>(1, most_queries<T>(p));
   constexpr int64_t kHalf = Contract<T>::kQueryBlock / 2;
   if (workers > 1 && size > kHalf && tasks_of<T>(p, size) < 4 * workers) size = kHalf;
   if (shares_pass<T>(p)) size = 1;
-  const int64_t blocks = (p.out.columns() + size - 1) / size, tasks = tasks_of<T>(p, size);
+  const int64_t blocks = (p.out.columns() + size - 1) / size, tasks = blocks * heads * p.out.batch();
   const bool splits = workers > 1 && can_split<T>(p) && tasks < 4 * workers && tasks % workers != 0;
-  const auto each = [&](int64_t task, const auto &run_one) {
-    // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
+  // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
+  const auto run_task = [&](int64_t task, int thread, int team) {
     const int64_t block = blocks - 1 - task % blocks, slice = task / blocks;
-    run_one(block * size, slice % heads * (p.out.heads() / heads), slice / heads);
+    const int64_t head = slice % heads * (p.out.heads() / heads), batch = slice / heads;
+    if (splits || side_by_side > 1) return run_parts(kernels, p, head, side_by_side, batch, scratch, thread, team);
+    run_block(kernels.attention, p, block * size, size, head, batch, scratch, thread);
   };
   if (splits) {
-    for (int64_t task = 0; task < tasks; ++task) {
-      each(task,
-           [&](int64_t first, int64_t head, int64_t batch) { run_split(kernels, p, first, head, batch, scratch); });
-    }
-    return Acquired::ok;
+    for (int64_t task = 0; task < tasks; ++task) run_task(task, 0, workers);
+  } else {
+    parallel_for(workers, tasks, [&](int64_t task, int thread) { run_task(task, thread, 1); });
   }
-  parallel_for(scratch.threads(), tasks, [&](int64_t task, int thread) {
-    each(task, [&](int64_t first, int64_t head, int64_t batch) {
-      run_block(kernels.attention, p, first, size, head, batch, scratch, thread);
-    });
-  });
   return Acquired::ok;
 }
 

@@ -231,10 +231,11 @@ int64_t heads_side_by_side(const Attention &p) {
 }
 
 // A block of each of `heads` neighbouring heads, which share a key and value head, on `team` threads from `thread` on:
-// the chunks of their keys in parallel, as many as there is room for, then their fold in order.
+// the chunks of their keys in parallel, as many as there is room for, then their fold in order. (Not inlined, to keep
+// frames below 8 KiB.)
 template <class T>
-void run_parts(const Kernels<T> &kernels, const Attention &p, int64_t head, int64_t heads, int64_t batch,
-               const Scratch &scratch, int thread, int team) {
+__attribute__((noinline)) void run_parts(const Kernels<T> &kernels, const Attention &p, int64_t head, int64_t heads,
+                                         int64_t batch, const Scratch &scratch, int thread, int team) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   T maximum[kParts][kPartQueries], sum[kParts][kPartQueries];
   AttentionBlock<T> blocks[kParts];

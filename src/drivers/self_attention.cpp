@@ -73,12 +73,9 @@ struct Plan {
   }
 };
 
-}  // namespace
-
-Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
-
-Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
-  Plan plan(problem);
+// (Not inlined: with the plan beside the scratch the frame would be over 8 KiB.)
+__attribute__((noinline)) Acquired run(const KernelTable &kernels, Plan &plan, const SelfAttention &problem,
+                                       const Execution &execution) {
   const Dtype dtype = plan.attention.dtype;
   const Scratch scratch(execution, plan.need(), usable_threads(execution.threads));
   if (scratch.result() != Acquired::ok) return scratch.result();
@@ -114,6 +111,15 @@ Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, cons
     matmul(kernels, share, step);
   }
   return Acquired::ok;
+}
+
+}  // namespace
+
+Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
+
+Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
+  Plan plan(problem);
+  return run(kernels, plan, problem, execution);
 }
 
 }  // namespace attend

@@ -2,7 +2,7 @@
 //
 // With lanes = queries most lanes would be empty, and every key would cost D broadcasts. Here squares of kLanes keys and
 // kLanes features are turned in registers as they are loaded, so that each lane holds one key's chain of multiply-adds
-// over the features: the same chain, and the same bits. A square takes the shuffles of load_square and kLanes FMAs a
+// over the features: the same chain, and the same bits. A square takes the shuffles of each_column and kLanes FMAs a
 // query, where the other tile takes kLanes x kLanes FMAs for all queries it has room for: ahead up to kLanes / 2 of them.
 #pragma once
 
@@ -37,13 +37,13 @@ void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &s
           __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
         }
       }
-      vec<T> r[W];
-      load_square(k + f, k_item, r);
-      ATTEND_UNROLL
-      for (int i = 0; i < W; ++i, query += g.lanes) {
-        ATTEND_UNROLL
-        for (int q = 0; q < NQ; ++q) acc[q] = fma(r[i], broadcast(query[q]), acc[q]);
-      }
+      each_column(
+          k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
+            const T *const at = query + i * g.lanes;
+            ATTEND_UNROLL
+            for (int q = 0; q < NQ; ++q) acc[q] = fma(column, broadcast(at[q]), acc[q]);
+          });
+      query += W * g.lanes;
     }
     for (; f < x.features; f += W) {  // partial squares
       const int64_t depth = smaller<int64_t>(W, x.features - f);

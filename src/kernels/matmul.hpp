@@ -76,9 +76,17 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
   T *c = x.c + i0 + j0 * x.c_col;
   const int64_t c_col = x.c_col;
   if (p.finish == Finish::kStore) {
+    vec<T> start[MV];
+    ATTEND_UNROLL
+    for (int i = 0; i < MV; ++i) {
+      start[i] = broadcast(T(0));
+      if (x.bias == nullptr) continue;
+      const T *bias = x.bias + i0 + i * W;
+      start[i] = kPartial && i == MV - 1 ? load(bias, tail) : load(bias);
+    }
     tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) {
       T *to = c + j * c_col + i * W;
-      const vec<T> r = fma(alpha, v, broadcast(T(0)));
+      const vec<T> r = fma(alpha, v, start[i]);
       kPartial &&i == MV - 1 ? store(to, r, tail) : store(to, r);
     });
   } else if (p.finish == Finish::kAdd) {
@@ -122,9 +130,11 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
     for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
     finish_general(x, i0, rows, j0, NR, buffer, W);
   } else {
+    half<T> bias = broadcast_half(T(0));
+    if (p.finish == Finish::kStore && x.bias != nullptr) bias = load_half(x.bias + i0, tail);
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j, c += x.c_col) {
-      const half<T> start = p.finish == Finish::kAdd ? load_half(c, tail) : broadcast_half(T(0));
+      const half<T> start = p.finish == Finish::kAdd ? load_half(c, tail) : bias;
       store_half(c, fma_half(alpha, acc[j], start), tail);
     }
   }

@@ -3,12 +3,13 @@
 #pragma once
 
 #include "kernels/matmul_finish.hpp"
+#include "kernels/pack.hpp"
 
 namespace attend {
 namespace {
 
-// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once. 64 shuffles for
-// 16 x 16 elements are about 4 cycles a line, twice what memory delivers; the NR chains of 16 FMAs run beside them.
+// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once, and the NR chains
+// of FMAs run beside the shuffles.
 template <class T, int NR>
 void few_columns(const MatmulBlock<T> &x) {
   constexpr int W = kLanes<T>;
@@ -22,18 +23,12 @@ void few_columns(const MatmulBlock<T> &x) {
     for (int j = 0; j < NR; ++j) acc[j] = broadcast(T(0));
     int64_t k = 0;
     for (; rows == W && k + W <= x.k; k += W, a += W, b += W * x.b_k) {
-      vec<T> r[W];
-      ATTEND_UNROLL
-      for (int l = 0; l < W; ++l) {
-        if (x.far) __builtin_prefetch(a + l * x.a_row + kAhead, 0, 2);
-        r[l] = load(a + l * x.a_row);
-      }
-      transpose(r);
-      ATTEND_UNROLL
-      for (int l = 0; l < W; ++l) {
-        ATTEND_UNROLL
-        for (int j = 0; j < NR; ++j) acc[j] = fma(r[l], broadcast(b[l * x.b_k + j * x.b_col]), acc[j]);
-      }
+      for (int l = 0; x.far && l < W; ++l) __builtin_prefetch(a + l * x.a_row + kAhead, 0, 2);
+      each_column(
+          a, x.a_row, [&](int l, vec<T> column) __attribute__((always_inline)) {
+            ATTEND_UNROLL
+            for (int j = 0; j < NR; ++j) acc[j] = fma(column, broadcast(b[l * x.b_k + j * x.b_col]), acc[j]);
+          });
     }
     for (; k < x.k; k += W, a += W, b += W * x.b_k) {
       const int64_t depth = smaller<int64_t>(W, x.k - k);

@@ -6,15 +6,16 @@
 namespace attend {
 namespace {
 
-// How a tile meets C; the first two are unrolled over the registers, the third covers everything else by way of a
-// buffer.
+// How a tile meets C: kStore C0 = 0 or a bias that all columns share, kAdd C0 = C, both unrolled over the registers;
+// kGeneral everything else, by way of a buffer.
 enum class Finish { kStore, kAdd, kGeneral };
 
 template <class T>
 Finish finish_of(const MatmulBlock<T> &x) {
   if (x.c_row != 1 || x.k == 0) return Finish::kGeneral;
   if (!x.first || (x.beta == T(1) && x.bias == nullptr)) return Finish::kAdd;
-  return x.beta == T(0) && x.bias == nullptr ? Finish::kStore : Finish::kGeneral;
+  const bool plain_bias = x.bias == nullptr || (x.bias_row == 1 && x.bias_col == 0);
+  return x.beta == T(0) && plain_bias ? Finish::kStore : Finish::kGeneral;
 }
 
 // One element of C from its chunk.

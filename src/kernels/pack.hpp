@@ -6,12 +6,15 @@
 namespace attend {
 namespace {
 
-// r[k] lane i = p[i * stride + k]. (A backend may have a better one for its type.)
-template <class T>
-ATTEND_INLINE void load_square(const T *p, int64_t stride, vec<T> (&r)[kLanes<T>]) {
+// f(k, r) for each k < kLanes in order, r lane i = p[i * stride + k]. (A backend may have a better one for its type.)
+template <class T, class F>
+ATTEND_INLINE void each_column(const T *p, int64_t stride, const F &f) {
+  vec<T> r[kLanes<T>];
   ATTEND_UNROLL
   for (int i = 0; i < kLanes<T>; ++i) r[i] = load(p + i * stride);
   transpose(r);
+  ATTEND_UNROLL
+  for (int k = 0; k < kLanes<T>; ++k) f(k, r[k]);
 }
 
 // 0 in the lanes whose byte is not 0, -inf in the others.
@@ -34,15 +37,17 @@ template <class T>
 ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, const T *from, int64_t a_lane, vec<T> scale,
                                T *panel) {
   constexpr int W = kLanes<T>;
-  vec<T> r[W];
   if (lanes == W && depth == W) {
-    load_square(from, a_lane, r);
-  } else {
-    const Tail<T> tail(depth);
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) r[i] = i < lanes ? load(from + i * a_lane, tail) : broadcast(T(0));
-    transpose(r);
+    each_column(
+        from,
+        a_lane, [&](int k, vec<T> column) __attribute__((always_inline)) { store(panel + k * width, column * scale); });
+    return;
   }
+  vec<T> r[W];
+  const Tail<T> tail(depth);
+  ATTEND_UNROLL
+  for (int i = 0; i < W; ++i) r[i] = i < lanes ? load(from + i * a_lane, tail) : broadcast(T(0));
+  transpose(r);
   ATTEND_UNROLL
   for (int k = 0; k < W; ++k) {
     if (k < depth) store(panel + k * width, r[k] * scale);

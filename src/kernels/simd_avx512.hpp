@@ -84,9 +84,10 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
   }
 }
 
-// r[k] lane i = p[i * stride + k]. Four pieces of rows meet in a load each, which takes half the shuffles (32) of whole
-// rows: they have one port.
-ATTEND_INLINE void load_square(const float *p, int64_t stride, vec<float> (&r)[16]) {
+// f(k, r) for k = 0..15 in order, r lane i = p[i * stride + k]. Four pieces of rows meet in a load each, which takes half
+// the shuffles (32) of whole rows: they have one port.
+template <class F>
+ATTEND_INLINE void each_column(const float *p, int64_t stride, const F &f) {
   ATTEND_UNROLL
   for (int b = 0; b < 16; b += 4) {
     __m512 q[4];
@@ -102,10 +103,10 @@ ATTEND_INLINE void load_square(const float *p, int64_t stride, vec<float> (&r)[1
                   t1 = _mm512_castps_pd(_mm512_unpackhi_ps(q[0], q[1])),
                   t2 = _mm512_castps_pd(_mm512_unpacklo_ps(q[2], q[3])),
                   t3 = _mm512_castps_pd(_mm512_unpackhi_ps(q[2], q[3]));
-    r[b] = _mm512_castpd_ps(_mm512_unpacklo_pd(t0, t2));
-    r[b + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2));
-    r[b + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3));
-    r[b + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3));
+    f(b, vec<float>(_mm512_castpd_ps(_mm512_unpacklo_pd(t0, t2))));
+    f(b + 1, vec<float>(_mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2))));
+    f(b + 2, vec<float>(_mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3))));
+    f(b + 3, vec<float>(_mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3))));
   }
 }
 

@@ -20,12 +20,23 @@ else()
   set(ATTEND_ISA_ROWS "generic")
 endif()
 
+# For builds that are only tested (tests/mutations): a list of names, to build these rows alone and quickly, at -O1.
+# `generic`, the last resort of dispatch, must be among them.
+set(ATTEND_QUICK_ISAS "" CACHE STRING "Build these instruction sets alone, for tests, not for speed; empty = all")
+if(ATTEND_QUICK_ISAS)
+  list(JOIN ATTEND_QUICK_ISAS "|" quick)
+  list(FILTER ATTEND_ISA_ROWS INCLUDE REGEX "^(${quick})( |$)")
+endif()
+
 # How kernels are compiled beside that. Optimised in every build type: at -O0 inline functions become symbols and the
 # tile leaves the registers. Under a sanitizer the unrolled tiles would compile for half an hour; -O1 without
 # use-after-scope still checks every access. No LTO and no unique symbols: nothing of a kernel's object may be merged
 # with code that was compiled with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header, and of the sign of constants
 # that are the bounds of arrays in templates; clang looks at signs too, without false alarms.)
 set(ATTEND_KERNEL_OPTIONS -O3)
+if(ATTEND_QUICK_ISAS)
+  set(ATTEND_KERNEL_OPTIONS -O1)
+endif()
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   set(ATTEND_KERNEL_OPTIONS -O1 -g1)
 endif()

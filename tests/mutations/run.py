@@ -164,7 +164,7 @@ def main():
             caught += bool(result and result[0])
             said = ("SURVIVED" if result is None else f"caught by {result[0]} ({result[1]})" if result[0] else
                     f"DOES NOT BUILD\n{result[1]}")
-            print(f"{d.name:32} {said}, {time.monotonic() - start:.0f} s", flush=True)
+            print(f"{d.name:42} {said}, {time.monotonic() - start:.0f} s", flush=True)
     finally:
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)

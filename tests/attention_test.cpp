@@ -233,6 +233,39 @@ TEST_CASE_TEMPLATE("attention: keys and values that a query does not see never r
   }
 }
 
+TEST_CASE_TEMPLATE("attention: offsets and windows near the limits of their type, whose sums are not", T, float,
+                   double) {
+  using O = Operand<T>;
+  Random random(25);
+  O q({3, 9, 1, 1}, {}), k({3, 20, 1, 1}, {}), v({2, 20, 1, 1}, {}), out({2, 9, 1, 1}, {});
+  for (O *o : {&q, &k, &v}) o->fill(random);
+  constexpr int64_t kFar = int64_t{1} << 61;
+  struct Positions {
+    int64_t offset, left, right;
+  };
+  const std::pair<Positions, Positions> same[] = {{{INT64_MIN, -1, INT64_MAX}, {-1, -1, 0}},
+                                                  {{-kFar, -1, kFar + 7}, {0, -1, 7}},
+                                                  {{INT64_MAX, INT64_MAX - 3, -1}, {3, 0, -1}},
+                                                  {{kFar, kFar, INT64_MAX}, {0, 0, -1}}};
+  for_each_isa([&] {
+    for (const auto &pair : same) {
+      O results[] = {out, out};
+      for (const size_t i : {size_t{0}, size_t{1}}) {
+        const Positions &at = i == 0 ? pair.first : pair.second;
+        INFO("offset " << at.offset << " left " << at.left << " right " << at.right);
+        attend_attention_options options = {};
+        options.size = sizeof options;
+        options.flags = ATTEND_WINDOW;
+        options.query_offset = at.offset;
+        options.window_left = at.left;
+        options.window_right = at.right;
+        if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), results[i].tensor(), &options))) return;
+      }
+      CHECK(results[0].same_memory(results[1]));
+    }
+  });
+}
+
 TEST_CASE_TEMPLATE("attention: a query alone gives 0, the first of a sequence its V, exactly", T, float, double) {
   for (const bool turned : {false, true}) {
     Random random(23);

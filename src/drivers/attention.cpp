@@ -100,6 +100,13 @@ int64_t near(int64_t position) {
   return std::clamp(position, -kFar, kFar);
 }
 
+// The sum of two of any size, which may be near although they are not.
+int64_t near_sum(int64_t a, int64_t b) {
+  int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) sum = b < 0 ? INT64_MIN : INT64_MAX;
+  return near(sum);
+}
+
 int64_t keys_of(const Attention &p, int64_t batch) { return p.lengths != nullptr ? p.lengths[batch] : p.k.columns(); }
 
 // Which keys the block that begins with query `first` sees.
@@ -112,11 +119,11 @@ void set_visible(const Attention &p, int64_t first, int64_t batch, AttentionBloc
   x->keys = keys_of(p, batch);
   x->visible = x->keys;
   if (p.causal || p.right >= 0) {
-    x->visible = position + 1 + (p.causal ? 0 : near(p.right));
+    x->visible = first + 1 + (p.causal ? near(offset) : near_sum(offset, p.right));
     x->visible_step = 1;
   }
   if (p.left >= 0) {
-    x->hidden = position - near(p.left);
+    x->hidden = first + near_sum(offset, -p.left);
     x->hidden_step = 1;
   }
   x->position = position;

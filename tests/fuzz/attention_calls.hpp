@@ -204,11 +204,15 @@ class AttentionBase : public Call {
     spec.scores = &want_scores_->view;
     return spec;
   }
-  // Positions that the oracle cannot count in int64, numbers that no bound follows.
+  // Positions that the oracle cannot count in int64, numbers that no bound follows; a sink of NaN or +inf, of which it
+  // is not said what it makes of a query that sees no key.
   bool is_beyond_oracle() const {
     const auto far = [](int64_t x) { return x > 100000 || x < -100000; };
     const bool away = far(attention_.value.query_offset) || std::any_of(offsets_.begin(), offsets_.end(), far);
-    return (slopes_->given && (away || !wide_slopes_->finite)) || !(bound_.score() < 0.01);
+    bool odd_sink = false;
+    for (size_t i = 0; sinks_->given && i < wide_sinks_->values.size(); ++i)
+      odd_sink |= !(wide_sinks_->values[i] <= std::numeric_limits<T>::max());
+    return odd_sink || (slopes_->given && (away || !wide_slopes_->finite)) || !(bound_.score() < 0.01);
   }
 
   void compare_options(const std::string &told) const {

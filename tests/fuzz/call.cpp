@@ -254,11 +254,20 @@ void Call::prepare(Decoder &d) {
   spoil(d);
   connect();
   for (Operand &o : operands_) o.allocate(d);
-  const int64_t last = static_cast<int64_t>(operands_.size()) - 1;
+  // The first operand from a random one on that is there, an output if that is what is asked for.
+  const auto any = [&](bool output) -> Operand & {
+    const size_t count = operands_.size(), first = static_cast<size_t>(d.in(0, static_cast<int64_t>(count) - 1));
+    for (size_t i = first; i < first + count; ++i) {
+      Operand &o = operands_[i % count];
+      if (o.present() && (o.writes() || !output)) return o;
+    }
+    return operands_[0];
+  };
   if (in_place_ != nullptr && d.one_in(3)) {
     alias(d, *in_place_, operands_[0]);
   } else if (d.one_in(12)) {
-    alias(d, operands_[static_cast<size_t>(d.in(0, last))], operands_[static_cast<size_t>(d.in(0, last))]);
+    Operand &o = any(d.in(0, 3) != 0);
+    alias(d, o, any(d.in(0, 1) != 0));
   }
   for (const bool aliased : {false, true}) {
     for (Operand &o : operands_) {

@@ -108,10 +108,11 @@ TEST_CASE_TEMPLATE("matmul: the packed paths", T, float, double) {
     return l;
   };
   Random random(3);
-  O a({m, k, 1, 1}, {}), b({k, n, 1, 1}, {});
-  for (O *o : {&a, &b}) o->fill_integers(random);
+  O a({m, k, 1, 1}, {}), b({k, n, 1, 1}, {}), bias({m, 1, 1, 1}, {});
+  for (O *o : {&a, &b, &bias}) o->fill_integers(random);
   reference::Buffer<T> want(m, n);  // integers: exact in every order
-  reference::blocked::matmul<T>(1, a.view(), b.view(), 0, want.view);
+  reference::View<T> bias_view = bias.view();
+  reference::blocked::matmul<T>(1, a.view(), b.view(), 0, want.view, &bias_view);
   for (int form = 0; form < 12; ++form) {
     const int kind_a = form % 4, kind_b = (form + form / 4) % 4, kind_c = form % 3 == 2 ? 3 : form % 3;
     INFO("A " << kind_a << " B " << kind_b << " C " << kind_c);
@@ -120,6 +121,7 @@ TEST_CASE_TEMPLATE("matmul: the packed paths", T, float, double) {
     attend_matmul_options options = {};
     options.size = sizeof options;
     options.threads = form % 4;
+    options.bias = bias.tensor();
     for_each_isa([&] {
       O result = c;
       if (!ok(attend_matmul(1, x.tensor(), y.tensor(), 0, result.tensor(), &options))) return;

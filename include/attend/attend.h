@@ -259,7 +259,8 @@ typedef struct attend_attention_options {
  * query does not see never affect it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the
  * query's output and lse NaN. The first query of a causal sequence gives its V exactly.
  *
- * lse counts the sink; a union of key sets with attend_attention_merge gives its sink to one of them only.
+ * lse counts the sink; a union of key sets with attend_attention_merge gives its sink to one of them only. A sink of
+ * NaN or +inf makes what its head gives meaningless, and nothing else.
  *
  * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each
  * with its true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online

@@ -31,9 +31,11 @@ endif()
 # How kernels are compiled beside that. Optimised in every build type: at -O0 inline functions become symbols and the
 # tile leaves the registers. Under a sanitizer the unrolled tiles would compile for half an hour; -O1 without
 # use-after-scope still checks every access. No LTO and no unique symbols: nothing of a kernel's object may be merged
-# with code that was compiled with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header, and of the sign of constants
-# that are the bounds of arrays in templates; clang looks at signs too, without false alarms.)
-set(ATTEND_KERNEL_OPTIONS -O3)
+# with code that was compiled with other flags. (g++ 12 warns of _mm512_undefined_ps() and the like in its own header,
+# and of the sign of constants that are the bounds of arrays in templates; clang looks at signs too, without false
+# alarms.)
+# Callers may have stacks of 64 KiB: no frame over 8 KiB, where the compiler is the one the kernels were written with.
+set(ATTEND_KERNEL_OPTIONS -O3 $<$<CXX_COMPILER_ID:GNU>:-Wframe-larger-than=8192>)
 if(ATTEND_QUICK_ISAS)
   set(ATTEND_KERNEL_OPTIONS -O1)
 endif()
@@ -46,7 +48,7 @@ endif()
 # In line, clang's checks of every access and every pointer take many times as long to compile. Here calls check the
 # accesses; of the pointers only the preset asan, with g++, looks at everything.
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=[a-z,]*address" AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
-  list(APPEND ATTEND_KERNEL_OPTIONS "SHELL:-mllvm -asan-instrumentation-with-call-threshold=0"
+  list(APPEND ATTEND_KERNEL_OPTIONS -mllvm -asan-instrumentation-with-call-threshold=0
     -fno-sanitize=null,alignment,pointer-overflow,object-size)
 endif()
 list(APPEND ATTEND_KERNEL_OPTIONS -fno-lto -fno-math-errno -fno-rtti

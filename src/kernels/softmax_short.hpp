@@ -17,13 +17,12 @@ constexpr int64_t kPacked = 8;
 
 // Columns of K vectors, transposed.
 template <class T, bool kPlain, int K>
-void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
+ATTEND_INLINE void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
   constexpr int W = kLanes<T>, kVirtual = Contract<T>::kVirtualLanes;
   constexpr int kRows = K * W;
   const int64_t rows = x.rows;
-  const bool log = x.log;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
-  vec<T> s[K][W], e[kRows > kVirtual ? kRows : kVirtual];
+  vec<T> s[K][W];
   vec<T> tops = least;
   ATTEND_UNROLL
   for (int k = 0; k < K; ++k) {
@@ -46,38 +45,48 @@ void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
     for (int i = 0; i < W; ++i) tops = maximum(s[k][i], tops);
   }
   const vec<T> shift = shift_of(tops);
-  for (int i = kRows; i < kVirtual; ++i) e[i] = zero;
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
+  // What the results are made of replaces the scores, since two arrays would be a frame of 9 KiB: exponentials, or, in
+  // code of its own, a logarithm's scores.
+  const auto finish = [&](auto of_log) __attribute__((always_inline)) {
+    constexpr bool kLog = decltype(of_log)::value != 0;
+    vec<T> sums[kVirtual];
+    for (int l = kRows; l < kVirtual; ++l) sums[l] = zero;
     ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) {
-      s[k][i] = s[k][i] - shift;
-      e[k * W + i] = k * W + i < rows ? exp_nonpositive(s[k][i]) : zero;
+    for (int k = 0; k < K; ++k) {
+      ATTEND_UNROLL
+      for (int i = 0; i < W; ++i) {
+        const int row = k * W + i, lane = row % kVirtual;
+        const vec<T> score = s[k][i] - shift, e = row < rows ? exp_nonpositive(score) : zero;
+        sums[lane] = row < kVirtual ? e : sums[lane] + e;
+        s[k][i] = kLog ? score : e;
+      }
     }
-  }
-  vec<T> sums[kVirtual];
-  ATTEND_UNROLL
-  for (int l = 0; l < kVirtual; ++l) {
-    sums[l] = e[l];
     ATTEND_UNROLL
-    for (int i = l + kVirtual; i < kRows; i += kVirtual) sums[l] = sums[l] + e[i];
-  }
-  ATTEND_UNROLL
-  for (int half = kVirtual / 2; half > 0; half /= 2) {
-    ATTEND_UNROLL
-    for (int l = 0; l < half; ++l) sums[l] = sums[l] + sums[l + half];
-  }
-  const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{sums[0], zero}, first, count);
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
-    ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) s[k][i] = log ? s[k][i] - results.log_sum : e[k * W + i] * results.factor;
-    transpose(s[k]);
-    const int64_t part = smaller<int64_t>(W, rows - k * W);
-    ATTEND_UNROLL
-    for (int c = 0; c < W; ++c) {
-      if (c < count) store_lanes(x.y + (first + c) * x.y_col + k * W, 1, part, s[k][c]);
+    for (int half = kVirtual / 2; half > 0; half /= 2) {
+      ATTEND_UNROLL
+      for (int l = 0; l < half; ++l) sums[l] = sums[l] + sums[l + half];
     }
+    const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{sums[0], zero}, first, count);
+    ATTEND_UNROLL
+    for (int k = 0; k < K; ++k) {
+      ATTEND_UNROLL
+      for (int i = 0; i < W; ++i) s[k][i] = kLog ? s[k][i] - results.log_sum : s[k][i] * results.factor;
+      transpose(s[k]);
+      const int64_t part = smaller<int64_t>(W, rows - k * W);
+      ATTEND_UNROLL
+      for (int c = 0; c < W; ++c) {
+        if (c < count) store_lanes(x.y + (first + c) * x.y_col + k * W, 1, part, s[k][c]);
+      }
+    }
+  };
+  x.log ? finish(Int<1>()) : finish(Int<0>());
+}
+
+// Not inlined: the frames of all K would lie in that of every softmax.
+template <class T, bool kPlain, int K>
+__attribute__((noinline)) void short_groups(const SoftmaxBlock<T> &x) {
+  for (int64_t c = 0; c < x.columns; c += kLanes<T>) {
+    short_group<T, kPlain, K>(x, c, smaller<int64_t>(kLanes<T>, x.columns - c));
   }
 }
 
@@ -147,11 +156,8 @@ void short_columns(const SoftmaxBlock<T> &x) {
     if constexpr (W >= 8) return packed_columns<T, 8>(x);
   }
 #endif
-  with_constant<kShort<T> / (W < 4 ? 4 : W)>((x.rows + W - 1) / W, [&](auto k) {
-    for (int64_t c = 0; c < x.columns; c += W) {
-      short_group<T, kPlain, decltype(k)::value>(x, c, smaller<int64_t>(W, x.columns - c));
-    }
-  });
+  with_constant<kShort<T> / (W < 4 ? 4 : W)>((x.rows + W - 1) / W,
+                                             [&](auto k) { short_groups<T, kPlain, decltype(k)::value>(x); });
 }
 
 }  // namespace

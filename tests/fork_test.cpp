@@ -1,5 +1,5 @@
-// Children made by fork(): whatever the parent did before or is doing, they compute, and with the same bits. A child that
-// hangs is ended by its alarm, and fails. ATTEND_TEST_LONG=1: a thousand children of each kind.
+// Children made by fork(): whatever the parent did before or is doing, they compute, and with the same bits. A child
+// that hangs is ended by its alarm, and fails. ATTEND_TEST_LONG=1: a thousand children of each kind.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// What the system says about threads. OpenMP runtimes look at the affinity mask but not at the CPU quota of a container,
-// and then run many threads on few CPUs' worth of time.
+// What the system says about threads. OpenMP runtimes look at the affinity mask but not at the CPU quota of a
+// container, and then run many threads on few CPUs' worth of time.
 #pragma once
 
 namespace attend {

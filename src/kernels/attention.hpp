@@ -8,14 +8,16 @@
 //              o_c = tile(panel = V in place;  b = the exponentials)                                  lanes = features
 //
 // Only the queries are copied, and keys that begin in the same sets of the L1: [N, H, D] arrays with H * D a power of
-// two took 1.6 times as long without. (Copying V too gains nothing.) The scores of a chunk (256 x QL) stay in the L1 between the three steps; a chunk
-// of K and V stays in the L2 for all groups of the block. Where the features of V are not contiguous the last tile is
-// turned: lanes are queries, b is V; the chain of every element is the same, and so are its bits.
+// two took 1.6 times as long without. (Copying V too gains nothing.) The scores of a chunk (256 x QL) stay in the L1
+// between the three steps; a chunk of K and V stays in the L2 for all groups of the block. Where the features of V are
+// not contiguous the last tile is turned: lanes are queries, b is V; the chain of every element is the same, and so are
+// its bits. Few queries have the first two steps of attention_few.hpp.
 //
 // Scores carry log2(e): exponentials are exp2, maxima are in base 2. A query's arithmetic depends on nothing but its
 // own data and the absolute positions of the chunks.
 //
-// Measured and dropped on Zen 4: 32 queries a group (2 x 12 scores) loses 2 % at N = 256 and 4 % at N = 16 against 16.
+// 32 queries a group (2 x 12 scores) lose 2 % against 16 on Zen 4, where their scores fill the L1, and gain 8 % on
+// Intel, where 1 x 16 starves for loads: the driver chooses by the size of the L1.
 #pragma once
 
 #include "kernels/attention_few.hpp"
@@ -23,8 +25,8 @@
 namespace attend {
 namespace {
 
-// Folds maximum and sum of a slice, for the lanes of vector i, into the running ones, and leaves the factors of the fold
-// for the output.
+// Folds maximum and sum of a slice, for the lanes of vector i, into the running ones, and leaves the factors of the
+// fold for the output.
 template <class T>
 ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, int i, vec<T> sum) {
   constexpr int W = kLanes<T>;

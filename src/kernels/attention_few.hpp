@@ -1,9 +1,10 @@
 // The first two steps of attention.hpp for few queries, as in decoding: lanes are keys.
 //
-// With lanes = queries most lanes would be empty, and every key would cost D broadcasts. Here squares of kLanes keys and
-// kLanes features are turned in registers as they are loaded, so that each lane holds one key's chain of multiply-adds
-// over the features: the same chain, and the same bits. A square takes the shuffles of each_column and kLanes FMAs a
-// query, where the other tile takes kLanes x kLanes FMAs for all queries it has room for: ahead up to kLanes / 2 of them.
+// With lanes = queries most lanes would be empty, and every key would cost D broadcasts. Here squares of kLanes keys
+// and kLanes features are turned in registers as they are loaded, so that each lane holds one key's chain of
+// multiply-adds over the features: the same chain, and the same bits. A square takes the shuffles of each_column and
+// kLanes FMAs a query, where the other tile takes kLanes x kLanes FMAs for all queries it has room for: ahead up to
+// kLanes / 2 of them.
 #pragma once
 
 #include "kernels/attention_scores.hpp"
@@ -11,11 +12,12 @@
 namespace attend {
 namespace {
 
-// Scores of the slice into g.s, and their maxima into g.chunk_maximum: [query][key] with whole vectors of keys, the last
-// filled up with -inf; or, if kTurned, [key][lane] like group_scores.
+// Scores of the slice into g.s, and their maxima into g.chunk_maximum: [query][key] with whole vectors of keys, the
+// last filled up with -inf; or, if kTurned, [key][lane] like group_scores.
 template <class T, int NQ, bool kTurned>
 void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int W = kLanes<T>;
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t k_item = slice.k_item;
   // How far ahead keys from memory are asked for: 64 KiB or so.
   const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(T)) / k_item * k_item : 0;
@@ -31,11 +33,9 @@ void few_scores(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &s
     int64_t f = 0;
     const T *query = g.queries;
     for (; keys == W && f + W <= x.features; f += W) {
-      if (ahead != 0) {
+      if (ahead != 0 && f % kLine == 0) {
         ATTEND_UNROLL
-        for (int i = 0; i < W; i += 64 / static_cast<int>(sizeof(T)) / W) {
-          __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
-        }
+        for (int i = 0; i < W; ++i) __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
       }
       each_column(
           k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {

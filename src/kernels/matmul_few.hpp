@@ -8,8 +8,8 @@
 namespace attend {
 namespace {
 
-// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once, and the NR chains
-// of FMAs run beside the shuffles.
+// Rows of A contiguous along k: W x W elements at a time are transposed in registers and used at once, and the NR
+// chains of FMAs run beside the shuffles.
 template <class T, int NR>
 void few_columns(const MatmulBlock<T> &x) {
   constexpr int W = kLanes<T>;

@@ -17,8 +17,8 @@ namespace {
 template <class T>
 struct Tiles {
   static constexpr int kVectors = 2, kColumns = 12;
-  // Attention: scores with lanes = queries, 2 x 12 or 1 x 16; output with lanes = features, 2 x 12 (4 x 6 reads V twice as
-  // often, from the L2: 8 % less on Intel) or, for few queries, 8 x 3 with the values as memory operands.
+  // Attention: scores with lanes = queries, 2 x 12 or 1 x 16; output with lanes = features, 2 x 12 (4 x 6 reads V twice
+  // as often, from the L2: 8 % less on Intel) or, for few queries, 8 x 3 with the values as memory operands.
   static constexpr int kScoreVectors = 2, kScoreColumns = 12, kNarrowColumns = 16;
   static constexpr int kOutVectors = 2, kOutQueries = 12, kFewVectors = 8, kFewQueries = 3;
 };
@@ -84,8 +84,8 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
   }
 }
 
-// f(k, r) for k = 0..15 in order, r lane i = p[i * stride + k]. Four pieces of rows meet in a load each, which takes half
-// the shuffles (32) of whole rows: they have one port.
+// f(k, r) for k = 0..15 in order, r lane i = p[i * stride + k]. Four pieces of rows meet in a load each, which takes
+// half the shuffles (32) of whole rows: they have one port.
 template <class F>
 ATTEND_INLINE void each_column(const float *p, int64_t stride, const F &f) {
   ATTEND_UNROLL

@@ -351,3 +351,33 @@ TEST_CASE_TEMPLATE("attention: huge scores, ties and equal scores", T, float, do
     for (int64_t f = 0; f < d; ++f) CHECK(out.at(f, 5) == (v.at(f, 10) + v.at(f, 300)) * T(0.5));
   });
 }
+
+// A key that is seen and whose score is -inf weighs 0, and 0 times infinity is NaN: not what a hidden key gives, whatever
+// else the queries beside this one see. (Found by the fuzzer: it depended on how many queries share a tile.)
+TEST_CASE_TEMPLATE("attention: a visible score of -inf beside an infinite value", T, float, double) {
+  using O = Operand<T>;
+  constexpr int64_t kItems = 75, kKey = 3;
+  const T infinity = std::numeric_limits<T>::infinity();
+  Random random(27);
+  O q({1, kItems, 1, 1}, {}), k({1, kItems, 1, 1}, {}), v({2, kItems, 1, 1}, {}), out({2, kItems, 1, 1}, {});
+  q.fill_with(1);
+  k.fill(random);
+  v.fill(random);
+  k.at(0, kKey) = -infinity;
+  v.at(1, kKey) = infinity;
+  attend_attention_options options = {};
+  options.size = sizeof options;
+  options.flags = ATTEND_CAUSAL_TOP_LEFT;
+  std::vector<uint8_t> visible(kItems, 1);
+  const attend_tensor mask = {visible.data(), ATTEND_BOOL, 1, {kItems}, {1}};
+  for (const bool hidden : {false, true}) {
+    visible[kKey] = !hidden;
+    options.mask = hidden ? &mask : nullptr;
+    for_each_isa([&] {
+      O result = out;
+      if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), result.tensor(), &options))) return;
+      result.each(
+          [&](T &x, int64_t i, int64_t j, auto...) { CHECK(std::isnan(x) == (!hidden && i == 1 && j >= kKey)); });
+    });
+  }
+}

@@ -74,12 +74,9 @@ struct Plan {
 };
 
 // (Not inlined: with the plan beside the scratch the frame would be over 8 KiB.)
-__attribute__((noinline)) Acquired run(const KernelTable &kernels, Plan &plan, const SelfAttention &problem,
-                                       const Execution &execution) {
+__attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention &problem, const Scratch &scratch) {
+  Plan plan(problem);
   const Dtype dtype = plan.attention.dtype;
-  const Scratch scratch(execution, plan.need(), usable_threads(execution.threads));
-  if (scratch.result() != Acquired::ok) return scratch.result();
-
   char *next = scratch.shared();
   const auto place = [&](Tensor &in_step, Tensor &in_attention) {
     in_step.data = in_attention.data = next;
@@ -97,7 +94,7 @@ __attribute__((noinline)) Acquired run(const KernelTable &kernels, Plan &plan, c
   step.workspace_size = static_cast<uint64_t>(scratch.per_thread() * scratch.threads());
   for (const Matmul *projection : {&plan.q, &plan.k, &plan.v}) matmul(kernels, *projection, step);
   attention(kernels, plan.attention, step);
-  if (!plan.projects) return Acquired::ok;
+  if (!plan.projects) return;
   for (int64_t head = 0; head < problem.w_o.heads(); ++head) {
     Matmul share = plan.output;
     // Weights without elements may have no data, to which nothing can be added.
@@ -110,7 +107,6 @@ __attribute__((noinline)) Acquired run(const KernelTable &kernels, Plan &plan, c
     }
     matmul(kernels, share, step);
   }
-  return Acquired::ok;
 }
 
 }  // namespace
@@ -118,8 +114,9 @@ __attribute__((noinline)) Acquired run(const KernelTable &kernels, Plan &plan, c
 Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
 
 Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
-  Plan plan(problem);
-  return run(kernels, plan, problem, execution);
+  const Scratch scratch(execution, self_attention_need(problem), usable_threads(execution.threads));
+  if (scratch.result() == Acquired::ok) compute(kernels, problem, scratch);
+  return scratch.result();
 }
 
 }  // namespace attend

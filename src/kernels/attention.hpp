@@ -50,28 +50,19 @@ ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const Group<T> &g, con
   if (slice.last) store(g.inverse + i * W, x.part ? one : select(total == zero, zero, divide(one, total)));
 }
 
-// The group's weights in place of its scores. If `marks`, hidden keys get the weight -0.
+// The group's weights in place of its scores.
 template <class T>
-void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, bool marks) {
+void group_softmax(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice) {
   constexpr int W = kLanes<T>;
-  const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   for (int i = 0; i < g.vectors; ++i) {
     // exp2(-inf - -inf) would be NaN: where nothing is visible 0 is subtracted and every exponential is 0.
     const vec<T> shift = shift_of(load(g.chunk_maximum + i * W));
-    vec<T> sum = zero;
+    vec<T> sum = broadcast(T(0));
     T *s = g.s + i * W;
-    if (marks) {
-      for (int64_t j = 0; j < slice.size(); ++j, s += g.lanes) {
-        const vec<T> v = load(s), e = exp2_nonpositive(v - shift);
-        sum = sum + e;
-        store(s, select(v == least, broadcast(-T(0)), e));
-      }
-    } else {
-      for (int64_t j = 0; j < slice.size(); ++j, s += g.lanes) {
-        const vec<T> e = exp2_nonpositive(load(s) - shift);
-        sum = sum + e;
-        store(s, e);
-      }
+    for (int64_t j = 0; j < slice.size(); ++j, s += g.lanes) {
+      const vec<T> e = exp2_nonpositive(load(s) - shift);
+      sum = sum + e;
+      store(s, e);
     }
     fold_slice(x, g, slice, i, sum);
   }
@@ -163,7 +154,7 @@ void group_slice(const AttentionBlock<T> &x, Group<T> g, const Slice<T> &slice, 
   // A hidden key's weight is 0, and 0 times what is not finite would be NaN.
   const bool finite =
       (!slice.masked && !hides) || (hides ? chunk->is_finite(x, slice.begin, end) : hides_only_finite(x, g, slice));
-  group_softmax(x, g, slice, !finite);
+  group_softmax(x, g, slice);
   group_output(x, g, slice, finite);
 }
 

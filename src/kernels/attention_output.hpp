@@ -250,7 +250,16 @@ struct FiniteChunk {
   }
 };
 
-// The same sums with the hidden keys, whose weight is -0, left out. Rare, and so one element at a time.
+// Whether the query of the block does not see the key: not to be told from a score of -inf, which a visible key may have
+// too.
+template <class T>
+bool is_hidden(const AttentionBlock<T> &x, int64_t query, int64_t key) {
+  return key < first_key(x, query) || key >= end_key(x, query) ||
+         (x.mask != nullptr && x.mask[key * x.mask_key + query * x.mask_item] == 0) ||
+         (x.bias != nullptr && x.bias[key * x.bias_key + query * x.bias_item] == kMinusInfinity<T>);
+}
+
+// The same sums with the hidden keys left out. Rare, and so one element at a time.
 template <class T>
 void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> &slice, T *o, int64_t query,
                            int64_t feature) {
@@ -258,8 +267,8 @@ void output_without_hidden(const AttentionBlock<T> &x, const Group<T> &g, const 
     for (int64_t f = 0; f < x.value_features; ++f) {
       T acc = T(0);
       for (int64_t k = 0; k < slice.size(); ++k) {
+        if (is_hidden(x, g.first + i, slice.begin + k)) continue;
         const T p = g.s[k * g.s_key + i * g.s_query];
-        if (p == T(0) && __builtin_signbit(p)) continue;
         acc = fused(slice.v[k * x.v_item + f * x.v_feature], p, acc);
       }
       T *at = o + i * query + f * feature;

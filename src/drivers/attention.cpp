@@ -245,7 +245,7 @@ __attribute__((noinline)) void run_parts(const Kernels<T> &kernels, const Attent
                                          int64_t batch, const Scratch &scratch, int thread, int team) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   T maximum[kParts][kPartQueries], sum[kParts][kPartQueries];
-  AttentionBlock<T> blocks[kParts];
+  AttentionBlock<T> blocks[kParts] = {};
   for (int64_t h = 0; h < heads; ++h) {
     blocks[h] = block_of<T>(p, 0, kPartQueries, head + h, batch);
     blocks[h].maximum = maximum[h];

@@ -131,6 +131,7 @@ class Build:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="NAME", action="append", help="this defect (may be repeated)")
+    parser.add_argument("--fits", action="store_true", help="only look whether every defect still fits the source")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="of the builds")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="work there and leave it: the next run is quicker")
     arguments = parser.parse_args()
@@ -143,6 +144,8 @@ def main():
     misfits = [m for m in (d.misfit(ROOT) for d in defects) if m]
     if misfits:
         sys.exit("\n".join(misfits))
+    if arguments.fits:
+        return 0
 
     begin = time.monotonic()
     folder = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="attend_mutations_"))

@@ -24,9 +24,10 @@ inline bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
   m->columns = t->rank >= 2 ? t->shape[1] : 1;
   m->row = m->rows == 1 ? 0 : t->stride[0];
   m->column = m->columns == 1 ? 0 : t->stride[1];
-  // An extent of 0 becomes -1, which has all bits.
-  const int64_t seen = (m->rows - 1) | (m->columns - 1) | m->row | m->column;
-  if (static_cast<uint64_t>(seen) >> 28 != 0) return false;
+  // An extent of 0 becomes all bits. (Unsigned: extents may be anything yet.)
+  const uint64_t seen = (static_cast<uint64_t>(m->rows) - 1) | (static_cast<uint64_t>(m->columns) - 1) |
+                        static_cast<uint64_t>(m->row) | static_cast<uint64_t>(m->column);
+  if (seen >> 28 != 0) return false;
   const int64_t last = (m->rows - 1) * m->row + (m->columns - 1) * m->column;
   m->begin = reinterpret_cast<intptr_t>(t->data);
   m->end = m->begin + (last + 1) * size_of(dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32);

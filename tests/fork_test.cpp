@@ -89,7 +89,15 @@ TEST_CASE("between calls on several threads, children of children and threads of
   CHECK(all_results(4) == expected);  // the parent goes on as before
 }
 
-TEST_CASE("while other threads are inside calls") {
+// Not under a sanitizer: a child forked while another thread allocates was seen to wait for ever (g++ 12, one run in
+// three). libc's allocator takes its locks over a fork, the sanitizer's does not.
+#if defined(ATTEND_TEST_SANITIZED)
+constexpr bool kSkipInside = true;
+#else
+constexpr bool kSkipInside = false;
+#endif
+
+TEST_CASE("while other threads are inside calls" * doctest::skip(kSkipInside)) {
   REQUIRE(serial_results().size() == kFunctions);
   std::atomic<bool> stop{false}, same{true};
   std::atomic<int> calls{0};

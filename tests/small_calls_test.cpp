@@ -112,7 +112,9 @@ TEST_CASE("small calls: what is wrong is found") {
   wrong = good;
   wrong.dtype = ATTEND_F64;
   fails(good, wrong, good, out, "k");
-  fails(good, good, good, good, "out");  // overlaps its inputs
+  fails(out, good, good, out, "out");  // overlaps one of its inputs
+  fails(good, out, good, out, "out");
+  fails(good, good, out, out, "out");
   wrong = out;
   wrong.stride[1] = 3;
   fails(good, good, good, wrong, "out");

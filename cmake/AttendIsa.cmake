@@ -46,7 +46,7 @@ if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=[a-z,]*address")
   list(APPEND ATTEND_KERNEL_OPTIONS -fno-sanitize-address-use-after-scope)
 endif()
 # In line, clang's checks of every access and every pointer take many times as long to compile. Here calls check the
-# accesses; of the pointers only the preset asan, with g++, looks at everything.
+# accesses; of the pointers only the preset asan-gcc looks at everything.
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=[a-z,]*address" AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND ATTEND_KERNEL_OPTIONS -mllvm -asan-instrumentation-with-call-threshold=0
     -fno-sanitize=null,alignment,pointer-overflow,object-size)

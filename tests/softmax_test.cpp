@@ -112,6 +112,27 @@ void of_list(const std::vector<T> &list, uint32_t flags, const Check &check, dou
 
 }  // namespace
 
+// Several share a vector.
+TEST_CASE_TEMPLATE("softmax: short columns one behind the other are those that stand alone", T, float, double) {
+  Random random(12);
+  for (int64_t m = 1; m <= 17; ++m) {
+    for (const int64_t n : {1, 2, 3, 5, 8, 31, 64}) {
+      INFO("m " << m << " n " << n);
+      Operand<T> x({m, n, 1, 1}, {}), y({m, n, 1, 1}, {}), alone({m, n, 1, 1}, {});
+      x.fill(random, 3);
+      for_each_isa([&] {
+        if (!ok(attend_softmax(x.tensor(), y.tensor(), nullptr))) return;
+        for (int64_t j = 0; j < n; ++j) {
+          const attend_tensor from = {&x.at(0, j, 0, 0), kDtype<T>, 1, {m}, {1}},
+                              to = {&alone.at(0, j, 0, 0), kDtype<T>, 1, {m}, {1}};
+          if (!ok(attend_softmax(&from, &to, nullptr))) return;
+        }
+        CHECK(y.same_memory(alone));
+      });
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("softmax: every length near a vector or a chunk", T, float, double) {
   double worst = 0;
   Random random(11);

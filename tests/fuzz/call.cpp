@@ -86,19 +86,21 @@ void Call::spoil(Decoder &d) {
 // Moves o into the memory of another operand, if there is room.
 void Call::alias(Decoder &d, Operand &o, const Operand &onto) {
   if (&o == &onto || onto.aliased || !o.present() || !onto.present()) return;
+  attend_tensor moved = o.view;
   if (&o == in_place_ && d.in(0, 1) == 0) {
-    std::copy_n(onto.view.stride, 4, o.view.stride);
-    std::copy_n(onto.view.shape, 4, o.view.shape);
-    o.view.rank = onto.view.rank;
+    std::copy_n(onto.view.stride, 4, moved.stride);
+    std::copy_n(onto.view.shape, 4, moved.shape);
+    moved.rank = onto.view.rank;
   }
-  const Extent e(o.view);
-  const int64_t element = size_of(o.view.dtype), room = static_cast<int64_t>(onto.allocation->before.size()) / element;
+  const Extent e(moved);
+  const int64_t element = size_of(moved.dtype), room = static_cast<int64_t>(onto.allocation->before.size()) / element;
   if (e.empty || e.span() > static_cast<long double>(room) || onto.view.data == nullptr) return;
   const int64_t low = static_cast<int64_t>(e.low), slack = room - static_cast<int64_t>(e.span());
   unsigned char *const base = onto.allocation->memory.get();
   int64_t at = (static_cast<unsigned char *>(onto.view.data) - base) / element;  // the same data, if that fits
   if (at + low < 0 || at + low > slack || d.one_in(3)) at = d.in(0, slack) - low;
-  o.view.data = base + at * element;
+  moved.data = base + at * element;
+  o.view = moved;
   o.allocation = onto.allocation;
   o.aliased = true;
 }
@@ -160,7 +162,11 @@ Faults Call::faults(Purpose purpose) const {
       all.add(ATTEND_NULL_POINTER, h.name + ".workspace");
   }
   find_faults(&all);
-  if (comparable) find_shape_faults(&all);
+  if (comparable) {
+    find_shape_faults(&all);
+  } else if (all.certain()) {
+    all.add(ATTEND_INVALID_SHAPE, "*", false);  // of the operands that have a rank
+  }
   return all;
 }
 

@@ -73,7 +73,7 @@ struct Plan {
   }
 };
 
-// (Not inlined: with the plan beside the scratch the frame would be over 8 KiB.)
+// (Not inlined, like self_attention_need: with a plan beside the scratch the frame would be over 8 KiB.)
 __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention &problem, const Scratch &scratch) {
   Plan plan(problem);
   const Dtype dtype = plan.attention.dtype;
@@ -111,7 +111,7 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
 
 }  // namespace
 
-Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
+__attribute__((noinline)) Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
 
 Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
   const Scratch scratch(execution, self_attention_need(problem), usable_threads(execution.threads));

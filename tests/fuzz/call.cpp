@@ -164,8 +164,8 @@ Faults Call::faults(Purpose purpose) const {
   find_faults(&all);
   if (comparable) {
     find_shape_faults(&all);
-  } else if (all.certain()) {
-    all.add(ATTEND_INVALID_SHAPE, "*", false);  // of the operands that have a rank
+  } else {
+    all.add(ATTEND_INVALID_SHAPE, "*", false);  // of the operands that have a rank, since another has none
   }
   return all;
 }

@@ -91,8 +91,8 @@ class Build:
         """How the test fails, or None."""
         program = [self.dir / "tests" / f"{test}_test", "--abort-after=1"]
         process = subprocess.Popen(program, cwd=self.dir, start_new_session=True,
-                                   env={**os.environ, "ATTEND_REQUIRE_ISA": "avx2", "OMP_WAIT_POLICY": "passive"}, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                   env={**os.environ, "ATTEND_REQUIRE_ISA": "avx2", "OMP_WAIT_POLICY": "passive"},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             code = process.wait(self.limit.get(test, 1800))
             return None if code == 0 else "failed" if code > 0 else signal.Signals(-code).name

@@ -238,6 +238,35 @@ TEST_CASE_TEMPLATE("bits: attention", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("bits: ALiBi at positions that no T holds exactly", T, float, double) {
+  const int64_t d = 5, n = 37, keys = 300;
+  auto q = drawn<T>({d, n, 1, 1}, 521), k = drawn<T>({d, keys, 1, 1}, 522), v = drawn<T>({d, keys, 1, 1}, 523);
+  for (const int64_t offset : {(int64_t{1} << 24) - 20, (int64_t{1} << 53) - 20, (int64_t{1} << 58) + 3,
+                               -(int64_t{1} << 24) + 20, -(int64_t{1} << 58) - 3}) {
+    INFO("offset " << offset);
+    Same<T> same;
+    Operand<T> slope({1, 1, 1, 1}, {});
+    slope.at(0, 0, 0, 0) = T(1) / static_cast<T>(1 << 22);
+    auto options = options_with<attend_attention_options>(1);
+    options.alibi_slopes = slope.tensor();
+    options.scores_stage = ATTEND_SCORES_MASKED;
+    for_each_table([&](const std::string &table, const std::string &group) {
+      Operand<T> out({d, n, 1, 1}, {}), scores({keys, n, 1, 1}, {}), alone({d, 1, 1, 1}, {});
+      options.scores = scores.tensor();
+      options.query_offset = offset;
+      ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), out.tensor(), &options));
+      same.add(group, scores.values(), table);
+      options.scores = nullptr;
+      for (const int64_t i : {int64_t{0}, int64_t{5}, int64_t{36}}) {
+        const attend_tensor one = columns_of(q, i, 1);
+        options.query_offset = offset + i;
+        ok(attend_attention(&one, k.tensor(), v.tensor(), alone.tensor(), &options));
+        CHECK(is_part(alone, out, i));
+      }
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("bits: a query's output depends on no other query, head or batch", T, float, double) {
   const int64_t d = 24, n = 90, keys = 300;
   auto q = drawn<T>({d, n, 3, 2}, 501), k = drawn<T>({d, keys, 3, 2}, 502), v = drawn<T>({d, keys, 3, 2}, 503);

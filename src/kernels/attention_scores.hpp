@@ -128,6 +128,16 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const Group<T> &g, int64_t
   return s;
 }
 
+// ahead + lane, each rounded once: the bits must not depend on the lane that a query has.
+template <class T>
+ATTEND_INLINE vec<T> distances(int64_t ahead) {
+  constexpr int64_t kExact = 1 << 23;  // with a lane added still exact in float
+  if (ahead <= kExact && ahead >= -kExact) return load(kLaneIndex<T>) + broadcast(static_cast<T>(ahead));
+  T lanes[kLanes<T>];
+  for (int l = 0; l < kLanes<T>; ++l) lanes[l] = static_cast<T>(ahead + l);
+  return load(lanes);
+}
+
 // Turns the scores of the slice into those of the given stage (ATTEND_SCORES_...), and finds their maxima again.
 // Whether bias or mask may hide something.
 template <class T>
@@ -169,8 +179,7 @@ bool group_refine(const AttentionBlock<T> &x, const Group<T> &g, const Slice<T> 
         if (x.softcap != T(0) && stage >= kSoftcapped) s = softcapped(s, x.softcap);
         if (stage >= kMasked) {
           if (x.slope != T(0)) {
-            const T ahead = static_cast<T>(x.position + g.first + i * W - key);
-            const vec<T> distance = load(kLaneIndex<T>) + broadcast(ahead);
+            const vec<T> distance = distances<T>(x.position + g.first + i * W - key);
             s = fma(maximum(distance, zero - distance), broadcast(-x.slope), s);
           }
           if (adds) {

@@ -11,7 +11,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID
     "sse42 -msse4.2"
     "generic")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
-  set(ATTEND_BASELINE "")
+  # Out of line, atomics bring a constructor of libgcc's, which looks at the CPU when the library is loaded.
+  set(ATTEND_BASELINE -mno-outline-atomics)
   set(ATTEND_ISA_ROWS
     "neon"
     "generic")

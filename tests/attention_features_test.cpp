@@ -272,3 +272,32 @@ TEST_CASE_TEMPLATE("keys that begin in the same sets of a cache, as in [N, H, D]
     }
   }
 }
+
+TEST_CASE_TEMPLATE("ALiBi depends on a key's distance alone, exact in T or not", T, float, double) {
+  using O = Operand<T>;
+  Random random(26);
+  O q({2, 37, 1, 1}, {}), k({2, 50, 1, 1}, {}), v({2, 50, 1, 1}, {}), out({2, 37, 1, 1}, {}),
+      scores({50, 37, 1, 1}, {});
+  O slope({1, 1, 1, 1}, {});
+  for (O *o : {&k, &v, &slope}) o->fill(random);
+  q.fill_with(0);
+  attend_attention_options options = {};
+  options.size = sizeof options;
+  options.alibi_slopes = slope.tensor();
+  options.scores = scores.tensor();
+  options.scores_stage = ATTEND_SCORES_MASKED;
+  constexpr int64_t kSteps = int64_t{1} << (std::is_same_v<T, float> ? 24 : 53);  // beyond, T has no odd numbers
+  for_each_isa([&] {
+    for (const int64_t offset : {int64_t{20}, kSteps, kSteps + 1, 5 - kSteps, -2 * kSteps}) {
+      INFO("offset " << offset);
+      options.query_offset = offset;
+      if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), out.tensor(), &options))) return;
+      int64_t wrong = 0;
+      for (int64_t i = 1; i < 37; ++i) {
+        for (int64_t j = 1; j < 50; ++j) wrong += scores.at(j, i) != scores.at(j - 1, i - 1);
+      }
+      CHECK(wrong == 0);
+      CHECK(scores.at(0, 0) != scores.at(49, 0));
+    }
+  });
+}

@@ -9,21 +9,27 @@ using namespace attend::test;
 
 namespace {
 
+// Where an operand begins or ends.
+struct Place {
+  bool end;
+  int64_t offset;
+};
+
 // `count` elements, the last one right before an untouchable page or the first one right behind one.
 template <class T>
 class Guarded {
  public:
-  Guarded(int64_t count, bool at_end, int64_t offset) {
+  Guarded(int64_t count, const Place &at) {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = static_cast<size_t>(count + offset) * sizeof(T), pages = (bytes + page - 1) / page + 1;
+    const size_t bytes = static_cast<size_t>(count + at.offset) * sizeof(T), pages = (bytes + page - 1) / page + 1;
     size_ = (pages + 2) * page;
     void *memory = mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     start_ = static_cast<char *>(memory);
     REQUIRE(mprotect(start_ + page, pages * page, PROT_READ | PROT_WRITE) == 0);
-    char *first = at_end ? start_ + (pages + 1) * page - bytes : start_ + page;
+    char *first = at.end ? start_ + (pages + 1) * page - bytes : start_ + page;
     // An offset moves the elements off the guard, so that every alignment is met on its far side.
-    data = reinterpret_cast<T *>(first) + (at_end ? 0 : offset);
+    data = reinterpret_cast<T *>(first) + (at.end ? 0 : at.offset);
     for (int64_t i = 0; i < count; ++i) data[i] = static_cast<T>(i % 3);
   }
   ~Guarded() { munmap(start_, size_); }
@@ -43,28 +49,58 @@ attend_tensor matrix(T *data, int64_t m, int64_t n, bool by_rows, uint32_t dtype
   return {data, dtype, 2, {m, n, 0, 0}, {by_rows ? n : 1, by_rows ? 1 : m, 0, 0}};
 }
 
+// test(m, n, place): every m up to 33 and n up to 17, which is past the edges of the tiles of each instruction set, with
+// every offset for each m, and both guards. Then `more` others of test's choice.
+template <class F>
+void each_edge(Random &random, int more, const F &test) {
+  int64_t count = 0;
+  for (int64_t m = 1; m <= 33; ++m) {
+    for (int64_t n = 1; n <= 17; ++n, ++count) test(m, n, Place{(count / 16) % 2 != 0, count % 16});
+  }
+  for (int i = 0; i < more; ++i) {
+    test(random.in(1, 90), random.in(1, 70), Place{random.one_in(2), random.in(0, 15)});
+  }
+}
+
+// Now and then a call has a workspace, of exactly the size asked for, guarded like its operands.
+template <class Options, class Need, class Call>
+void run(Random &random, const Place &at, Options *options, const Need &need, const Call &call) {
+  uint64_t bytes = 0;
+  if (random.one_in(3)) {
+    options->threads = 1;
+    CHECK(need(&bytes) == ATTEND_OK);
+  }
+  const Guarded<unsigned char> workspace(static_cast<int64_t>(bytes), at);
+  options->workspace = bytes != 0 ? workspace.data : nullptr;
+  options->workspace_size = bytes;
+  CHECK(ok(call()));
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("matmul stays within its operands", T, float, double) {
   Random random(301);
   for_each_isa([&] {
-    for (int round = 0; round < 120; ++round) {
-      const int64_t m = random.in(1, 40), n = random.in(1, 30),
-                    k = random.one_in(5) ? random.in(1, 600) : random.in(1, 40);
-      const bool end = random.one_in(2);
-      const int64_t offset = random.in(0, 15);
-      Guarded<T> a(m * k, end, offset), b(k * n, end, offset), c(m * n, end, offset), bias(m, end, offset);
+    const auto test = [&](int64_t m, int64_t n, const Place &at) {
+      const int64_t k = random.one_in(9) ? random.in(1, 600) : random.in(1, 40);
+      Guarded<T> a(m * k, at), b(k * n, at), c(m * n, at), bias(m, at);
       const attend_tensor ta = matrix(a.data, m, k, random.one_in(2)), tb = matrix(b.data, k, n, random.one_in(2));
       const attend_tensor tc = matrix(c.data, m, n, random.one_in(2)), tbias = matrix(bias.data, m, 1, false);
       attend_matmul_options options = {};
       options.size = sizeof options;
       options.bias = random.one_in(2) ? &tbias : nullptr;
-      CHECK(ok(attend_matmul(1, &ta, &tb, random.one_in(2) ? 0 : 0.5, &tc, &options)));
-    }
+      const double beta = random.one_in(2) ? 0 : 0.5;
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) { return attend_matmul_workspace(1, &ta, &tb, beta, &tc, &options, bytes); },
+          [&] { return attend_matmul(1, &ta, &tb, beta, &tc, &options); });
+    };
+    each_edge(random, 60, test);
     // Long enough to be fetched ahead, packed, and cut into blocks of rows.
     for (const unsigned layouts : {0u, 1u, 2u, 3u}) {
       const int64_t m = 417, n = 131, k = 530;
-      Guarded<T> a(m * k, true, 0), b(k * n, true, 0), c(m * n, true, 0);
+      const Place at = {true, 0};
+      Guarded<T> a(m * k, at), b(k * n, at), c(m * n, at);
       const attend_tensor ta = matrix(a.data, m, k, (layouts & 1u) != 0),
                           tb = matrix(b.data, k, n, (layouts & 2u) != 0);
       const attend_tensor tc = matrix(c.data, m, n, false);
@@ -76,12 +112,11 @@ TEST_CASE_TEMPLATE("matmul stays within its operands", T, float, double) {
 TEST_CASE_TEMPLATE("softmax stays within its operands", T, float, double) {
   Random random(302);
   for_each_isa([&] {
-    for (int round = 0; round < 150; ++round) {
-      const int64_t m = random.one_in(6) ? random.in(300, 1100) : random.in(1, 40), n = random.in(1, 40);
-      const bool end = random.one_in(2), rows = random.one_in(2);
-      const int64_t offset = random.in(0, 15);
-      Guarded<T> x(m * n, end, offset), y(m * n, end, offset), bias(m * n, end, offset), lse(n, end, offset);
-      Guarded<uint8_t> mask(m * n, end, offset);
+    const auto test = [&](int64_t m, int64_t n, const Place &at) {
+      if (random.one_in(9)) m += random.in(300, 1100);
+      const bool rows = random.one_in(2);
+      Guarded<T> x(m * n, at), y(m * n, at), bias(m * n, at), lse(n, at);
+      Guarded<uint8_t> mask(m * n, at);
       for (int64_t i = 0; i < m * n; ++i) mask.data[i] = i % 5 != 0;
       const attend_tensor tx = matrix(x.data, m, n, rows), ty = matrix(y.data, m, n, random.one_in(4) ? !rows : rows);
       const attend_tensor tb = matrix(bias.data, m, n, rows), tl = matrix(lse.data, 1, n, true);
@@ -89,40 +124,99 @@ TEST_CASE_TEMPLATE("softmax stays within its operands", T, float, double) {
       attend_softmax_options options = {};
       options.size = sizeof options;
       options.flags = random.one_in(3) ? ATTEND_LOG : 0;
-      options.lse = &tl;
+      if (random.one_in(2)) options.lse = &tl;
       if (random.one_in(3)) options.bias = &tb;
       if (random.one_in(3)) options.mask = &tm;
-      CHECK(ok(attend_softmax(&tx, &ty, &options)));
-    }
+      run(
+          random, at, &options, [&](uint64_t *bytes) { return attend_softmax_workspace(&tx, &ty, &options, bytes); },
+          [&] { return attend_softmax(&tx, &ty, &options); });
+    };
+    each_edge(random, 60, test);
   });
 }
 
 TEST_CASE_TEMPLATE("attention stays within its operands", T, float, double) {
   Random random(303);
   for_each_isa([&] {
-    for (int round = 0; round < 150; ++round) {
-      const int64_t d = random.in(1, 70), dv = random.in(1, 70), nq = random.in(1, 40);
-      const int64_t nk = random.one_in(5) ? random.in(250, 300) : random.in(1, 40);
-      const bool end = random.one_in(2);
-      const int64_t offset = random.in(0, 15);
-      Guarded<T> q(d * nq, end, offset), k(d * nk, end, offset), v(dv * nk, end, offset), out(dv * nq, end, offset);
-      Guarded<T> lse(nq, end, offset), scores(nk * nq, end, offset), bias(nk * nq, end, offset);
-      Guarded<uint8_t> mask(nk * nq, end, offset);
+    const auto test = [&](int64_t nq, int64_t nk, const Place &at) {
+      if (random.one_in(9)) nk += random.in(240, 300);
+      const int64_t d = random.in(1, 70), dv = random.in(1, 70);
+      Guarded<T> q(d * nq, at), k(d * nk, at), v(dv * nk, at), out(dv * nq, at);
+      Guarded<T> lse(nq, at), scores(nk * nq, at), bias(nk * nq, at), slope(1, at), sink(1, at);
+      Guarded<uint8_t> mask(nk * nq, at);
+      Guarded<int64_t> length(1, at), position(1, at);
       for (int64_t i = 0; i < nk * nq; ++i) mask.data[i] = i % 3 != 0;
+      *length.data = random.in(0, nk);
       const attend_tensor tq = matrix(q.data, d, nq, random.one_in(4)), tk = matrix(k.data, d, nk, random.one_in(4));
       const attend_tensor tv = matrix(v.data, dv, nk, random.one_in(4)),
                           tout = matrix(out.data, dv, nq, random.one_in(4));
       const attend_tensor tl = matrix(lse.data, 1, nq, true), ts = matrix(scores.data, nk, nq, random.one_in(2));
       const attend_tensor tb = matrix(bias.data, nk, nq, random.one_in(2)),
                           tm = matrix(mask.data, nk, nq, random.one_in(2), ATTEND_BOOL);
+      const attend_tensor tslope = {slope.data, kDtype<T>, 1, {1}, {1}}, tsink = {sink.data, kDtype<T>, 1, {1}, {1}};
       attend_attention_options options = {};
       options.size = sizeof options;
-      options.flags = random.one_in(2) ? ATTEND_CAUSAL_BOTTOM_RIGHT : 0;
-      options.lse = &tl;
+      options.flags = random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_TOP_LEFT, ATTEND_CAUSAL_BOTTOM_RIGHT});
+      if (random.one_in(2)) options.lse = &tl;
       if (random.one_in(3)) options.scores = &ts;
+      options.scores_stage = static_cast<uint32_t>(random.in(0, 3));
       if (random.one_in(3)) options.bias = &tb;
       if (random.one_in(3)) options.mask = &tm;
-      CHECK(ok(attend_attention(&tq, &tk, &tv, &tout, &options)));
-    }
+      if (random.one_in(5)) options.alibi_slopes = &tslope;
+      if (random.one_in(5)) options.sinks = &tsink;
+      if (random.one_in(5)) options.kv_lengths = length.data;
+      if (random.one_in(5) && options.flags != ATTEND_CAUSAL_BOTTOM_RIGHT) options.query_offsets = position.data;
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) { return attend_attention_workspace(&tq, &tk, &tv, &tout, &options, bytes); },
+          [&] { return attend_attention(&tq, &tk, &tv, &tout, &options); });
+    };
+    each_edge(random, 60, test);
+  });
+}
+
+TEST_CASE_TEMPLATE("the merge of attention stays within its operands", T, float, double) {
+  Random random(304);
+  for_each_isa([&] {
+    each_edge(random, 20, [&](int64_t dv, int64_t n, const Place &at) {
+      Guarded<T> out_a(dv * n, at), lse_a(n, at), out_b(dv * n, at), lse_b(n, at);
+      const attend_tensor toa = matrix(out_a.data, dv, n, random.one_in(3)), tla = matrix(lse_a.data, 1, n, true),
+                          tob = matrix(out_b.data, dv, n, random.one_in(3)), tlb = matrix(lse_b.data, 1, n, true);
+      CHECK(ok(attend_attention_merge(&toa, &tla, &tob, &tlb, nullptr)));
+    });
+  });
+}
+
+TEST_CASE_TEMPLATE("self-attention stays within its operands", T, float, double) {
+  Random random(305);
+  for_each_isa([&] {
+    each_edge(random, 60, [&](int64_t n, int64_t features, const Place &at) {
+      const int64_t d = random.in(1, 40), dv = random.in(1, 40), dout = random.in(1, 40);
+      Guarded<T> x(features * n, at), w_q(d * features, at), w_k(d * features, at), w_v(dv * features, at);
+      Guarded<T> b_q(d, at), b_k(d, at), b_v(dv, at), w_o(dout * dv, at), b_o(dout, at), out(dv * n, at),
+          projected(dout * n, at);
+      const bool rows = random.one_in(3), projects = random.one_in(2);
+      const attend_tensor tx = matrix(x.data, features, n, random.one_in(3)),
+                          tout = projects ? matrix(projected.data, dout, n, rows) : matrix(out.data, dv, n, rows);
+      const attend_tensor tw[] = {matrix(w_q.data, d, features, rows), matrix(w_k.data, d, features, !rows),
+                                  matrix(w_v.data, dv, features, rows), matrix(w_o.data, dout, dv, rows)};
+      const attend_tensor tb[] = {matrix(b_q.data, d, 1, false),
+                                  matrix(b_k.data, d, 1, false),
+                                  matrix(b_v.data, dv, 1, false),
+                                  {b_o.data, kDtype<T>, 1, {dout}, {1}}};
+      attend_self_attention_weights weights = {};
+      weights.size = sizeof weights;
+      weights.w_q = &tw[0], weights.w_k = &tw[1], weights.w_v = &tw[2];
+      weights.b_q = &tb[0], weights.b_k = &tb[1], weights.b_v = &tb[2];
+      if (projects) weights.w_o = &tw[3], weights.b_o = &tb[3];
+      attend_self_attention_options options = {};
+      options.size = sizeof options;
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) {
+            return attend_self_attention_workspace(&tx, &weights, &tout, &options, nullptr, bytes);
+          },
+          [&] { return attend_self_attention(&tx, &weights, &tout, &options, nullptr); });
+    });
   });
 }

@@ -214,15 +214,28 @@ TEST_CASE("more than 2^31 elements") {
   // Three elements 2^31 apart times one.
   float ones[4] = {1, 1, 1, 1};
   const attend_tensor a = {x + columns - 1, ATTEND_F32, 2, {3, 1}, {columns, 1}},
-                      b = {ones, ATTEND_F32, 2, {1, 1}, {1, 1}}, c = {sums, ATTEND_F32, 2, {3, 1}, {1, 3}};
+                      b = {ones, ATTEND_F32, 2, {1, 1}, {1, 1}}, c = {sums, ATTEND_F32, 2, {3, 1}, {1, 3}},
+                      sum = {sums, ATTEND_F32, 2, {1, 1}, {1, 1}};
   REQUIRE(attend_matmul(1, &a, &b, 0, &c, nullptr) == ATTEND_OK);
   for (int i = 0; i < 3; ++i) CHECK(sums[i] == static_cast<float>(i));
-#if !defined(ATTEND_TEST_SANITIZED)  // too slow
-  // A loop that runs so far: a row of 2^31 + 5 values, all but the last 0, times a column that repeats one.
-  float one[1] = {2};
+  // Keys and values 2^31 apart.
+  const attend_tensor far_keys = {x + columns - 1, ATTEND_F32, 2, {1, 3}, {1, columns}};
+  REQUIRE(attend_attention(&b, &far_keys, &far_keys, &sum, nullptr) == ATTEND_OK);
+  CHECK(std::fabs(sums[0] - (std::exp(1.0) + 2 * std::exp(2.0)) / (1 + std::exp(1.0) + std::exp(2.0))) < 1e-6);
+  // The last three of 2^31 + 5 keys: 0, 0 and 3.
   x[columns - 1] = 3;
-  const attend_tensor row = {x, ATTEND_F32, 2, {1, columns}, {1, 1}},
-                      column = {one, ATTEND_F32, 2, {columns, 1}, {0, 1}}, sum = {sums, ATTEND_F32, 2, {1, 1}, {1, 1}};
+  const attend_tensor row = {x, ATTEND_F32, 2, {1, columns}, {1, 1}};
+  attend_attention_options options = {};
+  options.size = sizeof options;
+  options.flags = ATTEND_WINDOW;
+  options.query_offset = columns - 1;
+  options.window_left = 2;
+  REQUIRE(attend_attention(&b, &row, &row, &sum, &options) == ATTEND_OK);
+  CHECK(std::fabs(sums[0] - 3 * std::exp(3.0) / (2 + std::exp(3.0))) < 1e-6);
+#if !defined(ATTEND_TEST_SANITIZED)  // too slow
+  // A loop that runs so far: the row, all but the last 0, times a column that repeats one value.
+  float one[1] = {2};
+  const attend_tensor column = {one, ATTEND_F32, 2, {columns, 1}, {0, 1}};
   REQUIRE(attend_matmul(1, &row, &column, 0, &sum, nullptr) == ATTEND_OK);
   CHECK(sums[0] == 6);
 #endif

@@ -9,9 +9,8 @@ namespace {
 constexpr double kLn2 = 0.6931471805599453;
 // FMAs below which a further thread costs more than it saves.
 constexpr double kWorkPerThread = 1 << 18;
-// Queries of a block whose keys may be taken in parts, and how many parts a thread then keeps: results over a chunk of
-// keys each.
-constexpr int64_t kPartQueries = 16, kParts = 8;
+// Queries of a block whose keys may be taken in parts, and heads that go through them side by side.
+constexpr int64_t kPartQueries = 16, kSideBySide = 8;
 
 // Whether the query heads that share a key and value head go through its keys together, as if they were queries: with
 // one query each they would read K and V as often as there are heads in the group. (Slopes and sinks belong to heads,
@@ -74,9 +73,16 @@ int64_t part_bytes(const Attention &p) {
   return bytes_of<T>(most_queries<T>(p) * (p.v.rows() + 2));
 }
 
+// Parts that a thread keeps, results over a chunk of keys each, before all wait for each other to fold them: the more
+// the better where other processes hold a core, as far as the L1 has room.
+template <class T>
+int64_t parts_of(const Attention &p) {
+  return std::clamp<int64_t>((16 << 10) / part_bytes<T>(p), kSideBySide, 64);
+}
+
 template <class T>
 int64_t parts_bytes(const Attention &p) {
-  return can_split<T>(p) ? kParts * part_bytes<T>(p) : 0;
+  return can_split<T>(p) ? parts_of<T>(p) * part_bytes<T>(p) : 0;
 }
 
 template <class T>
@@ -232,7 +238,7 @@ int64_t heads_side_by_side(const Attention &p) {
   const int64_t group = p.out.heads() / p.k.heads(), features = p.q.rows() + p.v.rows();
   if (group == 1 || shares_pass<T>(p) || !can_split<T>(p)) return 1;
   if (p.k.columns() * features * static_cast<int64_t>(sizeof(T)) < kFar) return 1;
-  int64_t heads = std::min(group, kParts);
+  int64_t heads = std::min(group, kSideBySide);
   while (group % heads != 0) --heads;
   return heads;
 }
@@ -244,8 +250,8 @@ template <class T>
 __attribute__((noinline)) void run_parts(const Kernels<T> &kernels, const Attention &p, int64_t head, int64_t heads,
                                          int64_t batch, const Scratch &scratch, int thread, int team) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
-  T maximum[kParts][kPartQueries], sum[kParts][kPartQueries];
-  AttentionBlock<T> blocks[kParts] = {};
+  T maximum[kSideBySide][kPartQueries], sum[kSideBySide][kPartQueries];
+  AttentionBlock<T> blocks[kSideBySide] = {};
   for (int64_t h = 0; h < heads; ++h) {
     blocks[h] = block_of<T>(p, 0, kPartQueries, head + h, batch);
     blocks[h].maximum = maximum[h];
@@ -257,13 +263,13 @@ __attribute__((noinline)) void run_parts(const Kernels<T> &kernels, const Attent
   };
   const int64_t begin = seen(x.hidden, x.hidden_step, 0) / kChunk;
   const int64_t end = (seen(x.visible, x.visible_step, x.queries - 1) + kChunk - 1) / kChunk;
+  const int64_t kept = parts_of<T>(p);
   const auto part = [&](int64_t i) {
-    return reinterpret_cast<T *>(scratch.of_thread(thread + static_cast<int>(i / kParts)) +
-                                 i % kParts * part_bytes<T>(p));
+    return reinterpret_cast<T *>(scratch.of_thread(thread + static_cast<int>(i / kept)) + i % kept * part_bytes<T>(p));
   };
   constexpr int64_t kMostChunks = 256;
   const T *parts[kMostChunks];
-  const int64_t room = std::min(kMostChunks, team * kParts / heads);
+  const int64_t room = std::min(kMostChunks, team * kept / heads);
   int64_t chunk = begin;
   do {
     const int64_t count = std::clamp<int64_t>(end - chunk, 0, room);

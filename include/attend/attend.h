@@ -267,8 +267,8 @@ typedef struct attend_attention_options {
  * softmax: Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
-/* At most 256 KiB for a thread where D and Dv are at most 128. Keys whose stride is close to a multiple of 2 KiB are
- * copied, for speed alone, where each thread has 256 (D + 32) elements more. */
+/* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them. Keys whose stride is
+ * close to a multiple of 2 KiB are copied, for speed alone, where each thread has 256 (D + 32) elements more. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);

@@ -253,7 +253,7 @@ typedef struct attend_attention_options {
  * provable.
  *
  * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of
- * -inf), sink, softmax. Keys that no query of a block sees cost nothing.
+ * -inf), sink, softmax. Keys that no query of a block sees cost nothing. ALiBi takes offsets beyond +-2^60 as +-2^60.
  *
  * A query that sees no key (Nk = 0, causal, masks) gives 0 and lse = -inf (without a sink). Keys and values that a
  * query does not see never affect it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the

@@ -301,3 +301,29 @@ TEST_CASE_TEMPLATE("ALiBi depends on a key's distance alone, exact in T or not",
     }
   });
 }
+
+// More keys than the threads have room to keep the parts of: several rounds, each folded before the next.
+TEST_CASE_TEMPLATE("few queries, whose keys threads share in rounds: the bits of one thread", T, float, double) {
+  using O = Operand<T>;
+  Random random(27);
+  struct Case {
+    int64_t features, value_features, queries, heads, keys;
+  };
+  for (const Case &x : {Case{8, 8, 1, 1, 70000}, Case{4, 130, 16, 1, 9001}, Case{8, 8, 2, 4, 25000}}) {
+    O q({x.features, x.queries, x.heads, 1}, {}), k({x.features, x.keys, 1, 1}, {}),
+        v({x.value_features, x.keys, 1, 1}, {}), out({x.value_features, x.queries, x.heads, 1}, {});
+    for (O *o : {&q, &k, &v}) o->fill(random);
+    for_each_isa([&] {
+      attend_attention_options options = {};
+      options.size = sizeof options;
+      O results[] = {out, out, out};
+      for (const int32_t threads : {1, 2, 3}) {
+        INFO("Nq " << x.queries << " H " << x.heads << " Nk " << x.keys << " threads " << threads);
+        options.threads = threads;
+        O &result = results[threads - 1];
+        if (!ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), result.tensor(), &options))) return;
+        CHECK(result.same_memory(results[0]));
+      }
+    });
+  }
+}

@@ -61,9 +61,9 @@ attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_t
                             const attend_tensor *c, const attend_matmul_options *options) {
   const KernelTable &kernels = *active_kernels();
   if (c != nullptr && c->dtype == ATTEND_F32) {
-    if (multiply_at_once(kernels.matmul_f32, alpha, a, b, beta, c, options)) return ATTEND_OK;
+    if (multiply_at_once(kernels.f32.matmul, alpha, a, b, beta, c, options)) return ATTEND_OK;
   } else if (c != nullptr && c->dtype == ATTEND_F64) {
-    if (multiply_at_once(kernels.matmul_f64, alpha, a, b, beta, c, options)) return ATTEND_OK;
+    if (multiply_at_once(kernels.f64.matmul, alpha, a, b, beta, c, options)) return ATTEND_OK;
   }
   Matmul problem;
   Execution execution;

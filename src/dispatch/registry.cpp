@@ -1,5 +1,7 @@
 #include "dispatch/registry.hpp"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -14,12 +16,37 @@ namespace attend {
 namespace {
 
 // Every table built into this library, best first: the order of cmake/AttendIsa.cmake.
-const KernelTable *const kTables[] = {
+const KernelTable *const kBuilt[] = {
 #define ATTEND_ISA(isa) &attend_kernels_##isa,
 #include "attend_isa_list.inc"
 #undef ATTEND_ISA
 };
-constexpr int kTableCount = static_cast<int>(sizeof kTables / sizeof kTables[0]);
+constexpr int kTableCount = static_cast<int>(sizeof kBuilt / sizeof kBuilt[0]);
+
+// The same without holes, made once.
+KernelTable g_tables[kTableCount];
+pthread_once_t g_made = PTHREAD_ONCE_INIT;
+
+void make_tables() {
+  for (int i = kTableCount - 1; i >= 0; --i) {
+    g_tables[i] = *kBuilt[i];
+    if (i + 1 < kTableCount) fill_holes(&g_tables[i], g_tables[i + 1]);
+  }
+}
+
+const KernelTable *tables() {
+  pthread_once(&g_made, make_tables);
+  return g_tables;
+}
+
+template <class T>
+void fill_holes(KernelsOf<T> *kernels, const KernelsOf<T> &lower) {
+  if (kernels->attention == nullptr) kernels->attention_lanes = lower.attention_lanes;
+#define ATTEND_KERNEL(name, argument) \
+  if (kernels->name == nullptr) kernels->name = lower.name;
+#include "kernels/kernels.def"
+#undef ATTEND_KERNEL
+}
 
 // Constant-initialised, filled at the first call; threads that race there store the same value.
 std::atomic<const KernelTable *> g_active{nullptr};
@@ -30,16 +57,21 @@ const KernelTable *choose() {
   int first = 0;
   if (const char *limit = std::getenv("ATTEND_ISA")) {
     for (int i = 0; i < kTableCount; ++i) {
-      if (std::strcmp(kTables[i]->name, limit) == 0) first = i;
+      if (std::strcmp(tables()[i].name, limit) == 0) first = i;
     }
   }
   for (int i = first; i < kTableCount - 1; ++i) {
-    if ((kTables[i]->required & ~features) == 0) return kTables[i];
+    if ((tables()[i].required & ~features) == 0) return &tables()[i];
   }
-  return kTables[kTableCount - 1];  // generic: runs everywhere
+  return &tables()[kTableCount - 1];  // generic: runs everywhere
 }
 
 }  // namespace
+
+void fill_holes(KernelTable *table, const KernelTable &lower) {
+  fill_holes(&table->f32, lower.f32);
+  fill_holes(&table->f64, lower.f64);
+}
 
 const KernelTable *active_kernels() {
   const KernelTable *table = g_active.load(std::memory_order_acquire);
@@ -53,7 +85,7 @@ const KernelTable *active_kernels() {
 const KernelTable *available_kernels(int index) {
   const uint64_t features = cpu_features();
   for (int i = 0; i < kTableCount; ++i) {
-    if ((kTables[i]->required & ~features) == 0 && index-- == 0) return kTables[i];
+    if ((tables()[i].required & ~features) == 0 && index-- == 0) return &tables()[i];
   }
   return nullptr;
 }

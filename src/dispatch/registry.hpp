@@ -17,4 +17,7 @@ void set_active_kernels(const KernelTable *table);
 // The available table of that name, or null.
 const KernelTable *find_kernels(const char *name);
 
+// Gives the rows that a table lacks those of a lower one, which every CPU that runs the table runs too.
+void fill_holes(KernelTable *table, const KernelTable &lower);
+
 }  // namespace attend

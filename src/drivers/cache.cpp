@@ -5,20 +5,31 @@
 #include <atomic>
 
 namespace attend {
+namespace {
 
-bool has_large_l1() {
-  static std::atomic<int> known{0};
-  int answer = known.load(std::memory_order_relaxed);
-  if (answer == 0) {
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
-    constexpr long kLarge = 48 << 10;
-    answer = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= kLarge ? 2 : 1;
+int64_t level1() { return sysconf(_SC_LEVEL1_DCACHE_SIZE); }
+int64_t level2() { return sysconf(_SC_LEVEL2_CACHE_SIZE); }
 #else
-    answer = 1;
+int64_t level1() { return 0; }
+int64_t level2() { return 0; }
 #endif
-    known.store(answer, std::memory_order_relaxed);
+
+// The system asks the CPU each time, which takes microseconds, in a virtual machine tens of them.
+int64_t found_once(std::atomic<int64_t> *known, int64_t (*find)(), int64_t otherwise) {
+  int64_t bytes = known->load(std::memory_order_relaxed);
+  if (bytes == 0) {
+    bytes = find();
+    if (bytes <= 0) bytes = otherwise;
+    known->store(bytes, std::memory_order_relaxed);
   }
-  return answer == 2;
+  return bytes;
 }
+
+std::atomic<int64_t> g_l1{0}, g_l2{0};
+
+}  // namespace
+
+Caches caches() { return {found_once(&g_l1, level1, 32 << 10), found_once(&g_l2, level2, 1 << 20)}; }
 
 }  // namespace attend

@@ -1,9 +1,16 @@
 // What is known of the caches of this machine. It may decide how work is cut, never what is computed.
 #pragma once
 
+#include <cstdint>
+
 namespace attend {
 
-// Whether the L1 data cache has at least 48 KiB; found once. Unknown counts as small.
-bool has_large_l1();
+// Data caches of one core, in bytes.
+struct Caches {
+  int64_t l1, l2;
+};
+
+// Found once; where the system does not say, 32 KiB and 1 MiB.
+Caches caches();
 
 }  // namespace attend

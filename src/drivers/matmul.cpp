@@ -269,12 +269,12 @@ template bool matmul_small(void (*)(const MatmulBlock<double> &), double, const 
                            const SmallMatmulExtras<double> &);
 
 Need matmul_need(const Matmul &problem) {
-  return problem.dtype == Dtype::f32 ? need_of<float>(problem) : need_of<double>(problem);
+  return with_element(problem.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
 }
 
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
-  return problem.dtype == Dtype::f32 ? run<float>(kernels.matmul_f32, problem, execution)
-                                     : run<double>(kernels.matmul_f64, problem, execution);
+  return with_element(problem.dtype,
+                      [&](auto t) { return run(kernels_of<decltype(t)>(kernels).matmul, problem, execution); });
 }
 
 }  // namespace attend

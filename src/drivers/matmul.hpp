@@ -1,9 +1,8 @@
 // The matrix product above its kernels: LOOP 5 to LOOP 3, threads, scratch.
 #pragma once
 
+#include "drivers/element.hpp"
 #include "drivers/scratch.hpp"
-#include "drivers/tensor.hpp"
-#include "kernels/table.hpp"
 
 namespace attend {
 

@@ -94,13 +94,6 @@ Need need_of(const Softmax &p) {
   return need;
 }
 
-template <class T>
-struct Kernels {
-  void (*contiguous)(const SoftmaxBlock<T> &);
-  void (*strided)(const SoftmaxBlock<T> &);
-  void (*of_long)(const LongSoftmaxBlock<T> &);
-};
-
 // The part of the block that does not depend on the task.
 template <class T>
 SoftmaxBlock<T> common_of(const Softmax &p) {
@@ -164,7 +157,7 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
 }
 
 template <class T>
-Acquired run(const Kernels<T> &kernels, const Softmax &p, const Execution &execution, int threads) {
+Acquired run(const KernelsOf<T> &kernels, const Softmax &p, const Execution &execution, int threads) {
   const Scratch scratch(execution, need_of<T>(p), threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
   const SoftmaxBlock<T> common = common_of<T>(p);
@@ -176,11 +169,11 @@ Acquired run(const Kernels<T> &kernels, const Softmax &p, const Execution &execu
     parallel_for(splits ? 1 : scratch.threads(), count, [&](int64_t i, int thread) {
       SoftmaxBlock<T> x = common;
       set_columns(p, i % columns, i / columns % heads, i / columns / heads, &x);
-      run_long(kernels.of_long, x, scratch.of_thread(thread), splits ? scratch.threads() : 1);
+      run_long(kernels.softmax_long, x, scratch.of_thread(thread), splits ? scratch.threads() : 1);
     });
     return Acquired::ok;
   }
-  const auto kernel = is_contiguous(p) ? kernels.contiguous : kernels.strided;
+  const auto kernel = is_contiguous(p) ? kernels.softmax_contiguous : kernels.softmax_strided;
   const int64_t block = columns_per_task(p, scratch.threads()), blocks = blocks_of(p, block);
   parallel_for(scratch.threads(), blocks * heads * p.x.batch(), [&](int64_t task, int thread) {
     const int64_t column = task % blocks * block;
@@ -196,7 +189,7 @@ Acquired run(const Kernels<T> &kernels, const Softmax &p, const Execution &execu
 }  // namespace
 
 Need softmax_need(const Softmax &problem) {
-  return problem.dtype == Dtype::f32 ? need_of<float>(problem) : need_of<double>(problem);
+  return with_element(problem.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
 }
 
 Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execution &execution) {
@@ -206,11 +199,8 @@ Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execu
   const double elements = static_cast<double>(problem.x.rows()) * static_cast<double>(problem.x.columns()) *
                           static_cast<double>(problem.x.heads() * problem.x.batch());
   if (elements < kElementsPerThread * threads) threads = std::max(1, static_cast<int>(elements / kElementsPerThread));
-  return problem.dtype == Dtype::f32
-             ? run<float>({kernels.softmax_contiguous_f32, kernels.softmax_strided_f32, kernels.softmax_long_f32},
-                          problem, execution, threads)
-             : run<double>({kernels.softmax_contiguous_f64, kernels.softmax_strided_f64, kernels.softmax_long_f64},
-                           problem, execution, threads);
+  return with_element(problem.dtype,
+                      [&](auto t) { return run(kernels_of<decltype(t)>(kernels), problem, execution, threads); });
 }
 
 }  // namespace attend

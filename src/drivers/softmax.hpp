@@ -1,9 +1,8 @@
 // Column softmax above its kernels: which kernel, blocks of columns, threads.
 #pragma once
 
+#include "drivers/element.hpp"
 #include "drivers/scratch.hpp"
-#include "drivers/tensor.hpp"
-#include "kernels/table.hpp"
 
 namespace attend {
 

@@ -1,8 +1,8 @@
 // Defines attend_kernels_<ATTEND_ISA>, the only symbol that leaves a file of isa/. Included last.
 #pragma once
 
-#include "kernels/attention.hpp"
-#include "kernels/attention_fold.hpp"
+#include "kernels/attention/fold.hpp"
+#include "kernels/attention/forward.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
@@ -11,18 +11,13 @@
 namespace attend {
 namespace {
 
-void matmul_f32(const MatmulBlock<float> &x) { matmul(x); }
-void matmul_f64(const MatmulBlock<double> &x) { matmul(x); }
-void softmax_contiguous_f32(const SoftmaxBlock<float> &x) { softmax_contiguous(x); }
-void softmax_contiguous_f64(const SoftmaxBlock<double> &x) { softmax_contiguous(x); }
-void softmax_long_f32(const LongSoftmaxBlock<float> &x) { softmax_long(x); }
-void softmax_long_f64(const LongSoftmaxBlock<double> &x) { softmax_long(x); }
-void softmax_strided_f32(const SoftmaxBlock<float> &x) { softmax_strided(x); }
-void softmax_strided_f64(const SoftmaxBlock<double> &x) { softmax_strided(x); }
-void attention_f32(const AttentionBlock<float> &x) { attention(x); }
-void attention_f64(const AttentionBlock<double> &x) { attention(x); }
-void attention_fold_f32(const FoldBlock<float> &x) { attention_fold(x); }
-void attention_fold_f64(const FoldBlock<double> &x) { attention_fold(x); }
+template <class T>
+constexpr KernelsOf<T> kKernels = {
+    kLanes<T>,
+#define ATTEND_KERNEL(name, argument) &name<T>,
+#include "kernels/kernels.def"
+#undef ATTEND_KERNEL
+};
 
 // What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own
 // macros.
@@ -63,8 +58,7 @@ extern const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA);
 const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
     ATTEND_TEXT(ATTEND_ISA),
     attend::kRequired,
-#define ATTEND_KERNEL(name, argument) attend::name,
-#include "kernels/kernels.def"
-#undef ATTEND_KERNEL
+    attend::kKernels<float>,
+    attend::kKernels<double>,
 };
 }

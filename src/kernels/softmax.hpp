@@ -42,6 +42,15 @@ ATTEND_INLINE void store_lanes(T *p, int64_t stride, int64_t count, vec<T> v) {
 }
 
 template <class T>
+ATTEND_INLINE bool any_nan(vec<T> v) {
+  T lanes[kLanes<T>];
+  store(lanes, v);
+  bool any = false;
+  for (int l = 0; l < kLanes<T>; ++l) any |= lanes[l] != lanes[l];
+  return any;
+}
+
+template <class T>
 constexpr T kLaneIndex[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 // v with -inf in the lanes from `count` on: they weigh nothing, whatever the shift.

@@ -108,50 +108,71 @@ struct LongSoftmaxBlock {
   T *of_column;           // its shift, factor and logarithm of the sum: written by fold, read by results
 };
 
-// Attention of up to kQueryBlock queries of one head over all keys they see: query i of the block sees the keys
-// [hidden + hidden_step i, visible + visible_step i), clipped to [0, keys], that neither mask nor bias hides.
+// A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
 template <class T>
-struct AttentionBlock {
-  int64_t queries, keys, features, value_features;
-  const T *q;
-  int64_t q_feature, q_item;
-  const T *k;
-  int64_t k_feature, k_item;
-  const T *v;
-  int64_t v_feature, v_item;
-  T *out;
-  int64_t out_feature, out_item;
-  T scale_log2;  // scale * log2(e)
-  int64_t hidden, hidden_step, visible, visible_step;
-  T softcap;         // times log2(e); 0 = none
-  T slope;           // of ALiBi, times log2(e); 0 = none
-  int64_t position;  // of query 0, for ALiBi
-  const T *bias;     // or null
-  int64_t bias_key, bias_item;
-  const uint8_t *mask;  // or null; 0 = hidden
-  int64_t mask_key, mask_item;
-  const T *sink;        // or null: one logit more in every sum
-  int64_t group_lanes;  // queries of a group at most: kScoreLanes, or half of it where the L1 is small
-  int64_t copied_item;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
-  bool far;             // few queries, and more contiguous keys and values than the caches hold: fetch ahead
-  T *maximum, *sum;     // results per query: maximum score in base 2, sum of exp2(score - maximum)
-  T *scores;            // or null
-  int64_t scores_keys, scores_key, scores_item;
-  int scores_stage;
-  // With `part` only the keys [from_key, keys), which lie in one chunk, and neither sink nor division by the sum: what
-  // attention_fold takes, which gives the bits of a whole call.
-  bool part;
-  int64_t from_key;
-  // The scratch, 64-byte aligned: the scores of a chunk, scratch_keys times the lesser of kScoreLanes and
-  // scratch_queries; for each of scratch_queries the running state (six, padded to eight), the scaled features and the
-  // output; the copy of a chunk's keys. scratch_queries and scratch_keys are multiples of 16, at most kQueryBlock and
-  // kKeyChunk.
-  int64_t scratch_queries, scratch_keys;
-  T *scratch;
+struct MatrixRef {
+  T *data;
+  int64_t row_stride, col_stride;
 };
 
-// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each query, which
-// `begins` sets up. `x` as for the whole call. Part c has `queries` rows of value_features, then their maxima, then
+// What the rows of an attention block have one line of each: element e of query i of head h lies at data +
+// e * element_stride + i * item_stride + h * head_stride. An element is a feature, or of masks, biases and scores a key.
+template <class T>
+struct RowsRef {
+  T *data;  // or null
+  int64_t element_stride, item_stride, head_stride;
+};
+
+// What AttentionBlock::scores receives: ATTEND_SCORES_..., by value.
+enum class ScoresStage : int { scaled, softcapped, masked, probabilities };
+
+// Where an attention block keeps what, in elements from its scratch: the scores of a query tile and a chunk at 0, then
+// these. Counted out in drivers/attention_plan.cpp.
+struct AttentionLayout {
+  int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
+  int64_t state;       // kStateLines of `rows` elements
+  int64_t queries, output, copied;
+  static constexpr int64_t kStateLines = 8;
+};
+
+// Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
+// and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
+// key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
+template <class T>
+struct AttentionBlock {
+  int64_t items, heads, keys, features, value_features;
+  RowsRef<const T> q;
+  MatrixRef<const T> k, v;  // (feature, key)
+  RowsRef<T> out;
+  T scale_log2;  // scale * log2(e)
+  int64_t key_begin, key_begin_step, key_end, key_end_step;
+  int64_t position;  // of query 0, for ALiBi
+  T softcap;         // times log2(e); 0 = none
+  const T *slopes;   // of ALiBi, one a head, or null
+  int64_t slope_stride;
+  const T *sinks;  // one logit more in every sum, one a head, or null
+  int64_t sink_stride;
+  RowsRef<const T> bias;
+  RowsRef<const uint8_t> mask;  // 0 = hidden
+  RowsRef<T> scores;
+  int64_t scores_keys;
+  ScoresStage scores_stage;
+  int64_t query_tile;     // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
+  int64_t few_rows;       // tiles of so many rows at most have lanes = keys; at most half a vector
+  bool by_features;       // lanes of the output are features, which are contiguous in V
+  int64_t copied_stride;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
+  bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
+  T *m, *l;               // results per row: maximum score in base 2, sum of exp2(score - maximum)
+  // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
+  // attention_fold takes, which gives the bits of a whole call.
+  bool part;
+  int64_t part_begin;
+  AttentionLayout layout;
+  T *scratch;  // 64-byte aligned
+};
+
+// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each row, which
+// `begins` sets up. `x` as for the whole call. Part c has value_features for each row, then the rows' maxima, then
 // their sums.
 template <class T>
 struct FoldBlock {
@@ -161,12 +182,21 @@ struct FoldBlock {
   const T *const *parts;
 };
 
+// The rows of one element type. A row may be null: then that of the next instruction set in the list that has it is
+// used (dispatch/registry.cpp), whose bits are the same where bits are promised.
+template <class T>
+struct KernelsOf {
+  int attention_lanes;  // of a vector of the row attention
+#define ATTEND_KERNEL(name, argument) void (*name)(const argument<T> &);
+#include "kernels/kernels.def"
+#undef ATTEND_KERNEL
+};
+
 struct KernelTable {
   const char *name;
   uint64_t required;  // CpuFeature bits, from the macros the compiler defined for this table's file
-#define ATTEND_KERNEL(name, argument) void (*name)(const argument &);
-#include "kernels/kernels.def"
-#undef ATTEND_KERNEL
+  KernelsOf<float> f32;
+  KernelsOf<double> f64;
 };
 
 }  // namespace attend

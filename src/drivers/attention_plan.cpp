@@ -1,0 +1,160 @@
+#include "drivers/attention_plan.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "drivers/tensor.hpp"
+
+namespace attend {
+namespace {
+
+// FMAs below which a further thread costs more than it saves.
+constexpr double kWorkPerThread = 1 << 18;
+// Queries of a head up to which its group is packed and its keys may be shared out.
+constexpr int64_t kFewQueries = 16;
+// Keys below which they are not.
+constexpr int64_t kManyKeys = 4 * Contract<float>::kKeyChunk;
+
+// The constants of the contract that count elements, by the bytes of one.
+int64_t query_block(int64_t element) {
+  return element == 4 ? Contract<float>::kQueryBlock : Contract<double>::kQueryBlock;
+}
+int64_t score_lanes(int64_t element) {
+  return element == 4 ? Contract<float>::kScoreLanes : Contract<double>::kScoreLanes;
+}
+constexpr int64_t kKeyChunk = Contract<float>::kKeyChunk;
+static_assert(kKeyChunk == Contract<double>::kKeyChunk, "chunks count keys, not bytes");
+
+int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
+
+// Query heads whose queries are rows of one block, at most.
+int64_t most_packed(const AttentionShape &s) {
+  const int64_t group = s.heads / s.kv_heads;
+  if (s.queries > kFewQueries || s.queries == 0 || group <= 1) return 1;
+  int64_t heads = std::min(group, query_block(s.element) / s.queries);
+  while (group % heads != 0) --heads;
+  return heads;
+}
+
+// Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
+// 4 KiB.
+bool shares_sets_of_keys(const AttentionShape &s) {
+  constexpr int64_t kHalf = 2048;
+  const int64_t bytes = s.k_key_stride * s.element;
+  return s.k_feature_stride == 1 && std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
+}
+
+// Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
+int64_t stride_of_copies(const AttentionShape &s) { return round_up(s.features) + 16; }
+
+int64_t room_for_keys(const AttentionShape &s) { return std::min(kKeyChunk, round_up(s.keys)); }
+
+int64_t copy_bytes(const AttentionShape &s) {
+  return shares_sets_of_keys(s) ? aligned(room_for_keys(s) * stride_of_copies(s) * s.element) : 0;
+}
+
+// Queries of a block at most. A chunk of keys is read from beyond the L2, and copied, once a block; but with the copy a
+// thread shall need no more than a usual L2's share.
+int64_t most_queries(const AttentionShape &s) {
+  const int64_t full = query_block(s.element);
+  const bool fits = attention_block_bytes(s, full) + copy_bytes(s) <= Need::kShare;
+  return std::min(shares_sets_of_keys(s) && !fits ? full / 2 : full, s.queries);
+}
+
+int64_t most_rows(const AttentionShape &s) {
+  const int64_t packed = most_packed(s);
+  return packed > 1 ? packed * s.queries : most_queries(s);
+}
+
+// Whether the keys of a block can be shared out: few queries over long keys.
+bool can_split(const AttentionShape &s) { return s.queries <= kFewQueries && !s.shows_scores && s.keys >= kManyKeys; }
+
+int64_t part_bytes(const AttentionShape &s) { return aligned(most_rows(s) * (s.value_features + 2) * s.element); }
+
+// Parts that a thread keeps: the more the better where other processes hold a core, since all threads wait for each
+// other to fold them, as far as the L1 and a thread's share have room.
+int64_t parts_of(const AttentionShape &s) {
+  constexpr int64_t kL1 = 16 << 10, kLeast = 8, kMost = 64;
+  const int64_t bytes = part_bytes(s), share = Need::kShare - attention_block_bytes(s, most_rows(s));
+  return std::max<int64_t>(1, std::min(std::clamp(kL1 / bytes, kLeast, kMost), share / bytes));
+}
+
+}  // namespace
+
+AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
+  AttentionLayout l;
+  l.rows = round_up(rows);
+  l.keys = room_for_keys(s);
+  l.state = l.keys * std::min(l.rows, score_lanes(s.element));
+  l.queries = l.state + AttentionLayout::kStateLines * l.rows;
+  l.output = l.queries + l.rows * s.features;
+  l.copied = l.output + l.rows * s.value_features;
+  return l;
+}
+
+int64_t attention_block_bytes(const AttentionShape &s, int64_t rows) {
+  return aligned(attention_layout(s, rows).copied * s.element);
+}
+
+int64_t attention_parts_bytes(const AttentionShape &s) { return can_split(s) ? parts_of(s) * part_bytes(s) : 0; }
+
+Need attention_need(const AttentionShape &s) {
+  Need need;
+  if (s.kv_heads == 0) return need;
+  need.per_thread = attention_parts_bytes(s) + attention_block_bytes(s, most_rows(s));
+  need.faster = copy_bytes(s);
+  const int64_t block = query_block(s.element) / 2;
+  need.tasks = (s.queries + block - 1) / block * s.heads * s.batch;
+  // (A stride of 0 makes keys without end of a few elements.)
+  if (can_split(s) && need.tasks < kMostThreads) {
+    need.tasks *= std::min<int64_t>(kMostThreads, s.keys / kKeyChunk);
+  }
+  return need;
+}
+
+int attention_threads(const AttentionShape &s, int available) {
+  const double work = static_cast<double>(s.queries) * (static_cast<double>(s.keys) + 1) *
+                      static_cast<double>(s.heads * s.batch) * static_cast<double>(s.features + s.value_features);
+  return work < kWorkPerThread * available ? std::max(1, static_cast<int>(work / kWorkPerThread)) : available;
+}
+
+AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &means) {
+  AttentionPlan plan = {};
+  const int64_t threads = means.threads;
+  plan.threads = threads;
+  plan.block = std::max<int64_t>(1, most_queries(s));
+  const auto count = [&](int64_t heads) {
+    plan.heads = heads;
+    plan.blocks = (s.queries + plan.block - 1) / plan.block;
+    plan.tasks = plan.blocks * (s.heads / heads) * s.batch;
+  };
+  // Fewer heads to a block where their keys cannot be shared out and too few blocks would be left.
+  count(most_packed(s));
+  while (plan.heads > 1 && !can_split(s) && plan.tasks < threads) {
+    int64_t heads = plan.heads - 1;
+    while (plan.heads % heads != 0) --heads;
+    count(heads);
+  }
+  plan.packs_gqa = plan.heads > 1;
+  // Smaller blocks where there are too few of them to keep all threads at work to the end.
+  const int64_t half = query_block(s.element) / 2;
+  if (threads > 1 && plan.block > half && plan.tasks < 4 * threads) {
+    plan.block = half;
+    count(plan.heads);
+  }
+  plan.split_kv = threads > 1 && can_split(s) && plan.tasks < 4 * threads && plan.tasks % threads != 0;
+  plan.parts = can_split(s) ? parts_of(s) : 0;
+  plan.part_bytes = part_bytes(s);
+
+  plan.query_tile = query_tile(s.element, means.caches);
+  plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
+  plan.by_features = s.v_feature_stride == 1;
+  plan.copied_stride = shares_sets_of_keys(s) && means.copies ? stride_of_copies(s) : 0;
+  // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
+  plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
+             s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;
+  plan.layout = attention_layout(s, most_rows(s));
+  return plan;
+}
+
+}  // namespace attend

@@ -1,0 +1,79 @@
+// Values of hidden keys: a hidden key weighs 0, but 0 times what is not finite is NaN. Where V may hold such, the sums
+// are formed without the hidden keys.
+#pragma once
+
+#include "kernels/attention/online_softmax.hpp"
+#include "kernels/attention/stage.hpp"
+
+namespace attend {
+namespace {
+
+// Whether V is finite for `keys` keys.
+template <class T>
+bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t keys) {
+  // 0 times what is not finite is NaN. Four chains, since one would wait for itself.
+  constexpr int W = kLanes<T>;
+  T sum = T(0);
+  vec<T> sums[4];
+  for (vec<T> &s : sums) s = broadcast(T(0));
+  for (int64_t key = 0; key < keys; ++key) {
+    const T *at = v.data + key * v.col_stride;
+    int64_t f = 0;
+    for (; v.row_stride == 1 && f + 4 * W <= x.value_features; f += 4 * W) {
+      ATTEND_UNROLL
+      for (int i = 0; i < 4; ++i) sums[i] = fma(load(at + f + i * W), broadcast(T(0)), sums[i]);
+    }
+    for (; v.row_stride == 1 && f + W <= x.value_features; f += W) {
+      sums[0] = fma(load(at + f), broadcast(T(0)), sums[0]);
+    }
+    for (; f < x.value_features; ++f) sum = sum + at[f * v.row_stride] * T(0);
+  }
+  return sum == T(0) && !any_nan((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// What bias and mask hide may be any key of a chunk: looked at once for all tiles, and only if something is hidden.
+template <class T>
+struct FiniteChunk {
+  bool known = false, finite = false;
+  ATTEND_INLINE bool holds(const AttentionBlock<T> &x, const StagedChunk<T> &chunk) {
+    if (!known) finite = is_finite(x, chunk.v, chunk.end - chunk.begin);
+    known = true;
+    return finite;
+  }
+};
+
+// Whether what the tile does not see of the slice is finite. `modifiers`: bias or mask may hide any key; otherwise only
+// the runs do that hide by position, which are short.
+template <class T>
+bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool modifiers, const StagedChunk<T> &chunk,
+                       FiniteChunk<T> *of_chunk) {
+  if (modifiers) return of_chunk->holds(x, chunk);
+  for (int i = 0; i < runs.count; ++i) {
+    const KeyRun &run = runs.run[i];
+    if (run.hides && !is_finite(x, chunk.values(run.begin), run.end - run.begin)) return false;
+  }
+  return true;
+}
+
+// o of a slice with the hidden keys left out: feature f of row i at o[i * row + f * feature]. Rare, and so one element
+// at a time.
+template <class T>
+void output_without_hidden(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, T *o,
+                           int64_t row, int64_t feature) {
+  for (int64_t i = 0; i < t.count; ++i) {
+    for (int64_t f = 0; f < x.value_features; ++f) {
+      T acc = T(0);
+      for (int64_t k = 0; k < slice.size(); ++k) {
+        if (!is_visible(x, t.row + i, slice.begin + k)) continue;
+        const T weight = t.s[k * t.s_key + i * t.s_row];
+        acc = fused(slice.v.data[k * slice.v.col_stride + f * slice.v.row_stride], weight, acc);
+      }
+      T *at = o + i * row + f * feature;
+      const T r = fold_output(slice.first, *at, t.old_factor[i], acc, t.new_factor[i]);
+      *at = slice.last ? r * t.inverse[i] : r;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attend

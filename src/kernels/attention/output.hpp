@@ -1,0 +1,175 @@
+// o = V P of a slice, folded into the rows' output.
+//
+// Where the features of V are contiguous, lanes are features: the panel is V in place, b the weights as the softmax left
+// them. Otherwise lanes are rows and b is V with any strides. The chain of every element is the same, and so are its
+// bits.
+#pragma once
+
+#include "kernels/attention/hidden_values.hpp"
+#include "kernels/attention/scores.hpp"
+
+namespace attend {
+namespace {
+
+// o and its leading dimension: in `out` where its features are contiguous and its rows even, in the scratch where not.
+template <class T>
+ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
+  int64_t ld = 0;
+  return x.by_features && x.out.element_stride == 1 && is_even(x, x.out, &ld);
+}
+template <class T>
+ATTEND_INLINE T *sums_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *ld) {
+  *ld = x.value_features;
+  return sums_in_place(x) && is_even(x, x.out, ld) ? row_at(x, x.out, t.row) : t.output;
+}
+
+// Calls f(Int<w>()) with w = n, or, where weights are [key][lane], with the least w >= n of N, N - 2, N - 4, ...: half
+// the shapes. The rows that w has too many are lanes behind the tile's rows: computed, and dropped.
+template <int N, class Stride, class F>
+ATTEND_INLINE void with_width(int64_t n, Stride, const F &f) {
+  with_constant<N>(n, f);
+}
+template <int N, class F>
+ATTEND_INLINE void with_width(int64_t n, Adjacent adjacent, const F &f) {
+  if constexpr (N > 2) {
+    if (n <= N - 2) return with_width<N - 2>(n, adjacent, f);
+  }
+  f(Int<N>());
+}
+// With the largest of N, N / 2, N / 4, ... that is at most n.
+template <int N, class F>
+ATTEND_INLINE void with_power(int64_t n, const F &f) {
+  if constexpr (N > 1) {
+    if (n < N) return with_power<N / 2>(n, f);
+  }
+  f(Int<N>());
+}
+
+// NQ rows from q0 of the tile, of which `rows` exist, MV vectors of features from f (only one, partial, if kPartial). A
+// chunk of V does not stay in the L1 from tile to tile: its rows are asked for ahead, a chunk if they come from memory
+// and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel). (Not inlined: among the other
+// shapes' variables those of the loop would not all find a register.)
+template <class T, int MV, int NQ, bool kPartial, class Stride>
+__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                                           int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld, Stride s_row) {
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kRowsAhead = 8;
+  const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
+  const int64_t v_item = slice.v.col_stride;
+  const T *v = slice.v.data + f, *weights = t.s + q0 * t.s_row;
+  Tile<T, MV, NQ> tile;
+  tile.zero();
+  if (kPartial) {
+    tile.template accumulate<kPartial>(slice.size(), v, v_item, weights, t.s_key, s_row, tail);
+  } else {
+    const PanelAhead<T, MV> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
+    tile.accumulate(slice.size(), v, v_item, weights, t.s_key, s_row, ahead);
+  }
+  const bool begins = slice.first, last = slice.last;
+  tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
+    if (NQ > 1 && j >= rows) return;
+    T *at = o + (q0 + j) * ld + f + i * W;
+    const bool partial = kPartial && i == MV - 1;
+    vec<T> r = acc * broadcast(t.new_factor[q0 + j]);
+    if (!begins) r = fma(partial ? load(at, tail) : load(at), broadcast(t.old_factor[q0 + j]), r);
+    if (last) r = r * broadcast(t.inverse[q0 + j]);
+    partial ? store(at, r, tail) : store(at, r);
+  });
+}
+
+// All features of NQ rows: as many vectors at a time as MV, then its halves.
+template <class T, int MV, int NQ, class Stride>
+ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int64_t q0,
+                               int64_t rows, T *o, int64_t ld, Stride s_row) {
+  constexpr int W = kLanes<T>;
+  const int64_t whole = x.value_features / W * W;
+  for (int64_t f = 0; f < whole;) {
+    with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
+      constexpr int M = decltype(mv)::value;
+      output_tile<T, M, NQ, false>(x, t, slice, q0, rows, f, o, ld, s_row);
+      f += M * W;
+    });
+  }
+  if (whole < x.value_features) output_tile<T, 1, NQ, true>(x, t, slice, q0, rows, whole, o, ld, s_row);
+}
+
+template <class T, int MV, int NQ, class Stride>
+void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, Stride s_row) {
+  int64_t ld;
+  T *o = sums_of(x, t, &ld);
+  for (int64_t q = 0, pieces = (t.count + NQ - 1) / NQ; q < t.count; --pieces) {
+    const int64_t rows = (t.count - q + pieces - 1) / pieces;
+    with_width<NQ>(
+        rows, s_row, [&](auto nq) __attribute__((always_inline)) {
+          constexpr int N = decltype(nq)::value;
+          const int64_t real = smaller<int64_t>(N, t.count - q);
+          output_rows<T, MV, N>(x, t, slice, q, real, o, ld, s_row);
+          q += real;
+        });
+  }
+}
+
+template <class T>
+ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+  if (t.s_row == 1) {
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, Adjacent());
+  } else if (t.count <= Tiles<T>::kFewQueries) {
+    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, t.s_row);
+  } else {
+    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, t.s_row);
+  }
+}
+
+// The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
+template <class T, int MV>
+void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+  constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
+  const MatrixRef<const T> &v = slice.v;
+  const int64_t width = balanced(x.value_features, NR);
+  for (int64_t f = 0; f < x.value_features; f += width) {
+    with_constant<NR>(
+        smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
+          Tile<T, MV, decltype(nr)::value> tile;
+          tile.zero();
+          tile.template accumulate<false>(slice.size(), t.s, t.lanes, v.data + f * v.row_stride, v.col_stride,
+                                          v.row_stride, Tail<T>(W));
+          tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
+            T *at = t.output + (f + j) * t.lanes + i * W;
+            vec<T> r = fold_output(slice.first, load(at), load(t.old_factor + i * W), acc, load(t.new_factor + i * W));
+            if (slice.last) r = r * load(t.inverse + i * W);
+            store(at, r);
+          });
+        });
+  }
+}
+
+// `finite`: nothing that the tile does not see can spoil a sum.
+template <class T>
+void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool finite) {
+  if (x.value_features == 0) return;  // lse and scores may be wanted all the same
+  if (!finite) {
+    int64_t ld;
+    T *o = sums_of(x, t, &ld);
+    return output_without_hidden(x, t, slice, x.by_features ? o : t.output, x.by_features ? ld : 1,
+                                 x.by_features ? 1 : t.lanes);
+  }
+  if (x.by_features) return output_by_features(x, t, slice);
+  with_constant<Tiles<T>::kScoreVectors>(
+      t.vectors, [&](auto mv) __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice); });
+}
+
+// Moves o to `out` where it was summed elsewhere; a tile that sees nothing at all gives 0.
+template <class T>
+void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t, bool sees_nothing) {
+  if (sums_in_place(x) && !sees_nothing) return;
+  const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
+  for (int64_t i = 0; i < t.count; ++i) {
+    T *to = row_at(x, x.out, t.row + i);
+    for (int64_t f = 0; f < x.value_features; ++f) {
+      to[f * x.out.element_stride] = sees_nothing ? T(0) : t.output[i * row + f * feature];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attend

@@ -1,0 +1,131 @@
+// A query tile: rows of an attention block that are worked on together, one per lane, and their place in the scratch.
+//
+// A row is one query of one head. A block has the queries of one head, or of several heads that share their keys and
+// values (x.heads; "packed"): then all of them go through the keys at once. What belongs to a row alone, its position,
+// its slope, its sink, is a value per lane, so that packing changes nothing but the number of rows.
+#pragma once
+
+#include "kernels/pack.hpp"
+#include "kernels/softmax.hpp"
+#include "kernels/tile.hpp"
+
+namespace attend {
+namespace {
+
+// Rows up to which lanes = keys (scores_few.hpp).
+template <class T>
+constexpr int kFewRows = kLanes<T> > 1 ? kLanes<T> / 2 : 1;
+
+template <class T>
+struct QueryTile {
+  int64_t row, count;  // the first row of the block, and how many; the lanes behind them are zero and dropped
+  int vectors;
+  int64_t lanes;                                           // in them
+  T *s;                                                    // scores, then weights, of the slice at hand
+  int64_t s_key, s_row;                                    // their strides: [key][lane], or of few rows [row][key]
+  T *m, *l, *slice_m, *old_factor, *new_factor, *inverse;  // online_softmax.hpp
+  T *item, *slope;                                         // position among the queries; ALiBi's slope
+  T *queries;                                              // [feature][lane], scaled
+  T *output;                                               // o while it is summed, unless that happens in `out`
+};
+
+// Rows of every tile but the last: the kernel's lanes, or fewer where their scores would fill the L1.
+template <class T>
+ATTEND_INLINE int64_t tile_rows(const AttentionBlock<T> &x) {
+  return smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.query_tile);
+}
+
+template <class T>
+ATTEND_INLINE int64_t rows_of(const AttentionBlock<T> &x) {
+  return x.heads * x.items;
+}
+
+// The tile that begins with `row`.
+template <class T>
+ATTEND_INLINE QueryTile<T> tile_of(const AttentionBlock<T> &x, int64_t row) {
+  QueryTile<T> t;
+  t.row = row;
+  t.count = smaller(tile_rows(x), rows_of(x) - row);
+  t.vectors = static_cast<int>((t.count + kLanes<T> - 1) / kLanes<T>);
+  t.lanes = t.vectors * kLanes<T>;
+  t.s = x.scratch;
+  t.s_key = t.lanes, t.s_row = 1;
+  T *line = x.scratch + x.layout.state + row;
+  T **const lines[AttentionLayout::kStateLines] = {&t.m,          &t.l,       &t.slice_m, &t.old_factor,
+                                                   &t.new_factor, &t.inverse, &t.item,    &t.slope};
+  for (T **of : lines) *of = line, line += x.layout.rows;
+  t.queries = x.scratch + x.layout.queries + row * x.features;
+  t.output = x.scratch + x.layout.output + row * x.value_features;
+  return t;
+}
+
+// Element 0 of a row.
+template <class T, class Of>
+ATTEND_INLINE Of *row_at(const AttentionBlock<T> &x, const RowsRef<Of> &of, int64_t row) {
+  if (x.heads == 1) return of.data + row * of.item_stride;
+  return of.data + row / x.items * of.head_stride + row % x.items * of.item_stride;
+}
+
+// Whether all rows lie equally far apart, and how far.
+template <class T, class Of>
+ATTEND_INLINE bool is_even(const AttentionBlock<T> &x, const RowsRef<Of> &of, int64_t *stride) {
+  *stride = x.items == 1 ? of.head_stride : of.item_stride;
+  return x.heads == 1 || x.items == 1 || of.head_stride == x.items * of.item_stride;
+}
+
+// The least and the largest item among the tile's rows.
+template <class T>
+ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
+  *least = t.row, *largest = t.row + t.count - 1;
+  if (x.heads == 1) return;
+  const bool one_head = *least / x.items == *largest / x.items;
+  *least = one_head ? *least % x.items : 0;
+  *largest = one_head ? *largest % x.items : x.items - 1;
+}
+
+// A sink is a score before all others, whose value is 0.
+template <class T>
+ATTEND_INLINE T first_m(T sink) {
+  return sink * ExpConstants<T>::kLog2E;
+}
+template <class T>
+ATTEND_INLINE T first_l(T sink) {
+  return sink == kMinusInfinity<T> ? T(0) : T(1);
+}
+
+// Queries, transposed and scaled, and the state before any key.
+template <class T>
+void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  constexpr int W = kLanes<T>;
+  int64_t stride = 0;
+  if (is_even(x, x.q, &stride)) {
+    pack_panel<T>(t.lanes, t.count, x.features, row_at(x, x.q, t.row), stride, x.q.element_stride, x.scale_log2,
+                  t.queries);
+  } else {
+    for (int64_t i = 0; i < t.lanes; ++i) {
+      const T *q = row_at(x, x.q, t.row + smaller(i, t.count - 1));
+      for (int64_t f = 0; f < x.features; ++f) {
+        t.queries[f * t.lanes + i] = i < t.count ? q[f * x.q.element_stride] * x.scale_log2 : T(0);
+      }
+    }
+  }
+  for (int64_t i = 0; i < t.lanes; i += W) {
+    store(t.m + i, broadcast(kMinusInfinity<T>));
+    store(t.l + i, broadcast(T(0)));
+    store(t.inverse + i, broadcast(T(0)));
+    store(t.item + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
+  }
+  if (x.heads == 1 && x.slopes == nullptr && x.sinks == nullptr) return;
+  for (int64_t i = 0; i < t.lanes; ++i) {
+    const int64_t row = t.row + smaller(i, t.count - 1), head = row / x.items;
+    t.item[i] = static_cast<T>(row % x.items);
+    t.slope[i] = x.slopes == nullptr ? T(0) : x.slopes[head * x.slope_stride] * -ExpConstants<T>::kLog2E;
+    if (x.sinks == nullptr) continue;
+    const T sink = x.sinks[head * x.sink_stride];
+    t.m[i] = first_m(sink);
+    t.l[i] = first_l(sink);
+  }
+}
+
+}  // namespace
+}  // namespace attend

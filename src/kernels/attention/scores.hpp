@@ -1,0 +1,68 @@
+// S = scale K^T Q of some keys and the rows of a tile: lanes are rows, K is read in place, nothing is packed.
+#pragma once
+
+#include "kernels/attention/stage.hpp"
+
+namespace attend {
+namespace {
+
+// Columns of the tile whose lanes are MV vectors of rows.
+template <class T, int MV>
+constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kScoreColumns;
+
+// Bias and mask, which modify_scores wants next, come from memory where they are large: their lines are asked for while
+// the products are computed.
+template <class T>
+ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
+  if (x.bias.data != nullptr && x.bias.element_stride == 1 && (x.bias.item_stride | x.bias.head_stride) != 0) {
+    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.bias, t.row + i) + key, 0, 2);
+  }
+  if (x.mask.data != nullptr && x.mask.element_stride == 1 && (x.mask.item_stride | x.mask.head_stride) != 0) {
+    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.mask, t.row + i) + key, 0, 2);
+  }
+}
+
+// Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m. k and v: K and V from the first key on.
+template <class T, int MV>
+void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
+                 MatrixRef<const T> v) {
+  constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
+  vec<T> top[MV];
+  for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
+  const int64_t k_item = k.col_stride, width = keys <= NR ? keys : balanced(keys, NR);
+  for (int64_t j = 0; j < keys; j += width) {
+    with_constant<NR>(
+        smaller(width, keys - j), [&](auto nr) __attribute__((always_inline)) {
+          Tile<T, MV, decltype(nr)::value> tile;
+          tile.zero();
+          const T *at = k.data + j * k_item;
+          if (MV == 1 && decltype(nr)::value == NR && x.far) {
+            // A line of the keys two tiles on, and one of this tile's values, for each feature.
+            const intptr_t apart = reinterpret_cast<intptr_t>(v.data + j * v.col_stride) -
+                                   reinterpret_cast<intptr_t>(at + 2 * NR * k_item);
+            const Prefetches<T> ahead = {at + 2 * NR * k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
+            tile.accumulate(x.features, t.queries, QL, at, k.row_stride, k_item, ahead);
+          } else {
+            tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, Tail<T>(W));
+          }
+          ask_for_modifiers(x, t, key + j);
+          T *s = t.s + j * QL;
+          tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
+            store(s + jj * QL + i * W, score);
+            top[i] = maximum(score, top[i]);
+          });
+        });
+  }
+  for (int i = 0; i < MV; ++i) store(t.slice_m + i * W, top[i]);
+}
+
+template <class T>
+ATTEND_INLINE void scores_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys,
+                             MatrixRef<const T> k, MatrixRef<const T> v) {
+  with_constant<Tiles<T>::kScoreVectors>(
+      t.vectors, [&](auto mv)
+                     __attribute__((always_inline)) { score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v); });
+}
+
+}  // namespace
+}  // namespace attend

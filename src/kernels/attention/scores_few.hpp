@@ -1,0 +1,111 @@
+// Scores and weights for few rows, as in decoding: lanes are keys.
+//
+// With lanes = rows most lanes would be empty, and every key would cost D broadcasts. Here squares of kLanes keys and
+// kLanes features are turned in registers as they are loaded, so that each lane holds one key's chain of multiply-adds
+// over the features: the same chain, and the same bits. A square takes the shuffles of each_column and kLanes FMAs a
+// row, where the other tile takes kLanes x kLanes FMAs for all rows it has room for: ahead up to kLanes / 2 of them.
+#pragma once
+
+#include "kernels/attention/modifiers.hpp"
+#include "kernels/attention/online_softmax.hpp"
+
+namespace attend {
+namespace {
+
+// Scores of kLanes keys, a line a row, into [key][lane] like those of score_tiles. (Rare, and so not inlined.)
+template <class T>
+__attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lines, T *s) {
+  constexpr int W = kLanes<T>;
+  vec<T> r[W];
+  ATTEND_UNROLL
+  for (int q = 0; q < W; ++q) r[q] = q < rows ? load(lines + q * W) : broadcast(T(0));
+  transpose(r);
+  ATTEND_UNROLL
+  for (int i = 0; i < W; ++i) {
+    if (i < keys) store(s + i * W, r[i]);
+  }
+}
+
+// Scores of the slice into t.s, and their maxima into t.slice_m: [row][key] with whole vectors of keys, the last filled
+// up with -inf; or, if `turned`, [key][lane].
+template <class T, int NQ>
+void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool turned) {
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t k_item = slice.k.col_stride;
+  // How far ahead keys from memory are asked for: 64 KiB or so.
+  const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(T)) / k_item * k_item : 0;
+  vec<T> top[NQ];
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
+  for (int64_t j = 0; j < slice.size(); j += W) {
+    const int64_t keys = smaller<int64_t>(W, slice.size() - j);
+    const T *k = slice.k.data + j * k_item;
+    vec<T> acc[NQ];
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
+    int64_t f = 0;
+    const T *query = t.queries;
+    for (; keys == W && f + W <= x.features; f += W) {
+      if (ahead != 0 && f % kLine == 0) {
+        ATTEND_UNROLL
+        for (int i = 0; i < W; ++i) __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
+      }
+      each_column(
+          k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
+            const T *const at = query + i * t.lanes;
+            ATTEND_UNROLL
+            for (int q = 0; q < NQ; ++q) acc[q] = fma(column, broadcast(at[q]), acc[q]);
+          });
+      query += W * t.lanes;
+    }
+    for (; f < x.features; f += W) {  // partial squares
+      const int64_t depth = smaller<int64_t>(W, x.features - f);
+      T square[W * W];
+      pack_square<T>(W, keys, depth, k + f, k_item, broadcast(T(1)), square);
+      for (int64_t i = 0; i < depth; ++i, query += t.lanes) {
+        ATTEND_UNROLL
+        for (int q = 0; q < NQ; ++q) acc[q] = fma(load(square + i * W), broadcast(query[q]), acc[q]);
+      }
+    }
+    T lines[NQ * W];
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) {
+      acc[q] = only(acc[q], keys);
+      top[q] = maximum(acc[q], top[q]);
+      store(turned ? lines + q * W : t.s + q * x.layout.keys + j, acc[q]);
+    }
+    if (turned) store_turned(NQ, keys, lines, t.s + j * W);
+  }
+  T maxima[W] = {};
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) {
+    T lanes[W];
+    store(lanes, top[q]);
+    for (int l = 1; l < W; ++l) lanes[0] = larger(lanes[0], lanes[l]);
+    maxima[q] = lanes[0];
+  }
+  store(t.slice_m, load(maxima));
+}
+
+// The weights of the slice in place of its scores, both [row][key]; the sum of each row, one chain in key order, in its
+// lane.
+template <class T, int NQ>
+vec<T> few_weights(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+  constexpr int W = kLanes<T>;
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) {
+    const vec<T> shift = shift_of(broadcast(t.slice_m[q]));
+    T *s = t.s + q * x.layout.keys;
+    for (int64_t j = 0; j < slice.size(); j += W) store(s + j, exp2_nonpositive(load(s + j) - shift));
+  }
+  T sums[W] = {};
+  for (int64_t j = 0; j < slice.size(); ++j) {
+    ATTEND_UNROLL
+    for (int q = 0; q < NQ; ++q) sums[q] = sums[q] + t.s[q * x.layout.keys + j];
+  }
+  return load(sums);
+}
+
+}  // namespace
+}  // namespace attend

@@ -214,10 +214,11 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 
 /* What options.scores receives. */
 enum {
-  ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key, visible or not (rounded twice: see "Exactly") */
+  ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key that exists, visible or not */
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
   ATTEND_SCORES_MASKED = 2,       /* after ALiBi, bias and mask: -inf where a key is not visible */
   ATTEND_SCORES_PROBABILITIES = 3 /* P: each column sums to 1 (less with a sink), or is 0 if it sees no key */
+  /* Keys beyond a length do not exist: they are not read, and show as -inf, or 0 as a probability. */
 };
 
 typedef struct attend_attention_options {
@@ -256,15 +257,19 @@ typedef struct attend_attention_options {
  * -inf), sink, softmax. Keys that no query of a block sees cost nothing. ALiBi takes offsets beyond +-2^60 as +-2^60.
  *
  * A query that sees no key (Nk = 0, causal, masks) gives 0 and lse = -inf (without a sink). Keys and values that a
- * query does not see never affect it, NaN and Inf in them included. A visible NaN, or a score of +inf, makes the
- * query's output and lse NaN. The first query of a causal sequence gives its V exactly.
+ * query does not see never affect it, NaN and Inf in them included; a finite bias, however low, hides nothing. A visible
+ * NaN, or a score of +inf, makes the query's output and lse NaN. The first query of a causal sequence gives its V
+ * exactly. Finite scores, biases and softcaps are right up to the type's largest number, as far as scale q is finite.
  *
  * lse counts the sink; a union of key sets with attend_attention_merge gives its sink to one of them only. A sink of
- * NaN or +inf makes what its head gives meaningless, and nothing else.
+ * NaN or +inf makes what its head gives meaningless, and nothing else. Its error is that of the scores plus 4 units in
+ * the last place of |lse| + |largest score|: next to 0 that is an absolute error.
  *
- * Exactly: scores s = one FMA chain over D of (scale log2(e) q) k; keys in chunks of 256 at absolute positions, each
- * with its true maximum, exp2, one sum chain and one FMA chain per output in key order; chunks folded in order (online
- * softmax: Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
+ * Exactly: scores s = one FMA chain over D of (scale q) k, then softcap, fma(-slope, distance, s), + bias. Keys in chunks
+ * of 256, counted from the sequence's first key, each with its true maximum m, weights exp2((s - m) log2(e)), which are 0
+ * from 2^-125.5 (f64: 2^-1021.5) down, one sum chain and one FMA chain per output in key order; chunks folded in order
+ * into spans of 16384 keys, these in order into the whole, and then the sink (online softmax: Milakov and Gimelshein,
+ * arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them. Keys whose stride is
@@ -335,6 +340,10 @@ ATTEND_API attend_status attend_self_attention_workspace(
 
 /* Version of the library that is running, in the form of ATTEND_VERSION. */
 ATTEND_API uint32_t attend_version(void);
+
+/* The number of the arithmetic contract: what "Exactly" says of each function, the order of every sum. Libraries of one
+ * number that both have fused multiply-add give the same bits for the same call. Now 2. */
+ATTEND_API int32_t attend_contract(void);
 
 /* The instruction set in use: "avx512", "avx2", "sse42", "neon", "generic". Chosen at the first call from what the CPU
  * and the operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go

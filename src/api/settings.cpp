@@ -6,6 +6,8 @@ using namespace attend;
 
 uint32_t attend_version(void) { return ATTEND_VERSION; }
 
+int32_t attend_contract(void) { return kContract; }
+
 const char *attend_isa(void) { return active_kernels()->name; }
 
 const char *attend_isa_name(int32_t i) {

@@ -6,8 +6,6 @@
 namespace attend {
 namespace {
 
-constexpr double kLn2 = 0.6931471805599453;
-
 AttentionShape shape_of(const Attention &p) {
   // One feature is contiguous whatever its stride.
   return {size_of(p.dtype),
@@ -79,8 +77,8 @@ AttentionBlock<T> block_of(const Attention &p, const AttentionPlan &plan, int64_
   x.v = {p.v.at<T>(0, 0, kv_head, batch), p.v.rows() == 1 ? 1 : p.v.stride[0], p.v.stride[1]};
   x.out = rows_of<T>(p.out, query, head, batch);
   if (p.v.rows() == 1) x.out.element_stride = 1;
-  x.scale_log2 = static_cast<T>(p.scale * kLog2E);
-  x.softcap = static_cast<T>(p.softcap * kLog2E);
+  x.scale = static_cast<T>(p.scale);
+  x.softcap = static_cast<T>(p.softcap);
   if (p.slopes) x.slopes = p.slopes.at<T>(head, 0, 0, 0), x.slope_stride = p.slopes.stride[0];
   if (p.sinks) x.sinks = p.sinks.at<T>(head, 0, 0, 0), x.sink_stride = p.sinks.stride[0];
   x.bias = rows_of<const T>(p.bias, query, head, batch);
@@ -101,8 +99,10 @@ template <class T>
 void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
   if (!p.lse) return;
   for (int64_t row = 0; row < x.items * x.heads; ++row) {
+    // (The logarithm of 0 would raise a division by zero.)
+    const double m = static_cast<double>(x.m[row]), l = static_cast<double>(x.l[row]);
     *p.lse.at<T>(0, query + row % x.items, head + row / x.items, batch) =
-        static_cast<T>(static_cast<double>(x.m[row]) * kLn2 + std::log(static_cast<double>(x.l[row])));
+        static_cast<T>(l == 0 ? -HUGE_VAL : m + std::log(l));
   }
 }
 
@@ -115,9 +115,7 @@ struct Call {
   void (*attention)(const AttentionBlock<T> &);
   void (*fold)(const FoldBlock<T> &);
 
-  T *scratch_of(int thread) const {
-    return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts * plan.part_bytes);
-  }
+  T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
 };
 
 template <class T>
@@ -151,6 +149,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
   const auto part = [&](int64_t i) {
     return reinterpret_cast<T *>(call.scratch.of_thread(static_cast<int>(i / kept)) + i % kept * call.plan.part_bytes);
   };
+  T *const open = part(kept - 1) + call.plan.part_bytes / static_cast<int64_t>(sizeof(T));
   const int64_t room = std::min(kMostChunks, threads * kept);
   int64_t chunk = begin;
   do {
@@ -168,7 +167,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
       call.attention(y);
     });
     for (int64_t i = 0; i < count; ++i) parts[i] = part(i);
-    call.fold({&x, chunk == begin, chunk, count, parts});
+    call.fold({&x, chunk == begin, chunk + count >= end, chunk, count, parts, open});
     chunk += count;
   } while (chunk < end);
   store_lse(call.p, x, 0, head, batch);

@@ -19,8 +19,6 @@ struct Attention {
   int scores_stage = 0;
 };
 
-constexpr double kLog2E = 1.4426950408889634;
-
 Need attention_need(const Attention &problem);
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution);
 

@@ -27,11 +27,11 @@ static_assert(kKeyChunk == Contract<double>::kKeyChunk, "chunks count keys, not 
 
 int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
 
-// Query heads whose queries are rows of one block, at most.
+// Query heads whose queries are rows of one block, at most: half a block, which leaves a thread's share room for parts.
 int64_t most_packed(const AttentionShape &s) {
   const int64_t group = s.heads / s.kv_heads;
   if (s.queries > kFewQueries || s.queries == 0 || group <= 1) return 1;
-  int64_t heads = std::min(group, query_block(s.element) / s.queries);
+  int64_t heads = std::min(group, query_block(s.element) / 2 / s.queries);
   while (group % heads != 0) --heads;
   return heads;
 }
@@ -76,7 +76,7 @@ int64_t part_bytes(const AttentionShape &s) { return aligned(most_rows(s) * (s.v
 int64_t parts_of(const AttentionShape &s) {
   constexpr int64_t kL1 = 16 << 10, kLeast = 8, kMost = 64;
   const int64_t bytes = part_bytes(s), share = Need::kShare - attention_block_bytes(s, most_rows(s));
-  return std::max<int64_t>(1, std::min(std::clamp(kL1 / bytes, kLeast, kMost), share / bytes));
+  return std::max<int64_t>(1, std::min(std::clamp(kL1 / bytes, kLeast, kMost), share / bytes - 1));
 }
 
 }  // namespace
@@ -96,7 +96,7 @@ int64_t attention_block_bytes(const AttentionShape &s, int64_t rows) {
   return aligned(attention_layout(s, rows).copied * s.element);
 }
 
-int64_t attention_parts_bytes(const AttentionShape &s) { return can_split(s) ? parts_of(s) * part_bytes(s) : 0; }
+int64_t attention_parts_bytes(const AttentionShape &s) { return can_split(s) ? (parts_of(s) + 1) * part_bytes(s) : 0; }
 
 Need attention_need(const AttentionShape &s) {
   Need need;
@@ -145,6 +145,7 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   plan.split_kv = threads > 1 && can_split(s) && plan.tasks < 4 * threads && plan.tasks % threads != 0;
   plan.parts = can_split(s) ? parts_of(s) : 0;
   plan.part_bytes = part_bytes(s);
+  plan.parts_bytes = attention_parts_bytes(s);
 
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);

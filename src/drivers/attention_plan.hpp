@@ -33,9 +33,10 @@ struct AttentionPlan {
   int64_t tasks;    // blocks in all
   int64_t threads;  // that have something to do
   // Keys are shared out among the threads, chunk by chunk, each thread keeping the results over so many chunks (parts)
-  // before they are folded; the blocks come one after the other.
+  // before they are folded; the blocks come one after the other. A thread's scratch begins with its parts, and room for
+  // one more, the open span.
   bool split_kv;
-  int64_t parts, part_bytes;
+  int64_t parts, part_bytes, parts_bytes;
   // Inside a block.
   int64_t query_tile;     // rows
   int64_t few_rows;       // tiles of so many rows at most have lanes = keys

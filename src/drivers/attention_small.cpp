@@ -33,7 +33,7 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.k = {p.k.data, p.k.row, p.k.column};
   x.v = {p.v.data, p.v.rows == 1 ? 1 : p.v.row, p.v.column};
   x.out = {p.out.data, p.v.rows == 1 ? 1 : p.out.row, p.out.column, 0};
-  x.scale_log2 = static_cast<T>(p.scale * kLog2E);
+  x.scale = static_cast<T>(p.scale);
   x.query_tile = query_tile(sizeof(T), caches());
   x.few_rows = few_rows(p.k.row, kernels.attention_lanes);
   x.by_features = x.v.row_stride == 1;

@@ -1,4 +1,5 @@
-// exp and exp2 for arguments <= 0, as softmax needs them: exactly 1 at 0, exactly 0 below the cut, NaN for NaN.
+// exp and exp2 for arguments <= 0, as softmax needs them: exactly 1 at 0, exactly 0 where the result would not be normal,
+// NaN for NaN. Of arguments that are not NaN, -inf among them, none raises an exception but inexact and underflow.
 //
 // Method: n = round(y), 2^y = 2^n * 2^(y - n), a polynomial for the second factor. The coefficients come from
 // exp_coefficients.py (minimax on the relative error, rounded one by one); their own errors are
@@ -8,13 +9,19 @@
 //
 // With all roundings: exp f32 1.00 ulp (every float), exp f64 0.97, exp2 f32 1.99, exp2 f64 1.5 (tests/exp_test.cpp).
 //
-// exp2 serves attention, where the scores already carry log2(e) and an error of an ulp is below that of the scores.
-// exp serves the standalone softmax: a reduction in two FMAs and the form 1 + (f + f^2 q(f)), which adds the large
-// terms last.
+// exp2 serves attention, whose argument is a difference of scores times log2(e): its error of an ulp is below that of
+// the scores. exp serves the standalone softmax: a reduction in two FMAs and the form 1 + (f + f^2 q(f)), which adds the
+// large terms last.
 //
-// The cut is the argument of the smallest normal result. A clamp instead would yield that number itself, which turns
-// subnormal when it is divided by the sum, and slow. With results normal or zero, scaling by exponent bits and by
-// scalef agree.
+// Below the cut the result is 0. A clamp instead would yield the smallest normal number, which turns subnormal when it is
+// divided by the sum, and slow. For exp the cut is the argument of that number. For exp2 it is where n reaches the
+// exponent of it, so that the bits of 2^(n - 1) are those of 0 there and nothing needs to be compared: the arguments
+// between, whose results would be normal, lose less than twice the smallest normal number.
+//
+// Where an instruction set has masks (ATTEND_MASKED_EXP), what is below the cut is left out; elsewhere it is raised to
+// the cut first. Rounding down, with a polynomial on [0, 1), was tried: y - floor(y) is not exact for -1/2 < y < 0, and
+// AVX-512's vreduceps, for whose sake it would be done, rounds that difference down where a subtraction rounds to
+// nearest, so that bits would differ between instruction sets.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -27,9 +34,12 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-  static constexpr float kExp2Cut = -126.0f;
+  static constexpr float kExp2Cut = -125.5f;  // rounds to -126: exp2 is 0 from here down
   static constexpr float kExp2[] = {0x1.5cbe5cp-10f, 0x1.3cf408p-7f, 0x1.c6b596p-5f, 0x1.ebf9a4p-3f, 0x1.62e42ap-1f};
   static constexpr float kExpCut = -0x1.5d589ep+6f;  // the least x whose exp is at least FLT_MIN
+  static constexpr float kExpLeast = -88.0f;         // where n is -127
+  // Added to n it leaves n + 127, the exponent of 2^n, in the low bits.
+  static constexpr float kExponent = 12582912.0f + 127.0f;
   static constexpr float kExp[] = {0x1.6ac74cp-10f, 0x1.123de0p-7f, 0x1.555858p-5f, 0x1.55548cp-3f, 0x1.fffffcp-2f};
   static constexpr float kLog2E = 0x1.715476p+0f;
   static constexpr float kLn2 = 0x1.62e430p-1f;
@@ -39,12 +49,14 @@ struct ExpConstants<float> {
 
 template <>
 struct ExpConstants<double> {
-  static constexpr double kExp2Cut = -1022.0;
+  static constexpr double kExp2Cut = -1021.5;
   static constexpr double kExp2[] = {0x1.ee4162a045a7bp-32, 0x1.e64c7abd0a474p-28, 0x1.b5213fa5cc230p-24,
                                      0x1.62bfaf1107076p-20, 0x1.ffcbfe55a3dcep-17, 0x1.4309131727c1dp-13,
                                      0x1.5d87fe78457a2p-10, 0x1.3b2ab6fb9da52p-7,  0x1.c6b08d704a26fp-5,
                                      0x1.ebfbdff82c5b3p-3,  0x1.62e42fefa39efp-1};
   static constexpr double kExpCut = -0x1.6232bdd7abcd2p+9;
+  static constexpr double kExpLeast = -709.0;
+  static constexpr double kExponent = 6755399441055744.0 + 1023.0;
   static constexpr double kExp[] = {0x1.204045adce464p-29,
                                     0x1.af7546f90f436p-26,
                                     0x1.27e4498417cacp-22,
@@ -62,32 +74,47 @@ struct ExpConstants<double> {
   static constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
 };
 
-// Horner's rule from the highest degree down.
+// Horner's rule from the highest degree down, all coefficients times `factor`, a power of two.
 template <class T, int N>
-ATTEND_INLINE vec<T> polynomial(vec<T> f, const T (&coefficient)[N]) {
-  vec<T> p = broadcast(coefficient[0]);
+ATTEND_INLINE vec<T> polynomial(vec<T> f, const T (&coefficient)[N], T factor = T(1)) {
+  vec<T> p = broadcast(factor * coefficient[0]);
 #pragma GCC unroll 16
-  for (int i = 1; i < N; ++i) p = fma(p, f, broadcast(coefficient[i]));
+  for (int i = 1; i < N; ++i) p = fma(p, f, broadcast(factor * coefficient[i]));
   return p;
 }
 
 template <class T>
 ATTEND_INLINE vec<T> exp2_nonpositive(vec<T> y) {
   using C = ExpConstants<T>;
-  const vec<T> n = round(y);
-  const vec<T> f = y - n;
-  const vec<T> p = fma(polynomial(f, C::kExp2), f, broadcast(T(1)));
-  return scale_or_zero(p, n, y, broadcast(C::kExp2Cut));
+#ifdef ATTEND_MASKED_EXP
+  const auto live = is_not_at_most(y, C::kExp2Cut);
+  const vec<T> n = round(y), f = subtract_where(live, y, n);
+  return scale_where(live, fma(polynomial(f, C::kExp2), f, broadcast(T(1))), n);
+#else
+  const vec<T> bounded = maximum(broadcast(C::kExp2Cut), y), n = round(bounded), f = bounded - n;
+  const vec<T> twice = fma(polynomial(f, C::kExp2, T(2)), f, broadcast(T(2)));
+  return twice * with_exponent(n + broadcast(C::kExponent - T(1)));
+#endif
 }
 
 template <class T>
 ATTEND_INLINE vec<T> exp_nonpositive(vec<T> x) {
   using C = ExpConstants<T>;
-  const vec<T> n = round(x * broadcast(C::kLog2E));
-  vec<T> f = fma(n, broadcast(-C::kLn2High), x);
+#ifdef ATTEND_MASKED_EXP
+  const auto live = is_not_below(x, C::kExpCut);
+  const vec<T> n = round(multiply_where(live, x, broadcast(C::kLog2E)));
+  vec<T> f = fma_where(live, n, broadcast(-C::kLn2High), x);
+#else
+  const vec<T> bounded = maximum(broadcast(C::kExpLeast), x), n = round(bounded * broadcast(C::kLog2E));
+  vec<T> f = fma(n, broadcast(-C::kLn2High), bounded);
+#endif
   f = fma(n, broadcast(-C::kLn2Low), f);
   const vec<T> p = fma(polynomial(f, C::kExp), f * f, f) + broadcast(T(1));
-  return scale_or_zero(p, n, x, broadcast(C::kExpCut));
+#ifdef ATTEND_MASKED_EXP
+  return scale_where(live, p, n);
+#else
+  return zero_below(p * with_exponent(n + broadcast(C::kExponent)), x, broadcast(C::kExpCut));
+#endif
 }
 
 }  // namespace

@@ -16,7 +16,9 @@
 //                                  touches no memory behind the n-th element, store(p, v, tail) writes only those
 //   maximum(a, b)                  b where a is NaN
 //   round(v)                       to nearest, ties to even
-//   scale_or_zero(p, n, y, cut)    y < cut ? 0 : p * 2^n, which is then normal or NaN (so every way to scale agrees)
+//   with_exponent(v)               the low bits of v as the exponent of a power of two, or of 0
+//   zero_below(v, y, cut)          y < cut ? 0 : v; instead of these two, functions under masks, if ATTEND_MASKED_EXP
+//                                  is defined (simd_avx512.hpp)
 //   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined

@@ -28,17 +28,17 @@ ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { ret
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm256_max_pd(a, b); }
 
-// 2^n as bits: adding 1.5 * 2^23 leaves n in the low bits of the sum, the shift moves it to the exponent. Multiplied
-// rather than added to p's exponent, so that a NaN in p stays one.
-ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
-  const __m256i low = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(12582912.0f + 127.0f)));
-  return _mm256_andnot_ps(_mm256_cmp_ps(y, cut, _CMP_LT_OQ),
-                          _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(low, 23))));
+ATTEND_INLINE vec<float> with_exponent(vec<float> low_bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(low_bits), 23));
 }
-ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
-  const __m256i low = _mm256_castpd_si256(_mm256_add_pd(n, _mm256_set1_pd(6755399441055744.0 + 1023.0)));
-  return _mm256_andnot_pd(_mm256_cmp_pd(y, cut, _CMP_LT_OQ),
-                          _mm256_mul_pd(p, _mm256_castsi256_pd(_mm256_slli_epi64(low, 52))));
+ATTEND_INLINE vec<double> with_exponent(vec<double> low_bits) {
+  return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(low_bits), 52));
+}
+ATTEND_INLINE vec<float> zero_below(vec<float> v, vec<float> y, vec<float> cut) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(y, cut, _CMP_LT_OQ), v);
+}
+ATTEND_INLINE vec<double> zero_below(vec<double> v, vec<double> y, vec<double> cut) {
+  return _mm256_andnot_pd(_mm256_cmp_pd(y, cut, _CMP_LT_OQ), v);
 }
 
 // In-register transposes, r[i] lane j <-> r[j] lane i.

@@ -31,12 +31,44 @@ ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { ret
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm512_max_pd(a, b); }
 
-// "Not less than" keeps a NaN.
-ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
-  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(y, cut, _CMP_NLT_UQ), p, n);
+// Masks for exp.hpp: "not at most" and "not below" are true of NaN. A lane that is left out is 0 and raises nothing.
+#define ATTEND_MASKED_EXP
+ATTEND_INLINE __mmask16 is_not_at_most(vec<float> a, float b) {
+  return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_NLE_UQ);
 }
-ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
-  return _mm512_maskz_scalef_pd(_mm512_cmp_pd_mask(y, cut, _CMP_NLT_UQ), p, n);
+ATTEND_INLINE __mmask8 is_not_at_most(vec<double> a, double b) {
+  return _mm512_cmp_pd_mask(a, _mm512_set1_pd(b), _CMP_NLE_UQ);
+}
+ATTEND_INLINE __mmask16 is_not_below(vec<float> a, float b) {
+  return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_NLT_UQ);
+}
+ATTEND_INLINE __mmask8 is_not_below(vec<double> a, double b) {
+  return _mm512_cmp_pd_mask(a, _mm512_set1_pd(b), _CMP_NLT_UQ);
+}
+ATTEND_INLINE vec<float> subtract_where(__mmask16 m, vec<float> a, vec<float> b) {
+  return _mm512_maskz_sub_ps(m, a, b);
+}
+ATTEND_INLINE vec<double> subtract_where(__mmask8 m, vec<double> a, vec<double> b) {
+  return _mm512_maskz_sub_pd(m, a, b);
+}
+ATTEND_INLINE vec<float> multiply_where(__mmask16 m, vec<float> a, vec<float> b) {
+  return _mm512_maskz_mul_ps(m, a, b);
+}
+ATTEND_INLINE vec<double> multiply_where(__mmask8 m, vec<double> a, vec<double> b) {
+  return _mm512_maskz_mul_pd(m, a, b);
+}
+ATTEND_INLINE vec<float> fma_where(__mmask16 m, vec<float> a, vec<float> b, vec<float> c) {
+  return _mm512_maskz_fmadd_ps(m, a, b, c);
+}
+ATTEND_INLINE vec<double> fma_where(__mmask8 m, vec<double> a, vec<double> b, vec<double> c) {
+  return _mm512_maskz_fmadd_pd(m, a, b, c);
+}
+// p * 2^n
+ATTEND_INLINE vec<float> scale_where(__mmask16 m, vec<float> p, vec<float> n) {
+  return _mm512_maskz_scalef_ps(m, p, n);
+}
+ATTEND_INLINE vec<double> scale_where(__mmask8 m, vec<double> p, vec<double> n) {
+  return _mm512_maskz_scalef_pd(m, p, n);
 }
 
 // In-register transposes, r[i] lane j <-> r[j] lane i: pairs, quads, then 128-bit blocks. 64 shuffles for 16 x 16.

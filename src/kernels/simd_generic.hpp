@@ -118,8 +118,8 @@ ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
   return each<T>([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
 }
 
-// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to nearest even for |v| below 2^(mantissa bits - 2); larger
-// values and infinities lie beyond every cut of exp.hpp, which replaces the result.
+// Adding and subtracting 1.5 * 2^(mantissa bits) rounds to nearest even for |v| below 2^(mantissa bits - 2): exp.hpp asks
+// for no others.
 template <class T>
 constexpr T kRounder = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
 template <class T>
@@ -127,28 +127,27 @@ ATTEND_INLINE vec<T> round(vec<T> v) {
   return each<T>([&](int i) { return (v.lane[i] + kRounder<T>)-kRounder<T>; });
 }
 
-// 2^n by its bits, as in the AVX2 backend.
-ATTEND_INLINE float pow2(float n) {
-  const float sum = n + (12582912.0f + 127.0f);
+ATTEND_INLINE float with_exponent(float low_bits) {
   uint32_t bits;
-  __builtin_memcpy(&bits, &sum, sizeof bits);
+  __builtin_memcpy(&bits, &low_bits, sizeof bits);
   bits <<= 23;
-  float r;
-  __builtin_memcpy(&r, &bits, sizeof r);
-  return r;
+  __builtin_memcpy(&low_bits, &bits, sizeof bits);
+  return low_bits;
 }
-ATTEND_INLINE double pow2(double n) {
-  const double sum = n + (6755399441055744.0 + 1023.0);
+ATTEND_INLINE double with_exponent(double low_bits) {
   uint64_t bits;
-  __builtin_memcpy(&bits, &sum, sizeof bits);
+  __builtin_memcpy(&bits, &low_bits, sizeof bits);
   bits <<= 52;
-  double r;
-  __builtin_memcpy(&r, &bits, sizeof r);
-  return r;
+  __builtin_memcpy(&low_bits, &bits, sizeof bits);
+  return low_bits;
 }
 template <class T>
-ATTEND_INLINE vec<T> scale_or_zero(vec<T> p, vec<T> n, vec<T> y, vec<T> cut) {
-  return each<T>([&](int i) { return y.lane[i] < cut.lane[i] ? T(0) : p.lane[i] * pow2(n.lane[i]); });
+ATTEND_INLINE vec<T> with_exponent(vec<T> low_bits) {
+  return each<T>([&](int i) { return with_exponent(low_bits.lane[i]); });
+}
+template <class T>
+ATTEND_INLINE vec<T> zero_below(vec<T> v, vec<T> y, vec<T> cut) {
+  return each<T>([&](int i) { return y.lane[i] < cut.lane[i] ? T(0) : v.lane[i]; });
 }
 
 template <class T, int N>

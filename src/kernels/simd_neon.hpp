@@ -36,16 +36,17 @@ ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return vbslq_f
 ATTEND_INLINE vec<float> round(vec<float> v) { return vrndnq_f32(v); }
 ATTEND_INLINE vec<double> round(vec<double> v) { return vrndnq_f64(v); }
 
-// 2^n by its bits, as in the AVX2 backend.
-ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
-  const uint32x4_t low = vreinterpretq_u32_f32(vaddq_f32(n, vdupq_n_f32(12582912.0f + 127.0f)));
-  const float32x4_t scaled = vmulq_f32(p, vreinterpretq_f32_u32(vshlq_n_u32(low, 23)));
-  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(scaled), vcltq_f32(y, cut)));
+ATTEND_INLINE vec<float> with_exponent(vec<float> low_bits) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(low_bits), 23));
 }
-ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
-  const uint64x2_t low = vreinterpretq_u64_f64(vaddq_f64(n, vdupq_n_f64(6755399441055744.0 + 1023.0)));
-  const float64x2_t scaled = vmulq_f64(p, vreinterpretq_f64_u64(vshlq_n_u64(low, 52)));
-  return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(scaled), vcltq_f64(y, cut)));
+ATTEND_INLINE vec<double> with_exponent(vec<double> low_bits) {
+  return vreinterpretq_f64_u64(vshlq_n_u64(vreinterpretq_u64_f64(low_bits), 52));
+}
+ATTEND_INLINE vec<float> zero_below(vec<float> v, vec<float> y, vec<float> cut) {
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcltq_f32(y, cut)));
+}
+ATTEND_INLINE vec<double> zero_below(vec<double> v, vec<double> y, vec<double> cut) {
+  return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(v), vcltq_f64(y, cut)));
 }
 
 ATTEND_INLINE void transpose(vec<float> (&r)[4]) {

@@ -33,14 +33,17 @@ ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm_max_pd(a, b); }
 
-// As for AVX2: 2^n by its bits.
-ATTEND_INLINE vec<float> scale_or_zero(vec<float> p, vec<float> n, vec<float> y, vec<float> cut) {
-  const __m128i low = _mm_castps_si128(_mm_add_ps(n, _mm_set1_ps(12582912.0f + 127.0f)));
-  return _mm_andnot_ps(_mm_cmplt_ps(y, cut), _mm_mul_ps(p, _mm_castsi128_ps(_mm_slli_epi32(low, 23))));
+ATTEND_INLINE vec<float> with_exponent(vec<float> low_bits) {
+  return _mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(low_bits), 23));
 }
-ATTEND_INLINE vec<double> scale_or_zero(vec<double> p, vec<double> n, vec<double> y, vec<double> cut) {
-  const __m128i low = _mm_castpd_si128(_mm_add_pd(n, _mm_set1_pd(6755399441055744.0 + 1023.0)));
-  return _mm_andnot_pd(_mm_cmplt_pd(y, cut), _mm_mul_pd(p, _mm_castsi128_pd(_mm_slli_epi64(low, 52))));
+ATTEND_INLINE vec<double> with_exponent(vec<double> low_bits) {
+  return _mm_castsi128_pd(_mm_slli_epi64(_mm_castpd_si128(low_bits), 52));
+}
+ATTEND_INLINE vec<float> zero_below(vec<float> v, vec<float> y, vec<float> cut) {
+  return _mm_andnot_ps(_mm_cmplt_ps(y, cut), v);
+}
+ATTEND_INLINE vec<double> zero_below(vec<double> v, vec<double> y, vec<double> cut) {
+  return _mm_andnot_pd(_mm_cmplt_pd(y, cut), v);
 }
 
 // In-register transposes, r[i] lane j <-> r[j] lane i.

@@ -42,11 +42,11 @@ ATTEND_INLINE void store_lanes(T *p, int64_t stride, int64_t count, vec<T> v) {
 }
 
 template <class T>
-ATTEND_INLINE bool any_nan(vec<T> v) {
+ATTEND_INLINE bool any_infinite(vec<T> v) {
   T lanes[kLanes<T>];
   store(lanes, v);
   bool any = false;
-  for (int l = 0; l < kLanes<T>; ++l) any |= lanes[l] != lanes[l];
+  for (int l = 0; l < kLanes<T>; ++l) any |= lanes[l] == -kMinusInfinity<T>;
   return any;
 }
 
@@ -89,6 +89,13 @@ ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t colum
   return only(s, count);
 }
 
+// 1 / v, or 0 for 0, without a division by it.
+template <class T>
+ATTEND_INLINE vec<T> inverse_or_zero(vec<T> v) {
+  const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
+  return select(v == zero, zero, divide(one, select(v == zero, one, v)));
+}
+
 // What the results of kLanes columns need, a column a lane.
 template <class T>
 struct ColumnResults {
@@ -112,14 +119,17 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   r.shift = shift_of(maximum);
   // Where the sum is NaN or infinite so is the compensation; only a finite one may be added.
   const vec<T> sum = select(total.error == total.error, total.sum + total.error, total.sum);
-  r.factor = select(sum == zero, zero, divide(broadcast(T(1)), sum));
+  r.factor = inverse_or_zero(sum);
   r.log_sum = zero;
   if (x.log || x.lse != nullptr) {
     T maxima[kLanes<T>], sums[kLanes<T>];
     store(maxima, maximum);
     store(sums, sum);
     for (int64_t l = 0; l < kLanes<T>; ++l) {
-      const double log_sum = l < count ? x.natural_log(static_cast<double>(sums[l])) : 0;
+      // (The logarithm of 0 would raise a division by zero.)
+      const double log_sum = l >= count        ? 0
+                             : sums[l] == T(0) ? -__builtin_huge_val()
+                                               : x.natural_log(static_cast<double>(sums[l]));
       if (l < count && x.lse != nullptr) {
         x.lse[(first + l) * x.lse_col] = static_cast<T>(static_cast<double>(maxima[l]) + log_sum);
       }

@@ -125,7 +125,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
     vec<T> sum = e;
     ATTEND_UNROLL
     for (int step = kSteps - 1; step >= 0; --step) sum = sum + permute(sum, swaps[step]);
-    const vec<T> factor = select(sum == zero, zero, divide(broadcast(T(1)), sum));
+    const vec<T> factor = inverse_or_zero(sum);
     return permute(e * factor, to_memory);
   };
   int64_t at = 0;

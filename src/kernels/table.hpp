@@ -20,6 +20,9 @@ enum CpuFeature : uint64_t {
   kAvx512Vl = 1u << 6,
 };
 
+// The number of the arithmetic contract, which changes with any bit that a caller can see.
+constexpr int32_t kContract = 2;
+
 // The constants of the arithmetic contract and the sizes of scratch. They decide bits and workspaces, so they are the
 // same on every machine and never derived from cache sizes.
 template <class T>
@@ -28,6 +31,12 @@ struct Contract {
   static constexpr int64_t kMatmulChunk = 2048 / static_cast<int64_t>(sizeof(T));
   // Keys of attention are cut here.
   static constexpr int64_t kKeyChunk = 256;
+  // Chunks are folded into spans of so many keys, and these one after the other. (The tests have a table with short
+  // ones.)
+#ifndef ATTEND_KEY_SPAN
+#define ATTEND_KEY_SPAN 16384
+#endif
+  static constexpr int64_t kKeySpan = ATTEND_KEY_SPAN;
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
   // A lane adds so many of its elements, and then these sums.
@@ -132,7 +141,7 @@ struct AttentionLayout {
   int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
   int64_t state;       // kStateLines of `rows` elements
   int64_t queries, output, copied;
-  static constexpr int64_t kStateLines = 8;
+  static constexpr int64_t kStateLines = 10;
 };
 
 // Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
@@ -144,10 +153,10 @@ struct AttentionBlock {
   RowsRef<const T> q;
   MatrixRef<const T> k, v;  // (feature, key)
   RowsRef<T> out;
-  T scale_log2;  // scale * log2(e)
+  T scale;
   int64_t key_begin, key_begin_step, key_end, key_end_step;
   int64_t position;  // of query 0, for ALiBi
-  T softcap;         // times log2(e); 0 = none
+  T softcap;         // 0 = none
   const T *slopes;   // of ALiBi, one a head, or null
   int64_t slope_stride;
   const T *sinks;  // one logit more in every sum, one a head, or null
@@ -162,7 +171,7 @@ struct AttentionBlock {
   bool by_features;       // lanes of the output are features, which are contiguous in V
   int64_t copied_stride;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
   bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
-  T *m, *l;               // results per row: maximum score in base 2, sum of exp2(score - maximum)
+  T *m, *l;               // results per row: maximum score, sum of exp(score - maximum), the sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
@@ -171,15 +180,16 @@ struct AttentionBlock {
   T *scratch;  // 64-byte aligned
 };
 
-// Folds the parts of neighbouring chunks, in order, into `out` and the running maximum and sum of each row, which
-// `begins` sets up. `x` as for the whole call. Part c has value_features for each row, then the rows' maxima, then
-// their sums.
+// Folds the parts of neighbouring chunks, in order, into the open span of each row, and spans into `out`, m and l of `x`,
+// which is as for the whole call. A part, and the open span, has value_features for each row, then the rows' maxima, then
+// their sums. The first call for a block begins, the last one ends.
 template <class T>
 struct FoldBlock {
   const AttentionBlock<T> *x;
-  bool begins;
-  int64_t first_chunk, chunks;
+  bool begins, ends;
+  int64_t chunk, chunks;  // the first chunk, and how many
   const T *const *parts;
+  T *open;
 };
 
 // The rows of one element type. A row may be null: then that of the next instruction set in the list that has it is

@@ -113,7 +113,8 @@ void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec
       const int64_t key_head = h / (heads / key_heads);
       for (int64_t i = 0; i < queries; ++i) {
         // s = scale * K^T q for every key, softcapped, and with ALiBi and bias for the keys that this query sees.
-        // Invisible keys get a score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no further.
+        // Invisible keys that exist get a score too, NaN perhaps, because ATTEND_SCORES_SCALED reports it; it goes no
+        // further.
         std::vector<T> scaled;
         std::vector<int64_t> visible_keys;
         std::vector<T> visible_scores;
@@ -123,7 +124,7 @@ void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec
           T s = scale * dot;
           const T cap = static_cast<T>(spec.softcap);
           const T capped = cap > 0 ? cap * std::tanh(s / cap) : s;
-          scaled.push_back(spec.scores_stage == 0 ? s : capped);
+          scaled.push_back(!spec.exists(j, b) ? kMinusInfinity<T> : spec.scores_stage == 0 ? s : capped);
           if (!spec.visible(j, i, keys, queries, b) || (spec.mask && !spec.mask(j, i, h, b))) continue;
           s = capped;
           if (spec.slopes) {

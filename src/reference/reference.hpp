@@ -65,7 +65,8 @@ struct AttentionSpec {
   double softcap = 0;
   bool window = false;  // left and right hold; -1 = unbounded
   int64_t left = -1, right = -1;
-  const int64_t *lengths = nullptr;  // keys of each batch
+  // Of each batch the keys from `firsts` (or 0) to before `lengths` (or Nk) exist.
+  const int64_t *firsts = nullptr, *lengths = nullptr;
   // (key, query, head, batch), or empty
   std::function<bool(int64_t, int64_t, int64_t, int64_t)> mask;
   std::function<T(int64_t, int64_t, int64_t, int64_t)> bias;
@@ -84,10 +85,14 @@ struct AttentionSpec {
     return query_offsets ? query_offsets[b] : query_offset;
   }
 
+  bool exists(int64_t key, int64_t b) const {
+    return (!firsts || key >= firsts[b]) && (!lengths || key < lengths[b]);
+  }
+
   // Key j is visible iff j <= i + offset, and i + offset - left <= j <= i + offset + right. In floating point, since
   // numbers near the limits of int64 are legal and their sums would overflow.
   bool visible(int64_t key, int64_t query, int64_t keys, int64_t queries, int64_t b) const {
-    if (lengths && key >= lengths[b]) return false;
+    if (!exists(key, b)) return false;
     const long double ahead = static_cast<long double>(key) - static_cast<long double>(query) -
                               static_cast<long double>(offset(keys, queries, b));
     if (causal != Causal::none && ahead > 0) return false;

@@ -2,47 +2,70 @@
 // merge, row by row, and so the bits of a whole call.
 #pragma once
 
-#include "kernels/attention/output.hpp"
+#include "kernels/attention/online_softmax.hpp"
 
 namespace attend {
 namespace {
 
+// One row's state in memory.
 template <class T>
-void attention_fold(const FoldBlock<T> &parts) {
-  constexpr int W = kLanes<T>;
-  constexpr int64_t kChunk = Contract<T>::kKeyChunk;
-  const AttentionBlock<T> &x = *parts.x;
-  const int64_t rows = rows_of(x), dv = x.value_features, stride = x.out.element_stride;
+struct RowState {
+  T *o;
+  int64_t stride;
+  T *m, *l;
+};
+
+// That of `row` in a part or an open span.
+template <class T>
+ATTEND_INLINE RowState<T> state_in(T *part, int64_t row, int64_t rows, int64_t value_features) {
+  T *const m = part + rows * value_features + row;
+  return {part + row * value_features, 1, m, m + rows};
+}
+
+template <class T>
+void clear_row(const RowState<T> &r, int64_t value_features) {
+  *r.m = kMinusInfinity<T>;
+  *r.l = T(0);
+  for (int64_t f = 0; f < value_features; ++f) r.o[f * r.stride] = T(0);
+}
+
+template <class T>
+void fold_into(const RowState<T> &to, const RowState<const T> &part, int64_t value_features) {
+  const Fold<T> f = fold(broadcast(*to.m), broadcast(*to.l), broadcast(*part.m), broadcast(*part.l));
+  store_lanes(to.m, 1, 1, f.m);
+  store_lanes(to.l, 1, 1, f.l);
+  fold_row(to.o, to.stride, f.old_factor, part.o, part.stride, f.new_factor, value_features);
+}
+
+template <class T>
+void attention_fold(const FoldBlock<T> &x) {
+  constexpr int64_t kChunks = Contract<T>::kKeySpan / Contract<T>::kKeyChunk;
+  const AttentionBlock<T> &block = *x.x;
+  const int64_t rows = rows_of(block), dv = block.value_features;
   for (int64_t row = 0; row < rows; ++row) {
-    // The chunks that count are those that some row of this one's tile sees.
-    const KeyRange seen = seen_by_any(x, tile_of(x, row / tile_rows(x) * tile_rows(x)));
-    T *const out = row_at(x, x.out, row);
-    if (parts.begins) {
-      const T *sink = x.sinks == nullptr ? nullptr : x.sinks + row / x.items * x.sink_stride;
-      x.m[row] = sink == nullptr ? kMinusInfinity<T> : first_m(*sink);
-      x.l[row] = sink == nullptr ? T(0) : first_l(*sink);
-      for (int64_t f = 0; seen.begin >= seen.end && f < dv; ++f) out[f * stride] = T(0);
+    const RowState<T> whole = {row_at(block, block.out, row), block.out.element_stride, block.m + row, block.l + row};
+    const RowState<T> open = state_in(x.open, row, rows, dv);
+    const auto close = [&] {
+      fold_into(whole, {open.o, open.stride, open.m, open.l}, dv);
+      clear_row(open, dv);
+    };
+    if (x.begins) {
+      clear_row(whole, dv);
+      clear_row(open, dv);
     }
-    for (int64_t c = 0; c < parts.chunks; ++c) {
-      const int64_t begin = (parts.first_chunk + c) * kChunk;
-      if (larger(begin, seen.begin) >= smaller(begin + kChunk, seen.end)) continue;
-      const T *const o = parts.parts[c] + row * dv, *const m = parts.parts[c] + rows * dv + row, *const l = m + rows;
-      const Fold<T> f = fold(broadcast(x.m[row]), broadcast(x.l[row]), broadcast(*m), broadcast(*l));
-      const vec<T> inverse = inverse_of(f.l);
-      const bool begins = begin <= seen.begin, last = begin + kChunk >= seen.end;
-      for (int64_t at = 0; at < dv; at += W) {
-        const int64_t count = smaller<int64_t>(W, dv - at);
-        const vec<T> old = begins ? inverse : load_lanes(out + at * stride, stride, count);
-        vec<T> r = fold_output(begins, old, f.old_factor, load_lanes(o + at, 1, count), f.new_factor);
-        if (last) r = r * inverse;
-        store_lanes(out + at * stride, stride, count, r);
-      }
-      T lanes[W];
-      store(lanes, f.m);
-      x.m[row] = lanes[0];
-      store(lanes, f.l);
-      x.l[row] = lanes[0];
+    for (int64_t c = x.chunk; c < x.chunk + x.chunks; ++c) {
+      if (c % kChunks == 0) close();
+      fold_into(open, state_in(x.parts[c - x.chunk], row, rows, dv), dv);
     }
+    if (!x.ends) continue;
+    close();
+    const T sink = block.sinks == nullptr ? T(0) : block.sinks[row / block.items * block.sink_stride];
+    const Finished<T> r = finish(block, broadcast(*whole.m), broadcast(*whole.l), broadcast(sink));
+    store_lanes(whole.m, 1, 1, r.m);
+    store_lanes(whole.l, 1, 1, r.l);
+    T factor[kLanes<T>];
+    store(factor, r.factor);
+    for (int64_t f = 0; f < dv; ++f) whole.o[f * whole.stride] = whole.o[f * whole.stride] * factor[0];
   }
 }
 

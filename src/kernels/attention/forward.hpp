@@ -3,16 +3,16 @@
 // The block is worked on in query tiles, one row per lane of kScoreVectors vectors. For each chunk and tile:
 //
 //     scores   s[key][row] = tile(panel = queries, transposed and scaled once;  b = K in place)       lanes = rows
-//     softmax  m_c, exp2, l_c: straight down the lanes, no horizontal step
-//     output   o[row][feature] = fma(o, 2^(m_old - m), o_c 2^(m_c - m)),
+//     softmax  m_c, exp, l_c: straight down the lanes, no horizontal step
+//     output   o[row][feature] = fma(o, e^(m_old - m), o_c e^(m_c - m)),
 //              o_c = tile(panel = V in place;  b = the weights)                                       lanes = features
 //
 // Only the queries are copied, and what stage.hpp copies. The scores of a chunk (256 x the tile's rows) stay in the L1
 // between the three steps; a chunk of K and V stays in the L2 for all tiles of the block. Few rows have the first two
 // steps of scores_few.hpp.
 //
-// Scores carry log2(e): exponentials are exp2, maxima are in base 2. A row's arithmetic depends on nothing but its own
-// data and the absolute positions of the chunks.
+// A row's arithmetic depends on nothing but its own data and the positions of chunks and spans, which count from the
+// sequence's first key.
 //
 // 32 rows a tile (2 x 12 scores) lose 2 % against 16 on Zen 4, where their scores fill the L1, and gain 8 % on Intel,
 // where 1 x 16 starves for loads: the driver chooses by the size of the L1.
@@ -80,7 +80,9 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
 // All tiles of the block and the keys [begin, end) of one chunk.
 template <class T>
 void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
+  constexpr int64_t kSpan = Contract<T>::kKeySpan;
   const StagedChunk<T> chunk = stage(x, begin, end);
+  const bool spans = has_spans(x);
   FiniteChunk<T> of_chunk;
   for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
     const QueryTile<T> t = tile_of(x, row);
@@ -91,8 +93,9 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
     if (slice.begin >= slice.end) continue;
     slice.k = chunk.keys(slice.begin);
     slice.v = chunk.values(slice.begin);
-    slice.first = slice.begin == seen.begin;
-    slice.last = slice.end == seen.end;
+    slice.first = slice.begin == seen.begin || (spans && slice.begin % kSpan == 0);
+    slice.last = slice.end == seen.end && !spans;
+    if (slice.begin != seen.begin && slice.first) close_span(x, t);
     attend_slice(x, t, slice, chunk, &of_chunk);
   }
 }
@@ -102,19 +105,27 @@ void attention(const AttentionBlock<T> &x) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) begin_tile(x, tile_of(x, row));
+  static_assert(Contract<T>::kKeySpan % kChunk == 0, "spans are whole chunks");
   const KeyRange seen = seen_by_any(x);
+  const bool spans = has_spans(x);
+  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
+    const QueryTile<T> t = tile_of(x, row);
+    const KeyRange of_tile = seen_by_any(x, t);
+    begin_tile(x, t);
+    if (spans || of_tile.begin >= of_tile.end) clear_output(x, t);
+  }
   for (int64_t c0 = seen.begin / kChunk * kChunk; c0 < seen.end; c0 += kChunk) {
     attend_chunk(x, larger(c0, seen.begin), smaller(c0 + kChunk, seen.end));
   }
   for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange of_tile = seen_by_any(x, t);
-    finish_output(x, t, of_tile.begin >= of_tile.end);
-    for (int64_t i = 0; i < t.count; ++i) {
-      x.m[row + i] = t.m[i];
-      x.l[row + i] = t.l[i];
+    const bool sees_nothing = of_tile.begin >= of_tile.end;
+    if (spans && !sees_nothing) close_span(x, t);
+    for (int i = 0; (spans || sees_nothing) && i < t.vectors; ++i) {
+      finish_rows(x, t, i, load(t.span_m + i * kLanes<T>), load(t.span_l + i * kLanes<T>));
     }
+    if (!sees_nothing) finish_output(x, t);
     if (x.scores.data != nullptr) show_scores(x, t);
   }
 }

@@ -28,7 +28,11 @@ bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t 
     }
     for (; f < x.value_features; ++f) sum = sum + at[f * v.row_stride] * T(0);
   }
-  return sum == T(0) && !any_nan((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  const vec<T> all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  T lanes[W];
+  store(lanes, all);
+  for (int l = 0; l < W; ++l) sum = sum + lanes[l];
+  return sum == T(0);
 }
 
 // What bias and mask hide may be any key of a chunk: looked at once for all tiles, and only if something is hidden.
@@ -69,8 +73,9 @@ void output_without_hidden(const AttentionBlock<T> &x, const QueryTile<T> &t, co
         acc = fused(slice.v.data[k * slice.v.col_stride + f * slice.v.row_stride], weight, acc);
       }
       T *at = o + i * row + f * feature;
-      const T r = fold_output(slice.first, *at, t.old_factor[i], acc, t.new_factor[i]);
-      *at = slice.last ? r * t.inverse[i] : r;
+      const T r = fold_output(
+          slice.first, T(0), [&] { return *at; }, t.old_factor[i], acc, t.new_factor[i]);
+      *at = slice.last ? r * t.finish[i] : r;
     }
   }
 }

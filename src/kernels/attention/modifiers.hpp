@@ -13,33 +13,33 @@ ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x) {
   return x.bias.data != nullptr || x.mask.data != nullptr || x.softcap != T(0) || x.slopes != nullptr;
 }
 
-// c tanh(s / c), where s and c both carry log2(e): with z = |s / c| it is (1 - e) / (1 + e), e = exp(-2 z). Near 0,
-// where 1 - e cancels, it is the Taylor series of tanh.
+// c tanh(s / c): with z = |s / c| it is c (1 - e) / (1 + e), e = exp(-2 z); near 0, where 1 - e cancels, the Taylor series
+// of tanh; nearer still, where tanh(z) is z, s itself, of which z has lost bits if c is huge.
 template <class T>
 ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
-  constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1);
+  constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1), kTiny = sizeof(T) == 4 ? T(1e-4) : T(1e-8);
   constexpr T kSeries[] = {T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
                            T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
   const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
-  const vec<T> size = select(s < zero, zero - s, s);
-  const vec<T> z = size * broadcast(T(1) / cap), z2 = z * z;
+  const vec<T> size = select(s < zero, zero - s, s), z = size * broadcast(T(1) / cap);
+  const vec_bool<T> is_small = z < broadcast(kSmall);
   const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
-  const vec<T> series = fma(polynomial(z2, kSeries) * z2, z, z);
-  const vec<T> t = select(z < broadcast(kSmall), series, divide(one - e, one + e)) * broadcast(cap);
-  return select(s < zero, zero - t, t);
+  const vec<T> near = select(is_small, z, zero), near2 = near * near;  // (elsewhere the series would overflow)
+  const vec<T> series = fma(polynomial(near2, kSeries) * near2, near, near);
+  const vec<T> t = select(is_small, series, divide(one - e, one + e)) * broadcast(cap);
+  return select(z < broadcast(kTiny), s, select(s < zero, zero - t, t));
 }
 
 // What bias and mask add to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from
-// `key` on, in base 2: [key][lane], -inf where they hide; the lanes without a row are 0.
+// `key` on: [key][lane], -inf where they hide; the lanes without a row are 0.
 template <class T>
 ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
   constexpr int W = kLanes<T>;
-  constexpr T kLog2E = ExpConstants<T>::kLog2E;
   const int64_t rows = smaller<int64_t>(W, rows_of(x) - row), b_key = x.bias.element_stride,
                 m_key = x.mask.element_stride;
   int64_t stride = 0;
   if (x.mask.data == nullptr && is_even(x, x.bias, &stride)) {
-    return pack_panel<T>(W, rows, keys, row_at(x, x.bias, row) + key * b_key, stride, b_key, kLog2E, added);
+    return pack_panel<T>(W, rows, keys, row_at(x, x.bias, row) + key * b_key, stride, b_key, T(1), added);
   }
   // A line for each row, then turned.
   T lines[W * W];
@@ -58,9 +58,9 @@ ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t
     const T *b = row_at(x, x.bias, row + i) + key * b_key;
     if (keys == W && b_key == 1) {
       const vec<T> r = load(line);
-      store(line, select(r == broadcast(T(0)), load(b) * broadcast(kLog2E), r));
+      store(line, select(r == broadcast(T(0)), load(b), r));
     } else {
-      for (int64_t k = 0; k < keys; ++k) line[k] = line[k] == T(0) ? b[k * b_key] * kLog2E : line[k];
+      for (int64_t k = 0; k < keys; ++k) line[k] = line[k] == T(0) ? b[k * b_key] : line[k];
     }
   }
   pack_panel<T>(W, rows, keys, lines, W, 1, T(1), added);
@@ -85,7 +85,7 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
   const bool masks = stage >= ScoresStage::masked, adds = masks && (x.bias.data != nullptr || x.mask.data != nullptr);
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   const bool only_adds = adds && x.softcap == T(0) && x.slopes == nullptr && !run.hides;
-  vec<T> not_finite = zero;  // NaN where bias or mask are infinite
+  vec<T> hidden = zero;  // +inf where bias or mask are -inf
   T added[W * W];
   for (int i = 0; i < t.vectors; ++i) {
     vec<T> top = least;
@@ -96,18 +96,18 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
       if (only_adds && keys == W) {
         // The usual case. Four chains, since one of maxima would wait for itself.
         constexpr int kChains = W < 4 ? W : 4;
-        vec<T> tops[kChains], infinite[kChains];
-        for (int c = 0; c < kChains; ++c) tops[c] = least, infinite[c] = zero;
+        vec<T> tops[kChains], hides[kChains];
+        for (int c = 0; c < kChains; ++c) tops[c] = least, hides[c] = zero;
         ATTEND_UNROLL
         for (int j = 0; j < W; ++j, at += t.lanes) {
           const vec<T> a = load(added + j * W), s = select(a == least, least, load(at) + a);
-          infinite[j % kChains] = fma(a, zero, infinite[j % kChains]);
+          hides[j % kChains] = maximum(zero - a, hides[j % kChains]);
           tops[j % kChains] = maximum(s, tops[j % kChains]);
           store(at, s);
         }
         for (int c = 0; c < kChains; ++c) {
           top = maximum(tops[c], top);
-          not_finite = not_finite + infinite[c];
+          hidden = maximum(hides[c], hidden);
         }
         continue;
       }
@@ -118,12 +118,12 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
         if (masks) {
           if (x.slopes != nullptr) {
             const vec<T> distance = distances<T>(x.position - key, t.item + i * W);
-            s = fma(maximum(distance, zero - distance), load(t.slope + i * W), s);
+            s = fma(maximum(distance, zero - distance), zero - load(t.slope + i * W), s);
           }
           if (adds) {
             const vec<T> a = load(added + j * W);
             s = select(a == least, least, s + a);
-            not_finite = fma(a, zero, not_finite);
+            hidden = maximum(zero - a, hidden);
           }
           if (run.hides) s = hide(x, t, key, i, s);
         }
@@ -133,7 +133,7 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
     }
     store(t.slice_m + i * W, top);
   }
-  return any_nan(not_finite);
+  return any_infinite(hidden);
 }
 
 }  // namespace

@@ -11,11 +11,12 @@
 namespace attend {
 namespace {
 
-// o and its leading dimension: in `out` where its features are contiguous and its rows even, in the scratch where not.
+// o and its leading dimension: in `out` where its features are contiguous, its rows even and its keys one span; in the
+// scratch where not.
 template <class T>
 ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
   int64_t ld = 0;
-  return x.by_features && x.out.element_stride == 1 && is_even(x, x.out, &ld);
+  return x.by_features && x.out.element_stride == 1 && is_even(x, x.out, &ld) && !has_spans(x);
 }
 template <class T>
 ATTEND_INLINE T *sums_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *ld) {
@@ -70,9 +71,10 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
     if (NQ > 1 && j >= rows) return;
     T *at = o + (q0 + j) * ld + f + i * W;
     const bool partial = kPartial && i == MV - 1;
-    vec<T> r = acc * broadcast(t.new_factor[q0 + j]);
-    if (!begins) r = fma(partial ? load(at, tail) : load(at), broadcast(t.old_factor[q0 + j]), r);
-    if (last) r = r * broadcast(t.inverse[q0 + j]);
+    const auto old = [&]() __attribute__((always_inline)) { return partial ? load(at, tail) : load(at); };
+    vec<T> r = fold_output(begins, broadcast(T(0)), old, broadcast(t.old_factor[q0 + j]), acc,
+                           broadcast(t.new_factor[q0 + j]));
+    if (last) r = r * broadcast(t.finish[q0 + j]);
     partial ? store(at, r, tail) : store(at, r);
   });
 }
@@ -135,8 +137,10 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
                                           v.row_stride, Tail<T>(W));
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;
-            vec<T> r = fold_output(slice.first, load(at), load(t.old_factor + i * W), acc, load(t.new_factor + i * W));
-            if (slice.last) r = r * load(t.inverse + i * W);
+            const auto old = [&]() __attribute__((always_inline)) { return load(at); };
+            vec<T> r = fold_output(slice.first, broadcast(T(0)), old, load(t.old_factor + i * W), acc,
+                                   load(t.new_factor + i * W));
+            if (slice.last) r = r * load(t.finish + i * W);
             store(at, r);
           });
         });
@@ -158,15 +162,24 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
       t.vectors, [&](auto mv) __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice); });
 }
 
-// Moves o to `out` where it was summed elsewhere; a tile that sees nothing at all gives 0.
+// `out` before and after the sums, where these are not formed in it: +0 first for spans to be folded into; o of the one
+// span, or the factor for what the spans made. A tile that sees nothing at all gives 0.
 template <class T>
-void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t, bool sees_nothing) {
-  if (sums_in_place(x) && !sees_nothing) return;
+void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  for (int64_t i = 0; i < t.count; ++i) {
+    T *to = row_at(x, x.out, t.row + i);
+    for (int64_t f = 0; f < x.value_features; ++f) to[f * x.out.element_stride] = T(0);
+  }
+}
+template <class T>
+void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  if (sums_in_place(x)) return;
+  const bool spans = has_spans(x);
   const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
   for (int64_t i = 0; i < t.count; ++i) {
     T *to = row_at(x, x.out, t.row + i);
-    for (int64_t f = 0; f < x.value_features; ++f) {
-      to[f * x.out.element_stride] = sees_nothing ? T(0) : t.output[i * row + f * feature];
+    for (int64_t f = 0; f < x.value_features; ++f, to += x.out.element_stride) {
+      *to = spans ? *to * t.finish[i] : t.output[i * row + f * feature];
     }
   }
 }

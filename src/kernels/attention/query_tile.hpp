@@ -20,13 +20,14 @@ template <class T>
 struct QueryTile {
   int64_t row, count;  // the first row of the block, and how many; the lanes behind them are zero and dropped
   int vectors;
-  int64_t lanes;                                           // in them
-  T *s;                                                    // scores, then weights, of the slice at hand
-  int64_t s_key, s_row;                                    // their strides: [key][lane], or of few rows [row][key]
-  T *m, *l, *slice_m, *old_factor, *new_factor, *inverse;  // online_softmax.hpp
-  T *item, *slope;                                         // position among the queries; ALiBi's slope
-  T *queries;                                              // [feature][lane], scaled
-  T *output;                                               // o while it is summed, unless that happens in `out`
+  int64_t lanes;                                 // in them
+  T *s;                                          // scores, then weights, of the slice at hand
+  int64_t s_key, s_row;                          // their strides: [key][lane], or of few rows [row][key]
+  T *m, *l, *slice_m, *old_factor, *new_factor;  // online_softmax.hpp
+  T *span_m, *span_l, *finish;
+  T *item, *slope;  // position among the queries; ALiBi's slope
+  T *queries;       // [feature][lane], scaled
+  T *output;        // o while it is summed, unless that happens in `out`
 };
 
 // Rows of every tile but the last: the kernel's lanes, or fewer where their scores would fill the L1.
@@ -51,8 +52,8 @@ ATTEND_INLINE QueryTile<T> tile_of(const AttentionBlock<T> &x, int64_t row) {
   t.s = x.scratch;
   t.s_key = t.lanes, t.s_row = 1;
   T *line = x.scratch + x.layout.state + row;
-  T **const lines[AttentionLayout::kStateLines] = {&t.m,          &t.l,       &t.slice_m, &t.old_factor,
-                                                   &t.new_factor, &t.inverse, &t.item,    &t.slope};
+  T **const lines[AttentionLayout::kStateLines] = {&t.m,      &t.l,      &t.slice_m, &t.old_factor, &t.new_factor,
+                                                   &t.span_m, &t.span_l, &t.finish,  &t.item,       &t.slope};
   for (T **of : lines) *of = line, line += x.layout.rows;
   t.queries = x.scratch + x.layout.queries + row * x.features;
   t.output = x.scratch + x.layout.output + row * x.value_features;
@@ -83,47 +84,33 @@ ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, i
   *largest = one_head ? *largest % x.items : x.items - 1;
 }
 
-// A sink is a score before all others, whose value is 0.
-template <class T>
-ATTEND_INLINE T first_m(T sink) {
-  return sink * ExpConstants<T>::kLog2E;
-}
-template <class T>
-ATTEND_INLINE T first_l(T sink) {
-  return sink == kMinusInfinity<T> ? T(0) : T(1);
-}
-
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
 void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   int64_t stride = 0;
   if (is_even(x, x.q, &stride)) {
-    pack_panel<T>(t.lanes, t.count, x.features, row_at(x, x.q, t.row), stride, x.q.element_stride, x.scale_log2,
-                  t.queries);
+    pack_panel<T>(t.lanes, t.count, x.features, row_at(x, x.q, t.row), stride, x.q.element_stride, x.scale, t.queries);
   } else {
     for (int64_t i = 0; i < t.lanes; ++i) {
       const T *q = row_at(x, x.q, t.row + smaller(i, t.count - 1));
       for (int64_t f = 0; f < x.features; ++f) {
-        t.queries[f * t.lanes + i] = i < t.count ? q[f * x.q.element_stride] * x.scale_log2 : T(0);
+        t.queries[f * t.lanes + i] = i < t.count ? q[f * x.q.element_stride] * x.scale : T(0);
       }
     }
   }
   for (int64_t i = 0; i < t.lanes; i += W) {
     store(t.m + i, broadcast(kMinusInfinity<T>));
     store(t.l + i, broadcast(T(0)));
-    store(t.inverse + i, broadcast(T(0)));
+    store(t.span_m + i, broadcast(kMinusInfinity<T>));
+    store(t.span_l + i, broadcast(T(0)));
     store(t.item + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
   }
-  if (x.heads == 1 && x.slopes == nullptr && x.sinks == nullptr) return;
+  if (x.heads == 1 && x.slopes == nullptr) return;
   for (int64_t i = 0; i < t.lanes; ++i) {
-    const int64_t row = t.row + smaller(i, t.count - 1), head = row / x.items;
+    const int64_t row = t.row + smaller(i, t.count - 1);
     t.item[i] = static_cast<T>(row % x.items);
-    t.slope[i] = x.slopes == nullptr ? T(0) : x.slopes[head * x.slope_stride] * -ExpConstants<T>::kLog2E;
-    if (x.sinks == nullptr) continue;
-    const T sink = x.sinks[head * x.sink_stride];
-    t.m[i] = first_m(sink);
-    t.l[i] = first_l(sink);
+    t.slope[i] = x.slopes == nullptr ? T(0) : x.slopes[row / x.items * x.slope_stride];
   }
 }
 

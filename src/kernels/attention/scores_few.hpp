@@ -97,7 +97,7 @@ vec<T> few_weights(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyS
   for (int q = 0; q < NQ; ++q) {
     const vec<T> shift = shift_of(broadcast(t.slice_m[q]));
     T *s = t.s + q * x.layout.keys;
-    for (int64_t j = 0; j < slice.size(); j += W) store(s + j, exp2_nonpositive(load(s + j) - shift));
+    for (int64_t j = 0; j < slice.size(); j += W) store(s + j, exp_of_difference(load(s + j), shift));
   }
   T sums[W] = {};
   for (int64_t j = 0; j < slice.size(); ++j) {

@@ -42,12 +42,20 @@ ATTEND_INLINE KeyRange seen_by_all(const AttentionBlock<T> &x, const QueryTile<T
   return {key_begin(x, largest), key_end(x, least)};
 }
 
+// Whether the block's keys lie in more than one span.
+template <class T>
+ATTEND_INLINE bool has_spans(const AttentionBlock<T> &x) {
+  const KeyRange seen = seen_by_any(x);
+  return seen.begin < seen.end && seen.begin / Contract<T>::kKeySpan != (seen.end - 1) / Contract<T>::kKeySpan;
+}
+
 // A slice: the keys of one chunk that a tile sees.
 template <class T>
 struct KeySlice {
   int64_t begin, end;
   MatrixRef<const T> k, v;  // from key `begin` on
-  bool first, last;         // of the tile's slices
+  bool first;               // of the tile's slices in a span
+  bool last;                // of all its slices, if its o is summed without spans
   int64_t size() const { return end - begin; }
 };
 

@@ -19,6 +19,7 @@ AttentionShape shape_of(const Attention &p) {
           p.k.stride[0],
           p.k.stride[1],
           p.v.rows() == 1 ? 1 : p.v.stride[0],
+          p.mask.given || p.bias.given,
           p.scores.given};
 }
 

@@ -88,7 +88,9 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.state = l.keys * std::min(l.rows, score_lanes(s.element));
   l.queries = l.state + AttentionLayout::kStateLines * l.rows;
   l.output = l.queries + l.rows * s.features;
-  l.copied = l.output + l.rows * s.value_features;
+  l.segments = l.output + l.rows * s.value_features;
+  // 64 bytes for each tile, which has two rows at least.
+  l.copied = l.segments + (s.looks ? l.rows * 32 / s.element : 0);
   return l;
 }
 

@@ -13,6 +13,7 @@ struct AttentionShape {
   int64_t element;  // bytes of one
   int64_t queries, keys, features, value_features, heads, kv_heads, batch;
   int64_t k_feature_stride, k_key_stride, v_feature_stride;  // in elements
+  bool looks;                                                // at a mask or a bias
   bool shows_scores;
 };
 

@@ -17,7 +17,7 @@ bool is_small(int64_t items, int64_t keys, int64_t features, int64_t value_featu
 
 template <class T>
 AttentionShape shape_of(int64_t items, int64_t keys, int64_t features, int64_t value_features) {
-  return {sizeof(T), items, keys, features, value_features, 1, 1, 1, 1, features, 1, false};
+  return {sizeof(T), items, keys, features, value_features, 1, 1, 1, 1, features, 1, false, false};
 }
 
 template <class T>

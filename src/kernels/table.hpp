@@ -140,7 +140,7 @@ enum class ScoresStage : int { scaled, softcapped, masked, probabilities };
 struct AttentionLayout {
   int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
   int64_t state;       // kStateLines of `rows` elements
-  int64_t queries, output, copied;
+  int64_t queries, output, segments, copied;
   static constexpr int64_t kStateLines = 10;
 };
 

@@ -36,7 +36,7 @@ bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     QueryTile<T> at = t;
     at.s += (run.begin - slice.begin) * t.lanes;
     scores_of(x, at, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
-    if (run.hides || is_modified(x)) hides |= modify_scores(x, at, run, ScoresStage::masked);
+    if (is_modified(x, run)) hides |= modify_scores(x, at, run, ScoresStage::masked);
     for (int i = 0; i < t.vectors; ++i) {
       const vec<T> of_run = load(t.slice_m + i * kLanes<T>);
       top[i] = n == 0 ? of_run : maximum(of_run, top[i]);
@@ -46,15 +46,24 @@ bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
   return hides;
 }
 
-// One tile and one slice of its keys.
+// One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> &slice, const StagedChunk<T> &chunk,
-                  FiniteChunk<T> *of_chunk) {
-  const KeyRuns runs = runs_of(x, t, slice);
-  const bool positions_hide = runs.count != 1 || runs.run[0].hides, plain = !positions_hide && !is_modified(x);
+void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> &slice, const KeyRuns &runs,
+                  const StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
+  // As one run: its keys in one piece, what any of the runs has to do done to all.
+  KeyRun whole = {slice.begin, slice.end, false, false};
+  int64_t keys = 0;
+  for (int n = 0; n < runs.count; ++n) {
+    keys += runs.run[n].end - runs.run[n].begin;
+    whole.hides |= runs.run[n].hides;
+    whole.adds |= runs.run[n].adds;
+  }
+  const bool positions_hide = whole.hides;
   bool modifiers_hide = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
-    const bool turned = !plain || !x.by_features;
+    whole.adds |= keys != slice.size();
+    const KeyRuns one = {1, {whole}};
+    const bool modified = is_modified(x, whole), turned = modified || !x.by_features;
     vec<T> l;
     with_constant<kFewRows<T>>(
         t.count, [&](auto nq) __attribute__((always_inline)) {
@@ -65,38 +74,50 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
     if (!turned) {
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
-      return output_slice(x, t, slice, true);
+      return output_slice(x, t, slice, one, true);
     }
-    if (!plain) modifiers_hide = modify_scores(x, t, {slice.begin, slice.end, positions_hide}, ScoresStage::masked);
-  } else {
-    modifiers_hide = score_runs(x, t, slice, runs, chunk);
+    if (modified) modifiers_hide = modify_scores(x, t, whole, ScoresStage::masked);
+    softmax_slice(x, t, slice, one);
+    const bool finite =
+        (!positions_hide && !modifiers_hide) || hides_only_finite(x, one, modifiers_hide, chunk, of_chunk);
+    return output_slice(x, t, slice, one, finite);
   }
+  modifiers_hide = score_runs(x, t, slice, runs, chunk);
+  softmax_slice(x, t, slice, runs);
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, runs, modifiers_hide, chunk, of_chunk);
-  softmax_slice(x, t, slice);
-  output_slice(x, t, slice, finite);
+  output_slice(x, t, slice, runs, finite);
 }
 
-// All tiles of the block and the keys [begin, end) of one chunk.
+// All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not
+// empty.
 template <class T>
-void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
-  constexpr int64_t kSpan = Contract<T>::kKeySpan;
+void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
   const StagedChunk<T> chunk = stage(x, begin, end);
-  const bool spans = has_spans(x);
+  const bool spans = has_spans(x), defers = defers_finish(x);
   FiniteChunk<T> of_chunk;
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
+  uint64_t bit = 1;
+  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x), bit <<= 1) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange seen = seen_by_any(x, t);
+    if (spans && begin % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
+      close_span(x, t);
+      *begun &= ~bit;
+    }
     KeySlice<T> slice;
     slice.begin = larger(begin, seen.begin);
     slice.end = smaller(end, seen.end);
     if (slice.begin >= slice.end) continue;
+    const KeyRuns runs = runs_of(x, t, slice);
+    if (runs.count == 0) continue;
+    slice.begin = runs.run[0].begin;
+    slice.end = runs.run[runs.count - 1].end;
     slice.k = chunk.keys(slice.begin);
     slice.v = chunk.values(slice.begin);
-    slice.first = slice.begin == seen.begin || (spans && slice.begin % kSpan == 0);
-    slice.last = slice.end == seen.end && !spans;
-    if (slice.begin != seen.begin && slice.first) close_span(x, t);
-    attend_slice(x, t, slice, chunk, &of_chunk);
+    slice.first = (*begun & bit) == 0;
+    slice.last = slice.end == seen.end && !defers;
+    *begun |= bit;
+    attend_slice(x, t, slice, runs, chunk, &of_chunk);
   }
 }
 
@@ -105,27 +126,33 @@ void attention(const AttentionBlock<T> &x) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
-  static_assert(Contract<T>::kKeySpan % kChunk == 0, "spans are whole chunks");
+  static_assert(Contract<T>::kQueryBlock / kMost <= 64 && Contract<T>::kKeySpan % kChunk == 0, "a bit for each tile");
   const KeyRange seen = seen_by_any(x);
-  const bool spans = has_spans(x);
+  const bool spans = has_spans(x), looked_at = is_looked_at(x);
+  uint64_t begun = 0;
   for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
-    const QueryTile<T> t = tile_of(x, row);
-    const KeyRange of_tile = seen_by_any(x, t);
-    begin_tile(x, t);
-    if (spans || of_tile.begin >= of_tile.end) clear_output(x, t);
+    begin_tile(x, tile_of(x, row));
+    if (spans) clear_output(x, tile_of(x, row));
   }
-  for (int64_t c0 = seen.begin / kChunk * kChunk; c0 < seen.end; c0 += kChunk) {
-    attend_chunk(x, larger(c0, seen.begin), smaller(c0 + kChunk, seen.end));
-  }
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
-    const QueryTile<T> t = tile_of(x, row);
-    const KeyRange of_tile = seen_by_any(x, t);
-    const bool sees_nothing = of_tile.begin >= of_tile.end;
-    if (spans && !sees_nothing) close_span(x, t);
-    for (int i = 0; (spans || sees_nothing) && i < t.vectors; ++i) {
-      finish_rows(x, t, i, load(t.span_m + i * kLanes<T>), load(t.span_l + i * kLanes<T>));
+  for (int64_t c0 = seen.begin / kChunk * kChunk, looked_to = c0; c0 < seen.end; c0 += kChunk) {
+    if (looked_at && c0 >= looked_to) {
+      looked_to = (c0 / kWindow + 1) * kWindow;
+      for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
+        look_at_window(x, tile_of(x, row), looked_to - kWindow);
+      }
     }
-    if (!sees_nothing) finish_output(x, t);
+    attend_chunk(x, larger(c0, seen.begin), smaller(c0 + kChunk, seen.end), &begun);
+  }
+  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x), begun >>= 1) {
+    const QueryTile<T> t = tile_of(x, row);
+    const bool saw_something = (begun & 1) != 0;
+    if (saw_something && spans) close_span(x, t);
+    if (!saw_something && !spans) clear_output(x, t);
+    for (int i = 0; (!saw_something || defers_finish(x)) && i < t.vectors; ++i) {
+      const T *m = spans ? t.span_m : t.m, *l = spans ? t.span_l : t.l;
+      finish_rows(x, t, i, load(m + i * kLanes<T>), load(l + i * kLanes<T>));
+    }
+    if (saw_something || spans) finish_output(x, t);
     if (x.scores.data != nullptr) show_scores(x, t);
   }
 }

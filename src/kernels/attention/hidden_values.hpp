@@ -46,15 +46,15 @@ struct FiniteChunk {
   }
 };
 
-// Whether what the tile does not see of the slice is finite. `modifiers`: bias or mask may hide any key; otherwise only
-// the runs do that hide by position, which are short.
+// Whether what some row does not see of the runs is finite. `modifiers`: bias or mask may hide any key of theirs, which
+// the whole chunk answers for all tiles, unless it holds what is skipped altogether; positions hide few.
 template <class T>
 bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool modifiers, const StagedChunk<T> &chunk,
                        FiniteChunk<T> *of_chunk) {
-  if (modifiers) return of_chunk->holds(x, chunk);
+  if (modifiers && of_chunk->holds(x, chunk)) return true;
   for (int i = 0; i < runs.count; ++i) {
     const KeyRun &run = runs.run[i];
-    if (run.hides && !is_finite(x, chunk.values(run.begin), run.end - run.begin)) return false;
+    if ((run.hides || run.adds) && !is_finite(x, chunk.values(run.begin), run.end - run.begin)) return false;
   }
   return true;
 }

@@ -7,10 +7,10 @@
 namespace attend {
 namespace {
 
-// Whether scores are more than products.
+// Whether the run's scores are more than products.
 template <class T>
-ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x) {
-  return x.bias.data != nullptr || x.mask.data != nullptr || x.softcap != T(0) || x.slopes != nullptr;
+ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
+  return run.hides || run.adds || x.softcap != T(0) || x.slopes != nullptr;
 }
 
 // c tanh(s / c): with z = |s / c| it is c (1 - e) / (1 + e), e = exp(-2 z); near 0, where 1 - e cancels, the Taylor series
@@ -82,7 +82,7 @@ template <class T>
 bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
   constexpr int W = kLanes<T>;
   const int64_t size = run.end - run.begin;
-  const bool masks = stage >= ScoresStage::masked, adds = masks && (x.bias.data != nullptr || x.mask.data != nullptr);
+  const bool masks = stage >= ScoresStage::masked, adds = masks && run.adds;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   const bool only_adds = adds && x.softcap == T(0) && x.slopes == nullptr && !run.hides;
   vec<T> hidden = zero;  // +inf where bias or mask are -inf

@@ -15,7 +15,7 @@
 // a call.
 #pragma once
 
-#include "kernels/attention/visibility.hpp"
+#include "kernels/attention/hidden_blocks.hpp"
 
 namespace attend {
 namespace {
@@ -113,19 +113,28 @@ ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const QueryTile<T> &t,
   if (slice.last) finish_rows(x, t, i, f.m, f.l);
 }
 
-// The slice's weights in place of its scores, [key][lane], and their fold.
+// Whether a tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not
+// known before. Otherwise the last slice's output is finished in registers.
 template <class T>
-void softmax_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+ATTEND_INLINE bool defers_finish(const AttentionBlock<T> &x) {
+  return is_looked_at(x) || has_spans(x);
+}
+
+// The weights of the runs in place of their scores, [key][lane], and their fold.
+template <class T>
+void softmax_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int W = kLanes<T>;
   for (int i = 0; i < t.vectors; ++i) {
     // -inf - -inf would be NaN: where nothing is visible 0 is subtracted and every weight is 0.
     const vec<T> shift = shift_of(load(t.slice_m + i * W));
     vec<T> l = broadcast(T(0));
-    T *s = t.s + i * W;
-    for (int64_t j = 0; j < slice.size(); ++j, s += t.lanes) {
-      const vec<T> e = exp_of_difference(load(s), shift);
-      l = l + e;
-      store(s, e);
+    for (int n = 0; n < runs.count; ++n) {
+      T *s = t.s + (runs.run[n].begin - slice.begin) * t.lanes + i * W;
+      for (int64_t j = runs.run[n].begin; j < runs.run[n].end; ++j, s += t.lanes) {
+        const vec<T> e = exp_of_difference(load(s), shift);
+        l = l + e;
+        store(s, e);
+      }
     }
     fold_slice(x, t, slice, i, l);
   }

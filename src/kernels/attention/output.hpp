@@ -52,19 +52,23 @@ ATTEND_INLINE void with_power(int64_t n, const F &f) {
 // shapes' variables those of the loop would not all find a register.)
 template <class T, int MV, int NQ, bool kPartial, class Stride>
 __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                                           int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld, Stride s_row) {
+                                           const KeyRuns &runs, int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld,
+                                           Stride s_row) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kRowsAhead = 8;
   const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
   const int64_t v_item = slice.v.col_stride;
-  const T *v = slice.v.data + f, *weights = t.s + q0 * t.s_row;
   Tile<T, MV, NQ> tile;
   tile.zero();
-  if (kPartial) {
-    tile.template accumulate<kPartial>(slice.size(), v, v_item, weights, t.s_key, s_row, tail);
-  } else {
-    const PanelAhead<T, MV> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
-    tile.accumulate(slice.size(), v, v_item, weights, t.s_key, s_row, ahead);
+  for (int n = 0; n < runs.count; ++n) {
+    const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
+    const T *v = slice.v.data + f + key * v_item, *weights = t.s + q0 * t.s_row + key * t.s_key;
+    if (kPartial) {
+      tile.template accumulate<kPartial>(keys, v, v_item, weights, t.s_key, s_row, tail);
+    } else {
+      const PanelAhead<T, MV> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
+      tile.accumulate(keys, v, v_item, weights, t.s_key, s_row, ahead);
+    }
   }
   const bool begins = slice.first, last = slice.last;
   tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
@@ -81,22 +85,23 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
 
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
 template <class T, int MV, int NQ, class Stride>
-ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int64_t q0,
-                               int64_t rows, T *o, int64_t ld, Stride s_row) {
+ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                               const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   const int64_t whole = x.value_features / W * W;
   for (int64_t f = 0; f < whole;) {
     with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
       constexpr int M = decltype(mv)::value;
-      output_tile<T, M, NQ, false>(x, t, slice, q0, rows, f, o, ld, s_row);
+      output_tile<T, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
       f += M * W;
     });
   }
-  if (whole < x.value_features) output_tile<T, 1, NQ, true>(x, t, slice, q0, rows, whole, o, ld, s_row);
+  if (whole < x.value_features) output_tile<T, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
 }
 
 template <class T, int MV, int NQ, class Stride>
-void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, Stride s_row) {
+void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+                  Stride s_row) {
   int64_t ld;
   T *o = sums_of(x, t, &ld);
   for (int64_t q = 0, pieces = (t.count + NQ - 1) / NQ; q < t.count; --pieces) {
@@ -105,26 +110,27 @@ void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
         rows, s_row, [&](auto nq) __attribute__((always_inline)) {
           constexpr int N = decltype(nq)::value;
           const int64_t real = smaller<int64_t>(N, t.count - q);
-          output_rows<T, MV, N>(x, t, slice, q, real, o, ld, s_row);
+          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, ld, s_row);
           q += real;
         });
   }
 }
 
 template <class T>
-ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                                      const KeyRuns &runs) {
   if (t.s_row == 1) {
-    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, Adjacent());
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
   } else if (t.count <= Tiles<T>::kFewQueries) {
-    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, t.s_row);
+    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
   } else {
-    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, t.s_row);
+    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
   }
 }
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
-void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const MatrixRef<const T> &v = slice.v;
   const int64_t width = balanced(x.value_features, NR);
@@ -133,8 +139,12 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
         smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          tile.template accumulate<false>(slice.size(), t.s, t.lanes, v.data + f * v.row_stride, v.col_stride,
-                                          v.row_stride, Tail<T>(W));
+          for (int n = 0; n < runs.count; ++n) {
+            const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
+            tile.template accumulate<false>(keys, t.s + key * t.lanes, t.lanes,
+                                            v.data + f * v.row_stride + key * v.col_stride, v.col_stride, v.row_stride,
+                                            Tail<T>(W));
+          }
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;
             const auto old = [&]() __attribute__((always_inline)) { return load(at); };
@@ -149,7 +159,8 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
 
 // `finite`: nothing that the tile does not see can spoil a sum.
 template <class T>
-void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool finite) {
+void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+                  bool finite) {
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   if (!finite) {
     int64_t ld;
@@ -157,13 +168,12 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
     return output_without_hidden(x, t, slice, x.by_features ? o : t.output, x.by_features ? ld : 1,
                                  x.by_features ? 1 : t.lanes);
   }
-  if (x.by_features) return output_by_features(x, t, slice);
+  if (x.by_features) return output_by_features(x, t, slice, runs);
   with_constant<Tiles<T>::kScoreVectors>(
-      t.vectors, [&](auto mv) __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice); });
+      t.vectors, [&](auto mv)
+                     __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice, runs); });
 }
 
-// `out` before and after the sums, where these are not formed in it: +0 first for spans to be folded into; o of the one
-// span, or the factor for what the spans made. A tile that sees nothing at all gives 0.
 template <class T>
 void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   for (int64_t i = 0; i < t.count; ++i) {
@@ -171,15 +181,18 @@ void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     for (int64_t f = 0; f < x.value_features; ++f) to[f * x.out.element_stride] = T(0);
   }
 }
+
+// What the last slice left to do: the factors, and the way from the scratch to `out`.
 template <class T>
 void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
-  if (sums_in_place(x)) return;
-  const bool spans = has_spans(x);
+  const bool in_out = sums_in_place(x) || has_spans(x), scales = defers_finish(x);
+  if (in_out && !scales) return;
   const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
   for (int64_t i = 0; i < t.count; ++i) {
+    const T factor = scales ? t.finish[i] : T(1);
     T *to = row_at(x, x.out, t.row + i);
     for (int64_t f = 0; f < x.value_features; ++f, to += x.out.element_stride) {
-      *to = spans ? *to * t.finish[i] : t.output[i * row + f * feature];
+      *to = (in_out ? *to : t.output[i * row + f * feature]) * factor;
     }
   }
 }

@@ -21,7 +21,7 @@ void show_scores(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     if (known > 0) {
       const StagedChunk<T> chunk = stage(x, c0, c0 + known);
       scores_of(x, t, c0, known, chunk.k, chunk.v);
-      modify_scores(x, t, {c0, c0 + known, true}, x.scores_stage);
+      modify_scores(x, t, {c0, c0 + known, true, is_looked_at(x)}, x.scores_stage);
     }
     for (int64_t j = 0; j < size; ++j) {
       T *s = t.s + j * t.lanes;

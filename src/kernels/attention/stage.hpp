@@ -4,7 +4,7 @@
 // as long without. (Copying V too gains nothing.) The copy is one chunk, made once for all tiles of a block.
 #pragma once
 
-#include "kernels/attention/visibility.hpp"
+#include "kernels/attention/hidden_blocks.hpp"
 
 namespace attend {
 namespace {

@@ -54,35 +54,10 @@ template <class T>
 struct KeySlice {
   int64_t begin, end;
   MatrixRef<const T> k, v;  // from key `begin` on
-  bool first;               // of the tile's slices in a span
-  bool last;                // of all its slices, if its o is summed without spans
+  bool first;               // that the tile works on in its open span
+  bool last;                // of all its slices, if that is known (defers_finish)
   int64_t size() const { return end - begin; }
 };
-
-// A run: neighbouring keys of a slice that are treated alike.
-struct KeyRun {
-  int64_t begin, end;
-  bool hides;  // some row of the tile does not see some key, by position
-};
-struct KeyRuns {
-  int count;
-  KeyRun run[3];
-};
-
-// Only the keys around the diagonal and before a window are hidden to some rows: these are runs of their own.
-template <class T>
-ATTEND_INLINE KeyRuns runs_of(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
-  const KeyRange all = seen_by_all(x, t);
-  KeyRuns runs = {0, {}};
-  int64_t at = slice.begin;
-  const auto add = [&](int64_t end, bool hides) {
-    if (end > at) runs.run[runs.count++] = {at, end, hides}, at = end;
-  };
-  add(smaller(all.begin, slice.end), true);
-  add(smaller(all.end, slice.end), false);
-  add(slice.end, true);
-  return runs;
-}
 
 // Scores s of vector i of the tile and one key, -inf in the lanes that do not see it by position.
 template <class T>

@@ -36,55 +36,65 @@ int64_t near_sum(int64_t a, int64_t b) {
   return near(sum);
 }
 
-int64_t keys_of(const Attention &p, int64_t batch) { return p.lengths != nullptr ? p.lengths[batch] : p.k.columns(); }
+// The keys of a batch: columns [first, end) of k. Blocks count them from 0, so that neither what is before them nor what
+// is behind them can matter to chunks and spans.
+struct Keys {
+  int64_t first, end;
+};
+Keys keys_of(const Attention &p, int64_t batch) {
+  return {p.firsts != nullptr ? p.firsts[batch] : 0, p.lengths != nullptr ? p.lengths[batch] : p.k.columns()};
+}
 
 // Which keys the block that begins with query `query` sees by position.
 template <class T>
-void set_visible(const Attention &p, int64_t query, int64_t batch, AttentionBlock<T> *x) {
-  const int64_t offset = p.bottom_right         ? keys_of(p, batch) - p.out.columns()
+void set_visible(const Attention &p, const Keys &keys, int64_t query, int64_t batch, AttentionBlock<T> *x) {
+  const int64_t offset = p.bottom_right         ? keys.end - p.out.columns()
                          : p.offsets != nullptr ? p.offsets[batch]
                                                 : p.offset;
-  x->position = near(offset) + query;
-  x->keys = keys_of(p, batch);
+  const int64_t position = query - keys.first;  // of the block's first query, but for the offset
+  x->position = near(offset) + position;
+  x->keys = keys.end - keys.first;
   x->key_end = x->keys;
   if (p.causal || p.right >= 0) {
-    x->key_end = query + 1 + (p.causal ? near(offset) : near_sum(offset, p.right));
+    x->key_end = position + 1 + (p.causal ? near(offset) : near_sum(offset, p.right));
     x->key_end_step = 1;
   }
   if (p.left >= 0) {
-    x->key_begin = query + near_sum(offset, -p.left);
+    x->key_begin = position + near_sum(offset, -p.left);
     x->key_begin_step = 1;
   }
 }
 
-// One line for each row, from query `query` of head `head` on.
+// One line for each row, from query `query` of head `head` and element `element` on.
 template <class T>
-RowsRef<T> rows_of(const Tensor &t, int64_t query, int64_t head, int64_t batch) {
+RowsRef<T> rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
   if (!t) return {};
-  return {t.at<T>(0, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
+  return {t.at<T>(element, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
 }
 
 template <class T>
 AttentionBlock<T> block_of(const Attention &p, const AttentionPlan &plan, int64_t query, int64_t head, int64_t batch) {
   const int64_t kv_head = head / (p.out.heads() / p.k.heads());
+  const Keys keys = keys_of(p, batch);
   AttentionBlock<T> x = {};
   x.items = std::min(plan.block, p.out.columns() - query);
   x.heads = plan.heads;
-  set_visible(p, query, batch, &x);
+  set_visible(p, keys, query, batch, &x);
   x.features = p.q.rows();
   x.value_features = p.v.rows();
-  x.q = rows_of<const T>(p.q, query, head, batch);
-  x.k = {p.k.at<T>(0, 0, kv_head, batch), p.k.stride[0], p.k.stride[1]};
-  x.v = {p.v.at<T>(0, 0, kv_head, batch), p.v.rows() == 1 ? 1 : p.v.stride[0], p.v.stride[1]};
-  x.out = rows_of<T>(p.out, query, head, batch);
+  x.q = rows_of<const T>(p.q, 0, query, head, batch);
+  x.k = {p.k.at<T>(0, keys.first, kv_head, batch), p.k.stride[0], p.k.stride[1]};
+  x.v = {p.v.at<T>(0, keys.first, kv_head, batch), p.v.rows() == 1 ? 1 : p.v.stride[0], p.v.stride[1]};
+  x.out = rows_of<T>(p.out, 0, query, head, batch);
   if (p.v.rows() == 1) x.out.element_stride = 1;
   x.scale = static_cast<T>(p.scale);
   x.softcap = static_cast<T>(p.softcap);
   if (p.slopes) x.slopes = p.slopes.at<T>(head, 0, 0, 0), x.slope_stride = p.slopes.stride[0];
   if (p.sinks) x.sinks = p.sinks.at<T>(head, 0, 0, 0), x.sink_stride = p.sinks.stride[0];
-  x.bias = rows_of<const T>(p.bias, query, head, batch);
-  x.mask = rows_of<const uint8_t>(p.mask, query, head, batch);
-  x.scores = rows_of<T>(p.scores, query, head, batch);
+  x.bias = rows_of<const T>(p.bias, keys.first, query, head, batch);
+  x.mask = rows_of<const uint8_t>(p.mask, keys.first, query, head, batch);
+  x.scores = rows_of<T>(p.scores, 0, query, head, batch);
+  x.scores_before = keys.first;
   x.scores_keys = p.k.columns();
   x.scores_stage = static_cast<ScoresStage>(p.scores_stage);
   x.query_tile = plan.query_tile;

@@ -10,10 +10,10 @@ struct Attention {
   Dtype dtype = Dtype::f32;
   double scale = 1;
   // Key j is visible to query i iff j <= i + offset (if causal), i + offset - left <= j (if left >= 0), j <= i +
-  // offset + right (if right >= 0), j < lengths[batch], and neither mask nor bias hides it.
+  // offset + right (if right >= 0), firsts[batch] <= j < lengths[batch], and neither mask nor bias hides it.
   bool causal = false, bottom_right = false;  // bottom_right: offset = keys - queries, of each batch
   int64_t offset = 0, left = -1, right = -1;
-  const int64_t *offsets = nullptr, *lengths = nullptr;  // per batch, or null
+  const int64_t *offsets = nullptr, *firsts = nullptr, *lengths = nullptr;  // per batch, or null
   double softcap = 0;
   Tensor q, k, v, out, mask, bias, slopes, sinks, lse, scores;
   int scores_stage = 0;

@@ -164,7 +164,7 @@ struct AttentionBlock {
   RowsRef<const T> bias;
   RowsRef<const uint8_t> mask;  // 0 = hidden
   RowsRef<T> scores;
-  int64_t scores_keys;
+  int64_t scores_keys, scores_before;  // elements of a line, and how many of them lie before key 0
   ScoresStage scores_stage;
   int64_t query_tile;     // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
   int64_t few_rows;       // tiles of so many rows at most have lanes = keys; at most half a vector

@@ -62,7 +62,7 @@ bool attend_at_once(const attend_tensor *q, const attend_tensor *k, const attend
   if (mk.rows != mq.rows || mv.columns != mk.columns || mo.rows != mv.rows || mo.columns != mq.columns) return false;
   if (!is_distinct(mo) || !is_apart(mo, mq) || !is_apart(mo, mk) || !is_apart(mo, mv)) return false;
   if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(mq.rows));
-  p.q = view_of<T>(mq), p.k = view_of<T>(mk), p.v = view_of<T>(mv), p.out = view_of<T>(mo);
+  p.q = view_of<const T>(mq), p.k = view_of<const T>(mk), p.v = view_of<const T>(mv), p.out = view_of<T>(mo);
   return attention_small(*active_kernels(), p, execution_of(options));
 }
 

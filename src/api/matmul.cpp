@@ -49,7 +49,7 @@ bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, cons
   if (p.rows != r.rows || p.columns != q.rows || q.columns != r.columns) return false;
   if (!is_distinct(r) || !is_apart(r, p) || !is_apart(r, q)) return false;
   if (!is_plain_head(options) || (options != nullptr && options->bias != nullptr)) return false;
-  return matmul_small(kernel, alpha, view_of<T>(p), view_of<T>(q), beta, view_of<T>(r));
+  return matmul_small(kernel, alpha, view_of<const T>(p), view_of<const T>(q), beta, view_of<T>(r));
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ Execution execution_of(const Options *o) {
 
 template <class T>
 MatrixView<T> view_of(const PlainMatrix &m) {
-  return {static_cast<T *>(m.data), m.rows, m.columns, m.row, m.column};
+  return {{static_cast<T *>(m.data), m.row, m.column}, m.rows, m.columns};
 }
 
 }  // namespace attend

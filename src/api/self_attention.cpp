@@ -165,18 +165,18 @@ bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights 
   const struct {
     const attend_tensor *from;
     int64_t rows;
-    MatrixView<T> *to;
+    MatrixRef<const T> *to;
   } biases[] = {{w->b_q, q.rows, &p.b_q}, {w->b_k, k.rows, &p.b_k}, {w->b_v, v.rows, &p.b_v}};
   for (const auto &b : biases) {
-    *b.to = MatrixView<T>();
+    *b.to = {};
     if (b.from == nullptr) continue;
     PlainMatrix m;
     if (!is_plain(b.from, dtype, &m) || m.rows != b.rows || m.columns != 1 || !is_apart(mo, m)) return false;
-    *b.to = view_of<T>(m);
+    *b.to = view_of<const T>(m).at;
   }
   if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(q.rows));
-  p.x = view_of<T>(mx), p.out = view_of<T>(mo);
-  p.w_q = view_of<T>(q), p.w_k = view_of<T>(k), p.w_v = view_of<T>(v);
+  p.x = view_of<const T>(mx), p.out = view_of<T>(mo);
+  p.w_q = view_of<const T>(q), p.w_k = view_of<const T>(k), p.w_v = view_of<const T>(v);
   return self_attention_small(*active_kernels(), p, execution_of(options));
 }
 

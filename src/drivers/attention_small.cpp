@@ -29,13 +29,14 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.keys = x.key_end = shape.keys;
   x.features = shape.features;
   x.value_features = shape.value_features;
-  x.q = {p.q.data, p.q.row, p.q.column, 0};
-  x.k = {p.k.data, p.k.row, p.k.column};
-  x.v = {p.v.data, p.v.rows == 1 ? 1 : p.v.row, p.v.column};
-  x.out = {p.out.data, p.v.rows == 1 ? 1 : p.out.row, p.out.column, 0};
+  x.q = {p.q.at.data, p.q.at.row_stride, p.q.at.col_stride, 0};
+  x.k = p.k.at;
+  x.v = p.v.at;
+  if (p.v.rows == 1) x.v.row_stride = 1;
+  x.out = {p.out.at.data, p.v.rows == 1 ? 1 : p.out.at.row_stride, p.out.at.col_stride, 0};
   x.scale = static_cast<T>(p.scale);
   x.query_tile = query_tile(sizeof(T), caches());
-  x.few_rows = few_rows(p.k.row, kernels.attention_lanes);
+  x.few_rows = few_rows(p.k.at.row_stride, kernels.attention_lanes);
   x.by_features = x.v.row_stride == 1;
   x.m = m;
   x.l = l;
@@ -73,9 +74,12 @@ bool self_attention_small(const KernelTable &kernels, const SmallSelfAttention<T
 
   T *const projected = reinterpret_cast<T *>(scratch.shared());
   T *const panel = reinterpret_cast<T *>(scratch.of_thread(0));
-  const auto project = [&](const MatrixView<T> &weight, const MatrixView<T> &bias, int64_t at, MatrixView<T> *to) {
-    *to = {projected + at / kElement, weight.rows, items, weight.rows == 1 ? 0 : 1, items == 1 ? 0 : weight.rows};
-    return matmul_small<T>(kernels_of<T>(kernels).matmul, 1, weight, p.x, 0, *to,
+  const auto project = [&](const MatrixView<const T> &weight, const MatrixRef<const T> &bias, int64_t at,
+                           MatrixView<const T> *result) {
+    const MatrixView<T> to = {
+        {projected + at / kElement, weight.rows == 1 ? 0 : 1, items == 1 ? 0 : weight.rows}, weight.rows, items};
+    *result = {{to.at.data, to.at.row_stride, to.at.col_stride}, to.rows, to.columns};
+    return matmul_small<T>(kernels_of<T>(kernels).matmul, 1, weight, p.x, 0, to,
                            {bias, panel, need.per_thread / kElement});
   };
   SmallAttention<T> attention;

@@ -5,20 +5,22 @@
 
 #include "drivers/matmul.hpp"
 #include "drivers/scratch.hpp"
-#include "kernels/table.hpp"
 
 namespace attend {
 
 template <class T>
 struct SmallAttention {
-  MatrixView<T> q, k, v, out;
+  MatrixView<const T> q, k, v;
+  MatrixView<T> out;
   double scale;
 };
 
 // As the book has it: no output projection; a bias whose data is null is absent.
 template <class T>
 struct SmallSelfAttention {
-  MatrixView<T> x, w_q, w_k, w_v, b_q, b_k, b_v, out;
+  MatrixView<const T> x, w_q, w_k, w_v;
+  MatrixRef<const T> b_q, b_k, b_v;
+  MatrixView<T> out;
   double scale;
 };
 

@@ -15,14 +15,14 @@ struct Matmul {
 
 template <class T>
 struct MatrixView {
-  T *data;
-  int64_t rows, columns, row, column;  // extents; strides, 0 where the extent is 1
+  MatrixRef<T> at;  // strides of 0 where the extent is 1
+  int64_t rows, columns;
 };
 
 // What matmul_small may have beside its operands: a bias, and room for a panel.
 template <class T>
 struct SmallMatmulExtras {
-  MatrixView<T> bias = {};
+  MatrixRef<const T> bias = {};
   T *panel = nullptr;
   int64_t panel_elements = 0;
 };
@@ -30,8 +30,9 @@ struct SmallMatmulExtras {
 // One small product done by one call of the kernel; false, with nothing done, if it is too large for that or needs more
 // packing than there is room for.
 template <class T>
-bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<T> &a, const MatrixView<T> &b,
-                  double beta, const MatrixView<T> &c, const SmallMatmulExtras<T> &extras = {});
+bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<const T> &a,
+                  const MatrixView<const T> &b, double beta, const MatrixView<T> &c,
+                  const SmallMatmulExtras<T> &extras = {});
 
 Need matmul_need(const Matmul &problem);
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "drivers/cache.hpp"
 #include "drivers/parallel.hpp"
 
 namespace attend {
@@ -43,7 +44,7 @@ struct Need {
     return all;
   }
   // A thread's share of a usual L2.
-  static constexpr int64_t kShare = 1 << 18;
+  static constexpr int64_t kShare = kUsualL2 / 4;
 
   // The answer of the ..._workspace functions: what makes the call faster only within that share.
   int64_t workspace(int requested) const {

@@ -33,10 +33,9 @@ double natural_log(double x) { return std::log(x); }
 
 // Results too large to be found in a cache by whoever reads them next.
 bool is_large(const Softmax &p) {
-  constexpr double kBytes = 1 << 23;
   return static_cast<double>(p.y.rows()) * static_cast<double>(p.y.columns()) *
              static_cast<double>(p.y.heads() * p.y.batch()) * static_cast<double>(size_of(p.dtype)) >
-         kBytes;
+         static_cast<double>(kUsualL3Share);
 }
 
 // Whether all of y's vectors, whatever their size, begin at multiples of it.
@@ -99,13 +98,6 @@ template <class T>
 SoftmaxBlock<T> common_of(const Softmax &p) {
   SoftmaxBlock<T> x = {};
   x.rows = p.x.rows();
-  x.x_row = p.x.stride[0];
-  x.x_col = p.x.stride[1];
-  x.y_row = p.y.stride[0];
-  x.y_col = p.y.stride[1];
-  if (p.bias) x.bias_row = p.bias.stride[0], x.bias_col = p.bias.stride[1];
-  if (p.mask) x.mask_row = p.mask.stride[0], x.mask_col = p.mask.stride[1];
-  if (p.lse) x.lse_col = p.lse.stride[1];
   x.scale = static_cast<T>(p.scale);
   x.log = p.log;
   x.natural_log = natural_log;
@@ -116,12 +108,18 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
 }
 
 template <class T>
+MatrixRef<T> columns_of(const Tensor &t, int64_t column, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.at<T>(0, column, head, batch), t.stride[0], t.stride[1]};
+}
+
+template <class T>
 void set_columns(const Softmax &p, int64_t column, int64_t head, int64_t batch, SoftmaxBlock<T> *x) {
-  x->x = p.x.at<T>(0, column, head, batch);
-  x->y = p.y.at<T>(0, column, head, batch);
-  x->lse = p.lse ? p.lse.at<T>(0, column, head, batch) : nullptr;
-  x->bias = p.bias ? p.bias.at<T>(0, column, head, batch) : nullptr;
-  x->mask = p.mask ? p.mask.at<uint8_t>(0, column, head, batch) : nullptr;
+  x->x = columns_of<const T>(p.x, column, head, batch);
+  x->y = columns_of<T>(p.y, column, head, batch);
+  x->lse = columns_of<T>(p.lse, column, head, batch);
+  x->bias = columns_of<const T>(p.bias, column, head, batch);
+  x->mask = columns_of<const uint8_t>(p.mask, column, head, batch);
 }
 
 // One column, its spans in parallel.
@@ -141,10 +139,10 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
       x.step = step;
       x.block.columns = 1;
       x.block.rows = std::min(kSpan<T>, rows - row);
-      x.block.x += row;
-      x.block.y += row;
-      if (x.block.bias != nullptr) x.block.bias += row * x.block.bias_row;
-      if (x.block.mask != nullptr) x.block.mask += row * x.block.mask_row;
+      x.block.x.data += row;
+      x.block.y.data += row;
+      if (x.block.bias.data != nullptr) x.block.bias.data += row * x.block.bias.row_stride;
+      if (x.block.mask.data != nullptr) x.block.mask.data += row * x.block.mask.row_stride;
       x.maxima += span * kSpanChunks;
       x.chunks += span * kSpanChunks;
       kernel(x);
@@ -157,7 +155,7 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
 }
 
 template <class T>
-Acquired run(const KernelsOf<T> &kernels, const Softmax &p, const Execution &execution, int threads) {
+Acquired softmax_of(const KernelsOf<T> &kernels, const Softmax &p, const Execution &execution, int threads) {
   const Scratch scratch(execution, need_of<T>(p), threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
   const SoftmaxBlock<T> common = common_of<T>(p);
@@ -199,8 +197,8 @@ Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execu
   const double elements = static_cast<double>(problem.x.rows()) * static_cast<double>(problem.x.columns()) *
                           static_cast<double>(problem.x.heads() * problem.x.batch());
   if (elements < kElementsPerThread * threads) threads = std::max(1, static_cast<int>(elements / kElementsPerThread));
-  return with_element(problem.dtype,
-                      [&](auto t) { return run(kernels_of<decltype(t)>(kernels), problem, execution, threads); });
+  return with_element(
+      problem.dtype, [&](auto t) { return softmax_of(kernels_of<decltype(t)>(kernels), problem, execution, threads); });
 }
 
 }  // namespace attend

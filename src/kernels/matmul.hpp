@@ -37,12 +37,12 @@ struct Next {
 
   ATTEND_INLINE void begin(const MatmulBlock<T> &x, const T *from, int64_t columns) {
     if (!x.far) return;  // count stays 0
-    const bool along_k = x.b_k == 1;
+    const bool along_k = x.b.row_stride == 1;
     b = from;
     count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
-    second = along_k ? x.b_col : kLine;
+    second = along_k ? x.b.col_stride : kLine;
     pair = 2 * second;
-    step = x.b_k;
+    step = x.b.row_stride;
   }
   ATTEND_INLINE Prefetches<T> take(const T *idle) {
     if (count == 0) return {idle, 0, 0};
@@ -64,24 +64,24 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
   // Wide tiles ask for lines of C and B in advance.
   constexpr bool kWide = !kPartial && MV == Tiles<T>::kVectors && 2 * NR > Tiles<T>::kColumns;
   if (kWide && x.far) {
-    for (int64_t j = 0; x.c_row == 1 && j < NR; ++j) {
-      __builtin_prefetch(x.c + i0 + (j0 + j) * x.c_col, 1, 3);
-      __builtin_prefetch(x.c + i0 + (j0 + j) * x.c_col + rows - 1, 1, 3);
+    for (int64_t j = 0; x.c.row_stride == 1 && j < NR; ++j) {
+      __builtin_prefetch(x.c.data + i0 + (j0 + j) * x.c.col_stride, 1, 3);
+      __builtin_prefetch(x.c.data + i0 + (j0 + j) * x.c.col_stride + rows - 1, 1, 3);
     }
     tile.accumulate(x.k, a, p.a_k, p.b, p.b_k, p.b_col, next->take(a));
   } else {
     tile.template accumulate<kPartial>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, tail);
   }
   const vec<T> alpha = broadcast(x.alpha);
-  T *c = x.c + i0 + j0 * x.c_col;
-  const int64_t c_col = x.c_col;
+  T *c = x.c.data + i0 + j0 * x.c.col_stride;
+  const int64_t c_col = x.c.col_stride;
   if (p.finish == Finish::kStore) {
     vec<T> start[MV];
     ATTEND_UNROLL
     for (int i = 0; i < MV; ++i) {
       start[i] = broadcast(T(0));
-      if (x.bias == nullptr) continue;
-      const T *bias = x.bias + i0 + i * W;
+      if (x.bias.data == nullptr) continue;
+      const T *bias = x.bias.data + i0 + i * W;
       start[i] = kPartial && i == MV - 1 ? load(bias, tail) : load(bias);
     }
     tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) {
@@ -121,7 +121,7 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[j] = fma_half(lanes, broadcast_half(*columns.at(j)), acc[j]);
   }
-  T *c = x.c + i0 + j0 * x.c_col;
+  T *c = x.c.data + i0 + j0 * x.c.col_stride;
   const half<T> alpha = broadcast_half(x.alpha);
   if (p.finish == Finish::kGeneral) {
     T buffer[W * NR];
@@ -131,9 +131,9 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
     finish_general(x, i0, rows, j0, NR, buffer, W);
   } else {
     half<T> bias = broadcast_half(T(0));
-    if (p.finish == Finish::kStore && x.bias != nullptr) bias = load_half(x.bias + i0, tail);
+    if (p.finish == Finish::kStore && x.bias.data != nullptr) bias = load_half(x.bias.data + i0, tail);
     ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j, c += x.c_col) {
+    for (int j = 0; j < NR; ++j, c += x.c.col_stride) {
       const half<T> start = p.finish == Finish::kAdd ? load_half(c, tail) : bias;
       store_half(c, fma_half(alpha, acc[j], start), tail);
     }
@@ -177,43 +177,45 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
   p->a = x.a_panel;
   p->a_k = MR;
   p->a_step = MR * x.k;
-  if (x.a_row == 1) return pack_panels(MR, x.m, x.k, x.a, x.a_k, x.a_panel);
+  if (x.a.row_stride == 1) return pack_panels(MR, x.m, x.k, x.a.data, x.a.col_stride, x.a_panel);
   for (int64_t i = 0; i < x.m; i += MR) {
     const int64_t lanes = smaller<int64_t>(MR, x.m - i);
-    pack_panel(MR, lanes, x.k, x.a + i * x.a_row, x.a_row, x.a_k, T(1), x.a_panel + i * x.k);
+    pack_panel(MR, lanes, x.k, x.a.data + i * x.a.row_stride, x.a.row_stride, x.a.col_stride, T(1),
+               x.a_panel + i * x.k);
   }
 }
 
 template <class T>
 void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
-  static_assert(Contract<T>::kMatmulRows % MR == 0 && NR <= 16, "panels must fit the scratch");
+  static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
   // Without a chunk A and B may be null: nothing is added to them.
-  Panels<T> p = {finish_of(x), x.a, x.a_k, x.k > 0 ? MR : 0, x.b, x.b_k, x.k > 0 ? x.b_col : 0};
+  Panels<T> p = {
+      finish_of(x), x.a.data, x.a.col_stride, x.k > 0 ? MR : 0, x.b.data, x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
   if (x.pack_a) pack_a(x, &p);
-  if (x.a_row != 1 && !x.pack_a && x.k > 0) return few_columns(x);
+  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x);
   if (x.one_column && x.k > 0) return one_column(x);
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
-  const bool along_k = x.b_k == 1;
+  const bool along_k = x.b.row_stride == 1;
   const int64_t group = x.pack_b ? Contract<T>::kMatmulColumns / width * width : x.n;
   const int64_t panel = along_k ? width * Contract<T>::kMatmulHeight : width * x.k;
   Next<T> next;
   for (int64_t g = 0; g < x.n; g += group) {
     const int64_t end = smaller(x.n, g + group);
     if (x.pack_b) {
-      const T *from = x.b + g * x.b_col;
-      along_k ? pack_columns(end - g, x.k, from, x.b_col, x.b_panel, Contract<T>::kMatmulHeight)
-              : pack_rows(width, end - g, x.k, from, x.b_k, x.b_col, x.b_panel);
+      const T *from = x.b.data + g * x.b.col_stride;
+      along_k ? pack_columns(end - g, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight)
+              : pack_rows(width, end - g, x.k, from, x.b.row_stride, x.b.col_stride, x.b_panel);
       p.b = x.b_panel;
       p.b_k = along_k ? 1 : width;
       p.b_col = along_k ? Contract<T>::kMatmulHeight : 1;
-      next.begin(x, from + group * x.b_col, smaller(group, x.n - end));
+      next.begin(x, from + group * x.b.col_stride, smaller(group, x.n - end));
     }
     for (int64_t j = g; j < end; j += width) {  // LOOP 2
       if (!x.pack_b && x.k > 0) {
-        p.b = x.b + j * x.b_col;
-        next.begin(x, p.b + width * x.b_col, smaller(width, x.n - j - width));
+        p.b = x.b.data + j * x.b.col_stride;
+        next.begin(x, p.b + width * x.b.col_stride, smaller(width, x.n - j - width));
       }
       with_constant<NR>(
           smaller(width, end - j), [&](auto nr) __attribute__((always_inline)) {

@@ -17,31 +17,32 @@ void few_columns(const MatmulBlock<T> &x) {
   T buffer[W * NR];
   for (int64_t i = 0; i < x.m; i += W) {
     const int64_t rows = smaller<int64_t>(W, x.m - i);
-    const T *a = x.a + i * x.a_row, *b = x.b;
+    const T *a = x.a.data + i * x.a.row_stride, *b = x.b.data;
     vec<T> acc[NR];
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[j] = broadcast(T(0));
     int64_t k = 0;
-    for (; rows == W && k + W <= x.k; k += W, a += W, b += W * x.b_k) {
-      for (int l = 0; x.far && l < W; ++l) __builtin_prefetch(a + l * x.a_row + kAhead, 0, 2);
+    for (; rows == W && k + W <= x.k; k += W, a += W, b += W * x.b.row_stride) {
+      for (int l = 0; x.far && l < W; ++l) __builtin_prefetch(a + l * x.a.row_stride + kAhead, 0, 2);
       each_column(
-          a, x.a_row, [&](int l, vec<T> column) __attribute__((always_inline)) {
+          a, x.a.row_stride, [&](int l, vec<T> column) __attribute__((always_inline)) {
             ATTEND_UNROLL
-            for (int j = 0; j < NR; ++j) acc[j] = fma(column, broadcast(b[l * x.b_k + j * x.b_col]), acc[j]);
+            for (int j = 0; j < NR; ++j)
+              acc[j] = fma(column, broadcast(b[l * x.b.row_stride + j * x.b.col_stride]), acc[j]);
           });
     }
-    for (; k < x.k; k += W, a += W, b += W * x.b_k) {
+    for (; k < x.k; k += W, a += W, b += W * x.b.row_stride) {
       const int64_t depth = smaller<int64_t>(W, x.k - k);
       const Tail<T> tail(depth);
       vec<T> r[W];
       ATTEND_UNROLL
-      for (int l = 0; l < W; ++l) r[l] = l < rows ? load(a + l * x.a_row, tail) : broadcast(T(0));
+      for (int l = 0; l < W; ++l) r[l] = l < rows ? load(a + l * x.a.row_stride, tail) : broadcast(T(0));
       transpose(r);
       ATTEND_UNROLL
       for (int l = 0; l < W; ++l) {
         if (l >= depth) break;
         ATTEND_UNROLL
-        for (int j = 0; j < NR; ++j) acc[j] = fma(r[l], broadcast(b[l * x.b_k + j * x.b_col]), acc[j]);
+        for (int j = 0; j < NR; ++j) acc[j] = fma(r[l], broadcast(b[l * x.b.row_stride + j * x.b.col_stride]), acc[j]);
       }
     }
     ATTEND_UNROLL
@@ -52,7 +53,7 @@ void few_columns(const MatmulBlock<T> &x) {
 
 template <class T>
 void few_columns(const MatmulBlock<T> &x) {
-  with_constant<4>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value>(x); });
+  with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value>(x); });
 }
 
 // One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three
@@ -63,15 +64,15 @@ void one_column(const MatmulBlock<T> &x) {
   constexpr int64_t kRows = Contract<T>::kLongColumn;
   T *const sums = x.b_panel;
   // Copies: a store of a vector might, for all the compiler knows, change x.
-  const int64_t a_k = x.a_k;
+  const int64_t a_k = x.a.col_stride;
   const bool far = x.far;
   for (int64_t i = 0; i < x.m; i += kRows) {
     const int64_t rows = smaller(kRows, x.m - i);
     for (int64_t k = 0; k < x.k; k += kColumns) {
       const int columns = static_cast<int>(smaller<int64_t>(kColumns, x.k - k));
-      const T *a = x.a + i + k * a_k, *b = x.b + k * x.b_k;
+      const T *a = x.a.data + i + k * a_k, *b = x.b.data + k * x.b.row_stride;
       vec<T> factor[kColumns];
-      for (int l = 0; l < kColumns; ++l) factor[l] = broadcast(l < columns ? b[l * x.b_k] : T(0));
+      for (int l = 0; l < kColumns; ++l) factor[l] = broadcast(l < columns ? b[l * x.b.row_stride] : T(0));
       for (int64_t r = 0; r < rows; r += W) {
         vec<T> sum = k == 0 ? broadcast(T(0)) : load(sums + r);
         if (columns == kColumns && r + W <= rows) {

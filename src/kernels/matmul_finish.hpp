@@ -12,9 +12,9 @@ enum class Finish { kStore, kAdd, kGeneral };
 
 template <class T>
 Finish finish_of(const MatmulBlock<T> &x) {
-  if (x.c_row != 1 || x.k == 0) return Finish::kGeneral;
-  if (!x.first || (x.beta == T(1) && x.bias == nullptr)) return Finish::kAdd;
-  const bool plain_bias = x.bias == nullptr || (x.bias_row == 1 && x.bias_col == 0);
+  if (x.c.row_stride != 1 || x.k == 0) return Finish::kGeneral;
+  if (!x.begins || (x.beta == T(1) && x.bias.data == nullptr)) return Finish::kAdd;
+  const bool plain_bias = x.bias.data == nullptr || (x.bias.row_stride == 1 && x.bias.col_stride == 0);
   return x.beta == T(0) && plain_bias ? Finish::kStore : Finish::kGeneral;
 }
 
@@ -22,10 +22,10 @@ Finish finish_of(const MatmulBlock<T> &x) {
 template <class T>
 ATTEND_INLINE T finished(const MatmulBlock<T> &x, T chunk, const T *c, const T *bias) {
   T start = T(0);
-  if (!x.first) {
+  if (!x.begins) {
     start = *c;
   } else {
-    if (x.bias != nullptr) start = *bias;
+    if (x.bias.data != nullptr) start = *bias;
     if (x.beta != T(0)) start = fused(x.beta, *c, start);
   }
   return x.k == 0 ? start : fused(x.alpha, chunk, start);
@@ -37,27 +37,30 @@ void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j
                     int64_t width) {
   constexpr int W = kLanes<T>;
   const vec<T> alpha = broadcast(x.alpha), beta = broadcast(x.beta);
-  const bool vectors = x.c_row == 1 && x.k != 0 && x.first && (x.bias == nullptr || x.bias_row == 1 || x.bias_row == 0);
+  const bool vectors = x.c.row_stride == 1 && x.k != 0 && x.begins &&
+                       (x.bias.data == nullptr || x.bias.row_stride == 1 || x.bias.row_stride == 0);
   for (int64_t j = 0; j < columns; ++j) {
-    T *c = x.c + i0 * x.c_row + (j0 + j) * x.c_col;
-    const T *bias = x.bias == nullptr ? nullptr : x.bias + i0 * x.bias_row + (j0 + j) * x.bias_col;
+    T *c = x.c.data + i0 * x.c.row_stride + (j0 + j) * x.c.col_stride;
+    const T *bias =
+        x.bias.data == nullptr ? nullptr : x.bias.data + i0 * x.bias.row_stride + (j0 + j) * x.bias.col_stride;
     const T *chunk = tile + j * width;
     int64_t i = 0;
     for (; vectors && i + W <= rows; i += W) {
       vec<T> start = broadcast(T(0));
-      if (x.bias != nullptr) start = x.bias_row == 1 ? load(bias + i) : broadcast(*bias);
+      if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i) : broadcast(*bias);
       if (x.beta != T(0)) start = fma(beta, load(c + i), start);
       store(c + i, fma(alpha, load(chunk + i), start));
     }
     if (vectors && i < rows) {
       const Tail<T> tail(rows - i);
       vec<T> start = broadcast(T(0));
-      if (x.bias != nullptr) start = x.bias_row == 1 ? load(bias + i, tail) : broadcast(*bias);
+      if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i, tail) : broadcast(*bias);
       if (x.beta != T(0)) start = fma(beta, load(c + i, tail), start);
       store(c + i, fma(alpha, load(chunk + i, tail), start), tail);
       continue;
     }
-    for (; i < rows; ++i) c[i * x.c_row] = finished(x, chunk[i], c + i * x.c_row, bias + i * x.bias_row);
+    for (; i < rows; ++i)
+      c[i * x.c.row_stride] = finished(x, chunk[i], c + i * x.c.row_stride, bias + i * x.bias.row_stride);
   }
 }
 

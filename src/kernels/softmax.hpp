@@ -68,20 +68,20 @@ ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t colum
   const auto lanes = [&](const T *p, int64_t p_row, int64_t p_col) __attribute__((always_inline)) {
     return load_lanes(p + row * p_row + column * p_col, kAlongRows ? p_row : p_col, count);
   };
-  vec<T> s = lanes(x.x, kAlongRows ? 1 : x.x_row, x.x_col);
+  vec<T> s = lanes(x.x.data, kAlongRows ? 1 : x.x.row_stride, x.x.col_stride);
   if (!kPlain) {
     const vec<T> least = broadcast(kMinusInfinity<T>);
-    if (x.bias == nullptr) {
+    if (x.bias.data == nullptr) {
       s = s * broadcast(x.scale);
     } else {
-      const vec<T> bias = lanes(x.bias, x.bias_row, x.bias_col);
+      const vec<T> bias = lanes(x.bias.data, x.bias.row_stride, x.bias.col_stride);
       s = select(bias == least, least, fma(broadcast(x.scale), s, bias));
     }
-    if (x.mask != nullptr) {
-      const uint8_t *mask = x.mask + row * x.mask_row + column * x.mask_col;
+    if (x.mask.data != nullptr) {
+      const uint8_t *mask = x.mask.data + row * x.mask.row_stride + column * x.mask.col_stride;
       T keep[kLanes<T>];
       for (int64_t l = 0; l < kLanes<T>; ++l) {
-        keep[l] = l < count && mask[l * (kAlongRows ? x.mask_row : x.mask_col)] != 0 ? T(1) : T(0);
+        keep[l] = l < count && mask[l * (kAlongRows ? x.mask.row_stride : x.mask.col_stride)] != 0 ? T(1) : T(0);
       }
       s = select(load(keep) == broadcast(T(0)), least, s);
     }
@@ -121,7 +121,7 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   const vec<T> sum = select(total.error == total.error, total.sum + total.error, total.sum);
   r.factor = inverse_or_zero(sum);
   r.log_sum = zero;
-  if (x.log || x.lse != nullptr) {
+  if (x.log || x.lse.data != nullptr) {
     T maxima[kLanes<T>], sums[kLanes<T>];
     store(maxima, maximum);
     store(sums, sum);
@@ -130,8 +130,8 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
       const double log_sum = l >= count        ? 0
                              : sums[l] == T(0) ? -__builtin_huge_val()
                                                : x.natural_log(static_cast<double>(sums[l]));
-      if (l < count && x.lse != nullptr) {
-        x.lse[(first + l) * x.lse_col] = static_cast<T>(static_cast<double>(maxima[l]) + log_sum);
+      if (l < count && x.lse.data != nullptr) {
+        x.lse.data[(first + l) * x.lse.col_stride] = static_cast<T>(static_cast<double>(maxima[l]) + log_sum);
       }
       sums[l] = sums[l] == T(0) ? T(0) : static_cast<T>(log_sum);
     }
@@ -143,7 +143,7 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
 // Scores that are plain need no more than a load.
 template <class T>
 ATTEND_INLINE bool is_plain(const SoftmaxBlock<T> &x) {
-  return x.scale == T(1) && x.bias == nullptr && x.mask == nullptr;
+  return x.scale == T(1) && x.bias.data == nullptr && x.mask.data == nullptr;
 }
 
 }  // namespace

@@ -53,8 +53,8 @@ struct ColumnGroup {
     first = column;
     count = columns;
     for (int c = 0; c < kLanes<T>; ++c) store(lanes + c * kLanes<T>, broadcast(kMinusInfinity<T>));
-    e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y + column * x.y_col;
-    e_col = x.y_col;  // with x.stream there is one column
+    e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y.data + column * x.y.col_stride;
+    e_col = x.y.col_stride;  // with x.stream there is one column
   }
 };
 
@@ -76,7 +76,7 @@ ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> 
   constexpr int W = kLanes<T>;
   const vec<T> factor = broadcast(g.factor[c]), log_sum = broadcast(g.log_sum[c]), shift = broadcast(g.shift[c]);
   const T *const e = g.e + c * g.e_col;
-  T *const y = x.y + (g.first + c) * x.y_col;
+  T *const y = x.y.data + (g.first + c) * x.y.col_stride;
   for (int64_t i = begin; i < end; i += W) {
     const int64_t part = smaller<int64_t>(W, end - i);
     const vec<T> r = x.log ? scores<T, kPlain, true>(x, i, g.first + c, part) - shift - log_sum
@@ -125,9 +125,10 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
       int64_t i = chunk;
       if (beside) {
         const vec<T> shift = broadcast(g->shift[c]), factor = broadcast(previous.factor[c]);
-        T *const e_to = g->e + c * g->e_col, *const y = x.y + (previous.first + c) * x.y_col;
+        T *const e_to = g->e + c * g->e_col, *const y = x.y.data + (previous.first + c) * x.y.col_stride;
         const T *const e_from = previous.e + c * previous.e_col;
-        const T *const from = x.x + (g->first + c) * x.x_col, *const ahead = x.x + (next->first + c) * x.x_col;
+        const T *const from = x.x.data + (g->first + c) * x.x.col_stride, *const ahead = x.x.data + (next->first + c) *
+                                                                                                        x.x.col_stride;
         vec<T> top = load(next->lanes + c * W);
         for (; i + kVirtual <= end; i += kVirtual) {
           if (stream) __builtin_prefetch(ahead + i + x.ahead, 0, 2);

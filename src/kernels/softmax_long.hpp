@@ -35,7 +35,7 @@ void long_sums(const LongSoftmaxBlock<T> &x) {
       const int64_t begin = first + c * kChunk, end = smaller(rows, begin + kChunk);
       vec<T> top[2] = {broadcast(kMinusInfinity<T>), broadcast(kMinusInfinity<T>)};
       for (int64_t i = begin; i < end; i += 2 * W) {
-        if (x.block.stream) __builtin_prefetch(x.block.x + i + x.block.ahead, 0, 2);
+        if (x.block.stream) __builtin_prefetch(x.block.x.data + i + x.block.ahead, 0, 2);
         top[0] = maximum(score(i, end), top[0]);
         top[1] = maximum(score(i + W, end), top[1]);
       }
@@ -110,10 +110,10 @@ void long_results(const LongSoftmaxBlock<T> &x) {
   const bool log = x.block.log, stream = x.block.stream;
   const vec<T> shift = broadcast(x.of_column[0]), factor = broadcast(x.of_column[1]),
                log_sum = broadcast(x.of_column[2]);
-  T *const y = x.block.y;
+  T *const y = x.block.y.data;
   for (int64_t i = 0; i < rows; i += W) {
     const int64_t part = smaller<int64_t>(W, rows - i);
-    if (stream) __builtin_prefetch(x.block.x + i + x.block.ahead, 0, 2);
+    if (stream) __builtin_prefetch(x.block.x.data + i + x.block.ahead, 0, 2);
     const vec<T> s = scores<T, kPlain, true>(x.block, i, 0, part) - shift;
     const vec<T> r = log ? s - log_sum : exp_nonpositive(s) * factor;
     if (stream && part == W) {

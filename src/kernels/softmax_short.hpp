@@ -75,7 +75,7 @@ ATTEND_INLINE void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t 
       const int64_t part = smaller<int64_t>(W, rows - k * W);
       ATTEND_UNROLL
       for (int c = 0; c < W; ++c) {
-        if (c < count) store_lanes(x.y + (first + c) * x.y_col + k * W, 1, part, s[k][c]);
+        if (c < count) store_lanes(x.y.data + (first + c) * x.y.col_stride + k * W, 1, part, s[k][c]);
       }
     }
   };
@@ -116,7 +116,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
   const Permutation<T> swaps[3] = {swap(1), swap(G > 2 ? 2 : 1), swap(G > 4 ? 4 : 1)};
   const vec<T> scale = broadcast(x.scale);
   const auto one = [&](int64_t at, int64_t count) __attribute__((always_inline)) {
-    vec<T> s = load(x.x + at, Tail<T>(count)) * scale;
+    vec<T> s = load(x.x.data + at, Tail<T>(count)) * scale;
     s = select(is_padding == zero, permute(s, to_groups), least);
     vec<T> top = s;
     ATTEND_UNROLL
@@ -134,11 +134,11 @@ void packed_columns(const SoftmaxBlock<T> &x) {
     ATTEND_UNROLL
     for (int i = 0; i < kTogether; ++i) r[i] = one(at + i * width, width);
     ATTEND_UNROLL
-    for (int i = 0; i < kTogether; ++i) store(x.y + at + i * width, r[i], Tail<T>(width));
+    for (int i = 0; i < kTogether; ++i) store(x.y.data + at + i * width, r[i], Tail<T>(width));
   }
   for (; at < elements; at += width) {
     const int64_t count = smaller(width, elements - at);
-    store(x.y + at, one(at, count), Tail<T>(count));
+    store(x.y.data + at, one(at, count), Tail<T>(count));
   }
 }
 
@@ -148,9 +148,9 @@ template <class T, bool kPlain>
 void short_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>;
 #if defined(ATTEND_PERMUTATIONS)
-  const bool adjacent = (x.x_col == x.rows && x.y_col == x.rows) || x.columns == 1;
-  if (x.rows > 1 && x.rows <= smaller<int64_t>(kPacked, W) && adjacent && !x.log && x.lse == nullptr &&
-      x.bias == nullptr && x.mask == nullptr) {
+  const bool adjacent = (x.x.col_stride == x.rows && x.y.col_stride == x.rows) || x.columns == 1;
+  if (x.rows > 1 && x.rows <= smaller<int64_t>(kPacked, W) && adjacent && !x.log && x.lse.data == nullptr &&
+      x.bias.data == nullptr && x.mask.data == nullptr) {
     if (x.rows <= 2) return packed_columns<T, 2>(x);
     if (x.rows <= 4) return packed_columns<T, 4>(x);
     if constexpr (W >= 8) return packed_columns<T, 8>(x);

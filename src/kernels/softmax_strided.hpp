@@ -17,10 +17,10 @@ namespace {
 template <class T, bool kPlain, int V>
 void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T *scratch) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kChunk = 8, kAhead = 8;
+  constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 8;
   // Copies: a store of a vector might, for all the compiler knows, change x.
-  const int64_t rows = x.rows, y_row = x.y_row, y_col = x.y_col, x_row = x.x_row;
-  const bool log = x.log, stream = x.stream, dense = x.x_col == 1;
+  const int64_t rows = x.rows, y_row = x.y.row_stride, y_col = x.y.col_stride, x_row = x.x.row_stride;
+  const bool log = x.log, stream = x.stream, dense = x.x.col_stride == 1;
   int64_t count[V];
   vec<T> top[V];
   ATTEND_UNROLL
@@ -32,8 +32,8 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v]);
   };
   for (int64_t i = 0; i < rows; ++i) {
-    if (dense) __builtin_prefetch(x.x + (i + kAhead) * x_row + column);
-    if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x.x + (i + kAhead) * x_row + column + V * W - 1);
+    if (dense) __builtin_prefetch(x.x.data + (i + kAhead) * x_row + column);
+    if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x.x.data + (i + kAhead) * x_row + column + V * W - 1);
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
       const vec<T> s = score(i, v);
@@ -69,7 +69,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   ColumnResults<T> results[V];
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) results[v] = results_of(x, top[v], total[v], column + v * W, count[v]);
-  T *const y = x.y + column * y_col;
+  T *const y = x.y.data + column * y_col;
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
@@ -107,8 +107,8 @@ template <class T, int V, bool kPrevious, bool kNext>
 void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V> &previous, Strip<T, V> *next,
                  T *scores, T *other) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kChunk = 8, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
-  const int64_t rows = x.rows, x_row = x.x_row, y_row = x.y_row;
+  constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t rows = x.rows, x_row = x.x.row_stride, y_row = x.y.row_stride;
   const bool log = x.log, stream = x.stream;
   vec<T> top[V], shift[V];
   CompensatedSum<vec<T>> total[V];
@@ -118,8 +118,8 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
     shift[v] = shift_of(strip->top[v]);
     total[v] = {broadcast(T(0)), broadcast(T(0))};
   }
-  const T *from = kNext ? x.x + next->column : nullptr;
-  T *to = kPrevious ? x.y + previous.column : nullptr;
+  const T *from = kNext ? x.x.data + next->column : nullptr;
+  T *to = kPrevious ? x.y.data + previous.column : nullptr;
   for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
     vec<T> sum[V];
     ATTEND_UNROLL
@@ -169,7 +169,7 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      const vec<T> s = load(x.x + i * x.x_row + begin + v * W);
+      const vec<T> s = load(x.x.data + i * x.x.row_stride + begin + v * W);
       strips[0].top[v] = maximum(s, strips[0].top[v]);
       store(x.scratch + (i * V + v) * W, s);
     }
@@ -200,7 +200,7 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v, p += W) {
-      T *const to = x.y + i * x.y_row + last.column + v * W;
+      T *const to = x.y.data + i * x.y.row_stride + last.column + v * W;
       const ColumnResults<T> &of = last.results[v];
       const vec<T> r = x.log ? load(p) - of.shift - of.log_sum : load(p) * of.factor;
       x.stream ? stream_store(to, r) : store(to, r);
@@ -215,7 +215,7 @@ void strided_columns(const SoftmaxBlock<T> &x) {
   // Vectors whose columns fit the scratch.
   const int64_t fit = x.rows == 0 ? 8 : x.scratch_size / (x.rows * W);
   int64_t c = 0;
-  if (kPlain && x.x_col == 1 && x.y_col == 1 && fit >= 2) {
+  if (kPlain && x.x.col_stride == 1 && x.y.col_stride == 1 && fit >= 2) {
     // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.
     int64_t vectors = smaller<int64_t>(4, fit / 2);
     while (vectors > 1 && x.columns < 4 * vectors * W) vectors /= 2;

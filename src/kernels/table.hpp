@@ -28,7 +28,7 @@ constexpr int32_t kContract = 2;
 template <class T>
 struct Contract {
   // k of a matrix product is cut here: 512 f32 and 256 f64 are the same 2 KiB of a column of B.
-  static constexpr int64_t kMatmulChunk = 2048 / static_cast<int64_t>(sizeof(T));
+  static constexpr int64_t kKc = 2048 / static_cast<int64_t>(sizeof(T));
   // Keys of attention are cut here.
   static constexpr int64_t kKeyChunk = 256;
   // Chunks are folded into spans of so many keys, and these one after the other. (The tests have a table with short
@@ -39,6 +39,8 @@ struct Contract {
   static constexpr int64_t kKeySpan = ATTEND_KEY_SPAN;
   // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
   static constexpr int64_t kSoftmaxChunk = 512;
+  // In columns that are not contiguous: one chain over so many elements.
+  static constexpr int64_t kStridedChunk = 8;
   // A lane adds so many of its elements, and then these sums.
   static constexpr int64_t kSoftmaxPart = 8 * 16;
   static constexpr int kVirtualLanes = 16;
@@ -48,7 +50,7 @@ struct Contract {
 
   // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
   // every table's panel.
-  static constexpr int64_t kMatmulRows = 192;
+  static constexpr int64_t kMc = 192;
   // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of
   // the L1, or in panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest
   // panel).
@@ -61,23 +63,29 @@ struct Contract {
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
 };
 
-// C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, with `first`, fma(beta, C, bias). k = 0 gives C0.
-// k <= kMatmulChunk; m <= kMatmulRows if pack_a, which must be set unless a_row is 1. Strides in elements.
+// Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
+// packed.
+constexpr int kFewColumns = 4;
+
+// A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
+template <class T>
+struct MatrixRef {
+  T *data;
+  int64_t row_stride, col_stride;
+};
+
+// C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, if it `begins`, fma(beta, C, bias). k = 0 gives C0.
+// k <= kKc; m <= kMc if pack_a, which must be set unless a.row_stride is 1.
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;
-  const T *a;
-  int64_t a_row, a_k;
-  const T *b;
-  int64_t b_k, b_col;
-  T *c;
-  int64_t c_row, c_col;
-  const T *bias;  // or null
-  int64_t bias_row, bias_col;
+  MatrixRef<const T> a, b;
+  MatrixRef<T> c;
+  MatrixRef<const T> bias;  // or null data
   T alpha, beta;
-  bool first;
+  bool begins;
   bool pack_a, pack_b;  // copy the operand into its panel first
-  bool one_column;      // n = 1, a_row = 1, no packing, and kLongColumn elements at b_panel
+  bool one_column;      // n = 1, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   T *a_panel;           // scratch: m, rounded up to a panel, times k
   T *b_panel;           // scratch: kMatmulPanels
@@ -87,16 +95,11 @@ struct MatmulBlock {
 template <class T>
 struct SoftmaxBlock {
   int64_t rows, columns;
-  const T *x;
-  int64_t x_row, x_col;
-  T *y;
-  int64_t y_row, y_col;
-  const T *bias;  // or null
-  int64_t bias_row, bias_col;
-  const uint8_t *mask;  // or null; 0 = masked
-  int64_t mask_row, mask_col;
-  T *lse;  // or null
-  int64_t lse_col;
+  MatrixRef<const T> x;
+  MatrixRef<T> y;
+  MatrixRef<const T> bias;        // or null data
+  MatrixRef<const uint8_t> mask;  // or null data; 0 = masked
+  MatrixRef<T> lse;               // one row, or null data
   T scale;
   bool log;
   bool stream;    // y is aligned to vectors and too large for the caches: write past them
@@ -115,13 +118,6 @@ struct LongSoftmaxBlock {
   SoftmaxBlock<T> block;  // sums, results: a span of the column as if it were all of one; fold: rows of all of it, lse
   T *maxima, *chunks;     // of each chunk of the span (fold: of the column): its maximum, its sum relative to that
   T *of_column;           // its shift, factor and logarithm of the sum: written by fold, read by results
-};
-
-// A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
-template <class T>
-struct MatrixRef {
-  T *data;
-  int64_t row_stride, col_stride;
 };
 
 // What the rows of an attention block have one line of each: element e of query i of head h lies at data +

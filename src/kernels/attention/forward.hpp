@@ -27,7 +27,7 @@ namespace {
 
 // Scores of the slice, run by run; whether modifiers may hide something.
 template <class T>
-bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+bool score_runs(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                 const StagedChunk<T> &chunk) {
   bool hides = false;
   vec<T> top[Tiles<T>::kScoreVectors];
@@ -38,17 +38,17 @@ bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     scores_of(x, at, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
     if (is_modified(x, run)) hides |= modify_scores(x, at, run, ScoresStage::masked);
     for (int i = 0; i < t.vectors; ++i) {
-      const vec<T> of_run = load(t.slice_m + i * kLanes<T>);
+      const vec<T> of_run = load(t.slice_m() + i * kLanes<T>);
       top[i] = n == 0 ? of_run : maximum(of_run, top[i]);
     }
   }
-  for (int i = 0; i < t.vectors; ++i) store(t.slice_m + i * kLanes<T>, top[i]);
+  for (int i = 0; i < t.vectors; ++i) store(t.slice_m() + i * kLanes<T>, top[i]);
   return hides;
 }
 
 // One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> &slice, const KeyRuns &runs,
+void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, const KeyRuns &runs,
                   const StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
   // As one run: its keys in one piece, what any of the runs has to do done to all.
   KeyRun whole = {slice.begin, slice.end, false, false};
@@ -92,15 +92,14 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
 // All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not
 // empty.
 template <class T>
-void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
+void attend_chunk(const Block<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
   const StagedChunk<T> chunk = stage(x, begin, end);
-  const bool spans = has_spans(x), defers = defers_finish(x);
   FiniteChunk<T> of_chunk;
   uint64_t bit = 1;
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x), bit <<= 1) {
+  for (int64_t row = 0; row < x.rows; row += x.tile_rows, bit <<= 1) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange seen = seen_by_any(x, t);
-    if (spans && begin % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
+    if (x.spans && begin % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
       close_span(x, t);
       *begun &= ~bit;
     }
@@ -115,45 +114,52 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
     slice.k = chunk.keys(slice.begin);
     slice.v = chunk.values(slice.begin);
     slice.first = (*begun & bit) == 0;
-    slice.last = slice.end == seen.end && !defers;
+    slice.last = slice.end == seen.end && !x.defers_finish;
     *begun |= bit;
     attend_slice(x, t, slice, runs, chunk, &of_chunk);
   }
 }
 
+// What is left to do when all chunks are behind.
 template <class T>
-void attention(const AttentionBlock<T> &x) {
+void finish_tile(const Block<T> &x, const QueryTile<T> &t, bool saw_something) {
+  constexpr int W = kLanes<T>;
+  if (saw_something && x.spans) close_span(x, t);
+  if (!saw_something && !x.spans) clear_output(x, t);
+  for (int i = 0; (!saw_something || x.defers_finish) && i < t.vectors; ++i) {
+    if (!saw_something && !x.spans) {
+      store(t.m() + i * W, broadcast(kMinusInfinity<T>));
+      store(t.l() + i * W, broadcast(T(0)));
+    }
+    finish_rows(x, t, i, load((x.spans ? t.span_m() : t.m()) + i * W), load((x.spans ? t.span_l() : t.l()) + i * W));
+  }
+  if (saw_something || x.spans) finish_output(x, t);
+  if (x.scores.data != nullptr) show_scores(x, t);
+}
+
+template <class T>
+void attention(const AttentionBlock<T> &given) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
   static_assert(Contract<T>::kQueryBlock / kMost <= 64 && Contract<T>::kKeySpan % kChunk == 0, "a bit for each tile");
-  const KeyRange seen = seen_by_any(x);
-  const bool spans = has_spans(x), looked_at = is_looked_at(x);
+  const Block<T> x = block_of(given);
   uint64_t begun = 0;
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
+  for (int64_t row = 0; row < x.rows; row += x.tile_rows) {
     begin_tile(x, tile_of(x, row));
-    if (spans) clear_output(x, tile_of(x, row));
+    if (x.spans) clear_output(x, tile_of(x, row));
   }
-  for (int64_t c0 = seen.begin / kChunk * kChunk, looked_to = c0; c0 < seen.end; c0 += kChunk) {
-    if (looked_at && c0 >= looked_to) {
+  for (int64_t c0 = x.seen.begin / kChunk * kChunk, looked_to = c0; c0 < x.seen.end; c0 += kChunk) {
+    if (x.looked_at && c0 >= looked_to) {
       looked_to = (c0 / kWindow + 1) * kWindow;
-      for (int64_t row = 0; row < rows_of(x); row += tile_rows(x)) {
-        look_at_window(x, tile_of(x, row), looked_to - kWindow);
-      }
+      for (int64_t row = 0; row < x.rows; row += x.tile_rows) look_at_window(x, tile_of(x, row), looked_to - kWindow);
     }
-    attend_chunk(x, larger(c0, seen.begin), smaller(c0 + kChunk, seen.end), &begun);
+    attend_chunk(x, larger(c0, x.seen.begin), smaller(c0 + kChunk, x.seen.end), &begun);
   }
-  for (int64_t row = 0; row < rows_of(x); row += tile_rows(x), begun >>= 1) {
-    const QueryTile<T> t = tile_of(x, row);
+  for (int64_t row = 0; row < x.rows; row += x.tile_rows, begun >>= 1) {
     const bool saw_something = (begun & 1) != 0;
-    if (saw_something && spans) close_span(x, t);
-    if (!saw_something && !spans) clear_output(x, t);
-    for (int i = 0; (!saw_something || defers_finish(x)) && i < t.vectors; ++i) {
-      const T *m = spans ? t.span_m : t.m, *l = spans ? t.span_l : t.l;
-      finish_rows(x, t, i, load(m + i * kLanes<T>), load(l + i * kLanes<T>));
-    }
-    if (saw_something || spans) finish_output(x, t);
-    if (x.scores.data != nullptr) show_scores(x, t);
+    if (saw_something && !x.defers_finish && x.in_place && x.scores.data == nullptr) continue;  // finished already
+    finish_tile(x, tile_of(x, row), saw_something);
   }
 }
 

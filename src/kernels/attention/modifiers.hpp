@@ -9,7 +9,7 @@ namespace {
 
 // Whether the run's scores are more than products.
 template <class T>
-ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
+ATTEND_INLINE bool is_modified(const Block<T> &x, const KeyRun &run) {
   return run.hides || run.adds || x.softcap != T(0) || x.slopes != nullptr;
 }
 
@@ -33,10 +33,9 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
 // What bias and mask add to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from
 // `key` on: [key][lane], -inf where they hide; the lanes without a row are 0.
 template <class T>
-ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
+ATTEND_INLINE void added_square(const Block<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
   constexpr int W = kLanes<T>;
-  const int64_t rows = smaller<int64_t>(W, rows_of(x) - row), b_key = x.bias.element_stride,
-                m_key = x.mask.element_stride;
+  const int64_t rows = smaller<int64_t>(W, x.rows - row), b_key = x.bias.element_stride, m_key = x.mask.element_stride;
   int64_t stride = 0;
   if (x.mask.data == nullptr && is_even(x, x.bias, &stride)) {
     return pack_panel<T>(W, rows, keys, row_at(x, x.bias, row) + key * b_key, stride, b_key, T(1), added);
@@ -79,7 +78,7 @@ ATTEND_INLINE vec<T> distances(int64_t ahead, const T *item) {
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
 // may hide something.
 template <class T>
-bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
+bool modify_scores(const Block<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
   constexpr int W = kLanes<T>;
   const int64_t size = run.end - run.begin;
   const bool masks = stage >= ScoresStage::masked, adds = masks && run.adds;
@@ -117,8 +116,8 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
         if (x.softcap != T(0) && stage >= ScoresStage::softcapped) s = softcapped(s, x.softcap);
         if (masks) {
           if (x.slopes != nullptr) {
-            const vec<T> distance = distances<T>(x.position - key, t.item + i * W);
-            s = fma(maximum(distance, zero - distance), zero - load(t.slope + i * W), s);
+            const vec<T> distance = distances<T>(x.position - key, t.item() + i * W);
+            s = fma(maximum(distance, zero - distance), zero - load(t.slope() + i * W), s);
           }
           if (adds) {
             const vec<T> a = load(added + j * W);
@@ -131,7 +130,7 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
         store(at, s);
       }
     }
-    store(t.slice_m + i * W, top);
+    store(t.slice_m() + i * W, top);
   }
   return any_infinite(hidden);
 }

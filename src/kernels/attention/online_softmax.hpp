@@ -45,11 +45,15 @@ ATTEND_INLINE Fold<T> fold(vec<T> m_old, vec<T> l_old, vec<T> m_new, vec<T> l_ne
 ATTEND_INLINE float fma(float a, float b, float c) { return fused(a, b, c); }
 ATTEND_INLINE double fma(double a, double b, double c) { return fused(a, b, c); }
 
-// The same for elements of o, of vectors and of scalars; old() where there is nothing yet is not called.
-template <class V, class Old>
-ATTEND_INLINE V fold_output(bool begins, V zero, const Old &old, V old_factor, V o_new, V new_factor) {
-  const V r = o_new * new_factor;
-  return begins ? r + zero : fma(old(), old_factor, r);
+// The same for elements of o, of vectors and of scalars; and for the first slice, whose factor is 1, where there is
+// nothing yet: a sum may be -0, which +0 is not.
+template <class V>
+ATTEND_INLINE V fold_output(V o_old, V old_factor, V o_new, V new_factor) {
+  return fma(o_old, old_factor, o_new * new_factor);
+}
+template <class V>
+ATTEND_INLINE V begin_output(V o_new, V zero) {
+  return o_new + zero;
 }
 
 // `count` elements of one row.
@@ -59,10 +63,9 @@ void fold_row(T *to, int64_t to_stride, vec<T> old_factor, const T *o, int64_t o
   constexpr int W = kLanes<T>;
   for (int64_t f = 0; f < count; f += W) {
     const int64_t lanes = smaller<int64_t>(W, count - f);
-    const auto old = [&] { return load_lanes(to + f * to_stride, to_stride, lanes); };
+    const vec<T> old = load_lanes(to + f * to_stride, to_stride, lanes);
     const vec<T> part = load_lanes(o + f * o_stride, o_stride, lanes);
-    store_lanes(to + f * to_stride, to_stride, lanes,
-                fold_output(false, broadcast(T(0)), old, old_factor, part, new_factor));
+    store_lanes(to + f * to_stride, to_stride, lanes, fold_output(old, old_factor, part, new_factor));
   }
 }
 
@@ -83,50 +86,48 @@ ATTEND_INLINE Finished<T> finish(const AttentionBlock<T> &x, vec<T> m, vec<T> l,
 
 // The state of the tile's rows in vector i over all keys: writes the block's m and l, and the factors.
 template <class T>
-void finish_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, int i, vec<T> m, vec<T> l) {
+ATTEND_INLINE void finish_rows(const Block<T> &x, const QueryTile<T> &t, int i, vec<T> m, vec<T> l) {
   constexpr int W = kLanes<T>;
-  T sinks[W] = {};
-  for (int64_t lane = 0; x.sinks != nullptr && lane < W; ++lane) {
-    sinks[lane] = x.sinks[smaller(t.row + i * W + lane, rows_of(x) - 1) / x.items * x.sink_stride];
+  const int64_t row = t.row + i * W, count = smaller<int64_t>(W, x.rows - row);
+  vec<T> sink = m;
+  if (x.sinks != nullptr) {
+    T sinks[W];
+    for (int64_t lane = 0; lane < W; ++lane) {
+      sinks[lane] = x.sinks[(row + smaller(lane, count - 1)) / x.items * x.sink_stride];
+    }
+    sink = load(sinks);
   }
-  const Finished<T> r = finish(x, m, l, load(sinks));
-  const int64_t row = t.row + i * W, count = smaller<int64_t>(W, rows_of(x) - row);
+  const Finished<T> r = finish(x, m, l, sink);
   store_lanes(x.m + row, 1, count, r.m);
   store_lanes(x.l + row, 1, count, r.l);
-  store(t.finish + i * W, r.factor);
+  store(t.finish() + i * W, r.factor);
 }
 
-// Folds a slice, its maxima in t.slice_m and its sums at hand, into the state of the lanes of vector i; leaves the
+// Folds a slice, its maxima in t.slice_m() and its sums at hand, into the state of the lanes of vector i; leaves the
 // factors for the output.
 template <class T>
-ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int i,
-                              vec<T> l) {
+ATTEND_INLINE void fold_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int i, vec<T> l) {
   constexpr int W = kLanes<T>;
-  Fold<T> f = {load(t.slice_m + i * W), l, broadcast(T(0)), broadcast(T(1))};
-  if (!slice.first) {  // else 0 before and a factor of 1, as the fold has it
-    f = fold(load(t.m + i * W), load(t.l + i * W), f.m, l);
-    store(t.old_factor + i * W, f.old_factor);
+  Fold<T> f;
+  f.m = load(t.slice_m() + i * W);
+  f.l = l;
+  if (!slice.first) {  // else a factor of 1, as the fold of an empty state has it
+    f = fold(load(t.m() + i * W), load(t.l() + i * W), f.m, l);
+    store(t.old_factor() + i * W, f.old_factor);
+    store(t.new_factor() + i * W, f.new_factor);
   }
-  store(t.new_factor + i * W, f.new_factor);
-  store(t.m + i * W, f.m);
-  store(t.l + i * W, f.l);
+  store(t.m() + i * W, f.m);
+  store(t.l() + i * W, f.l);
   if (slice.last) finish_rows(x, t, i, f.m, f.l);
-}
-
-// Whether a tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not
-// known before. Otherwise the last slice's output is finished in registers.
-template <class T>
-ATTEND_INLINE bool defers_finish(const AttentionBlock<T> &x) {
-  return is_looked_at(x) || has_spans(x);
 }
 
 // The weights of the runs in place of their scores, [key][lane], and their fold.
 template <class T>
-void softmax_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
+void softmax_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int W = kLanes<T>;
   for (int i = 0; i < t.vectors; ++i) {
     // -inf - -inf would be NaN: where nothing is visible 0 is subtracted and every weight is 0.
-    const vec<T> shift = shift_of(load(t.slice_m + i * W));
+    const vec<T> shift = shift_of(load(t.slice_m() + i * W));
     vec<T> l = broadcast(T(0));
     for (int n = 0; n < runs.count; ++n) {
       T *s = t.s + (runs.run[n].begin - slice.begin) * t.lanes + i * W;
@@ -142,21 +143,22 @@ void softmax_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyS
 
 // Closes the tile's open span, its o in t.output: into the whole, whose o is `out`.
 template <class T>
-void close_span(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+void close_span(const Block<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   for (int i = 0; i < t.vectors; ++i) {
-    const Fold<T> f = fold(load(t.span_m + i * W), load(t.span_l + i * W), load(t.m + i * W), load(t.l + i * W));
-    store(t.span_m + i * W, f.m);
-    store(t.span_l + i * W, f.l);
-    store(t.old_factor + i * W, f.old_factor);
-    store(t.new_factor + i * W, f.new_factor);
-    store(t.m + i * W, broadcast(kMinusInfinity<T>));
-    store(t.l + i * W, broadcast(T(0)));
+    const Fold<T> f =
+        fold(load(t.span_m() + i * W), load(t.span_l() + i * W), load(t.m() + i * W), load(t.l() + i * W));
+    store(t.span_m() + i * W, f.m);
+    store(t.span_l() + i * W, f.l);
+    store(t.old_factor() + i * W, f.old_factor);
+    store(t.new_factor() + i * W, f.new_factor);
+    store(t.m() + i * W, broadcast(kMinusInfinity<T>));
+    store(t.l() + i * W, broadcast(T(0)));
   }
   for (int64_t i = 0; i < t.count; ++i) {
-    fold_row(row_at(x, x.out, t.row + i), x.out.element_stride, broadcast(t.old_factor[i]),
+    fold_row(row_at(x, x.out, t.row + i), x.out.element_stride, broadcast(t.old_factor()[i]),
              x.by_features ? t.output + i * x.value_features : t.output + i, x.by_features ? 1 : t.lanes,
-             broadcast(t.new_factor[i]), x.value_features);
+             broadcast(t.new_factor()[i]), x.value_features);
   }
 }
 

@@ -11,17 +11,9 @@
 namespace attend {
 namespace {
 
-// o and its leading dimension: in `out` where its features are contiguous, its rows even and its keys one span; in the
-// scratch where not.
 template <class T>
-ATTEND_INLINE bool sums_in_place(const AttentionBlock<T> &x) {
-  int64_t ld = 0;
-  return x.by_features && x.out.element_stride == 1 && is_even(x, x.out, &ld) && !has_spans(x);
-}
-template <class T>
-ATTEND_INLINE T *sums_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *ld) {
-  *ld = x.value_features;
-  return sums_in_place(x) && is_even(x, x.out, ld) ? row_at(x, x.out, t.row) : t.output;
+ATTEND_INLINE T *sums_of(const Block<T> &x, const QueryTile<T> &t) {
+  return x.in_place ? row_at(x, x.out, t.row) : t.output;
 }
 
 // Calls f(Int<w>()) with w = n, or, where weights are [key][lane], with the least w >= n of N, N - 2, N - 4, ...: half
@@ -51,7 +43,7 @@ ATTEND_INLINE void with_power(int64_t n, const F &f) {
 // and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel). (Not inlined: among the other
 // shapes' variables those of the loop would not all find a register.)
 template <class T, int MV, int NQ, bool kPartial, class Stride>
-__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+__attribute__((noinline)) void output_tile(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                            const KeyRuns &runs, int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld,
                                            Stride s_row) {
   constexpr int W = kLanes<T>;
@@ -70,23 +62,29 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
       tile.accumulate(keys, v, v_item, weights, t.s_key, s_row, ahead);
     }
   }
-  const bool begins = slice.first, last = slice.last;
-  tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
-    if (NQ > 1 && j >= rows) return;
-    T *at = o + (q0 + j) * ld + f + i * W;
-    const bool partial = kPartial && i == MV - 1;
-    const auto old = [&]() __attribute__((always_inline)) { return partial ? load(at, tail) : load(at); };
-    vec<T> r = fold_output(begins, broadcast(T(0)), old, broadcast(t.old_factor[q0 + j]), acc,
-                           broadcast(t.new_factor[q0 + j]));
-    if (last) r = r * broadcast(t.finish[q0 + j]);
-    partial ? store(at, r, tail) : store(at, r);
-  });
+  const bool first = slice.first, last = slice.last;
+  o += q0 * ld + f;
+  ATTEND_UNROLL
+  for (int j = 0; j < NQ; ++j, o += ld) {
+    if (NQ > 1 && j >= rows) break;
+    const vec<T> old_factor = broadcast(t.old_factor()[q0 + j]), new_factor = broadcast(t.new_factor()[q0 + j]),
+                 finish = broadcast(t.finish()[q0 + j]);
+    ATTEND_UNROLL
+    for (int i = 0; i < MV; ++i) {
+      T *at = o + i * W;
+      const vec<T> acc = tile.acc[i][j];
+      vec<T> r = first ? begin_output(acc, broadcast(T(0)))
+                       : fold_output(kPartial ? load(at, tail) : load(at), old_factor, acc, new_factor);
+      if (last) r = r * finish;
+      kPartial ? store(at, r, tail) : store(at, r);
+    }
+  }
 }
 
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
 template <class T, int MV, int NQ, class Stride>
-ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                               const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
+ATTEND_INLINE void output_rows(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+                               int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   const int64_t whole = x.value_features / W * W;
   for (int64_t f = 0; f < whole;) {
@@ -100,24 +98,23 @@ ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t
 }
 
 template <class T, int MV, int NQ, class Stride>
-void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+void output_tiles(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   Stride s_row) {
-  int64_t ld;
-  T *o = sums_of(x, t, &ld);
+  T *o = sums_of(x, t);
   for (int64_t q = 0, pieces = (t.count + NQ - 1) / NQ; q < t.count; --pieces) {
     const int64_t rows = (t.count - q + pieces - 1) / pieces;
     with_width<NQ>(
         rows, s_row, [&](auto nq) __attribute__((always_inline)) {
           constexpr int N = decltype(nq)::value;
           const int64_t real = smaller<int64_t>(N, t.count - q);
-          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, ld, s_row);
+          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
           q += real;
         });
   }
 }
 
 template <class T>
-ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+ATTEND_INLINE void output_by_features(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
   if (t.s_row == 1) {
     output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
@@ -130,7 +127,7 @@ ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTil
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
-void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
+void output_by_rows(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const MatrixRef<const T> &v = slice.v;
   const int64_t width = balanced(x.value_features, NR);
@@ -147,10 +144,10 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
           }
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;
-            const auto old = [&]() __attribute__((always_inline)) { return load(at); };
-            vec<T> r = fold_output(slice.first, broadcast(T(0)), old, load(t.old_factor + i * W), acc,
-                                   load(t.new_factor + i * W));
-            if (slice.last) r = r * load(t.finish + i * W);
+            vec<T> r = slice.first
+                           ? begin_output(acc, broadcast(T(0)))
+                           : fold_output(load(at), load(t.old_factor() + i * W), acc, load(t.new_factor() + i * W));
+            if (slice.last) r = r * load(t.finish() + i * W);
             store(at, r);
           });
         });
@@ -159,14 +156,11 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
 
 // `finite`: nothing that the tile does not see can spoil a sum.
 template <class T>
-void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+void output_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   bool finite) {
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   if (!finite) {
-    int64_t ld;
-    T *o = sums_of(x, t, &ld);
-    return output_without_hidden(x, t, slice, x.by_features ? o : t.output, x.by_features ? ld : 1,
-                                 x.by_features ? 1 : t.lanes);
+    return output_without_hidden(x, t, slice, sums_of(x, t), x.by_features ? x.ld : 1, x.by_features ? 1 : t.lanes);
   }
   if (x.by_features) return output_by_features(x, t, slice, runs);
   with_constant<Tiles<T>::kScoreVectors>(
@@ -175,7 +169,7 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
 }
 
 template <class T>
-void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+void clear_output(const Block<T> &x, const QueryTile<T> &t) {
   for (int64_t i = 0; i < t.count; ++i) {
     T *to = row_at(x, x.out, t.row + i);
     for (int64_t f = 0; f < x.value_features; ++f) to[f * x.out.element_stride] = T(0);
@@ -184,12 +178,12 @@ void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
 
 // What the last slice left to do: the factors, and the way from the scratch to `out`.
 template <class T>
-void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
-  const bool in_out = sums_in_place(x) || has_spans(x), scales = defers_finish(x);
+void finish_output(const Block<T> &x, const QueryTile<T> &t) {
+  const bool in_out = x.in_place || x.spans, scales = x.defers_finish;
   if (in_out && !scales) return;
   const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
   for (int64_t i = 0; i < t.count; ++i) {
-    const T factor = scales ? t.finish[i] : T(1);
+    const T factor = scales ? t.finish()[i] : T(1);
     T *to = row_at(x, x.out, t.row + i);
     for (int64_t f = 0; f < x.value_features; ++f, to += x.out.element_stride) {
       *to = (in_out ? *to : t.output[i * row + f * feature]) * factor;

@@ -16,45 +16,62 @@ namespace {
 template <class T>
 constexpr int kFewRows = kLanes<T> > 1 ? kLanes<T> / 2 : 1;
 
+struct KeyRange {
+  int64_t begin, end;
+};
+
+// A block and what its tiles ask of it again and again.
+template <class T>
+struct Block : AttentionBlock<T> {
+  int64_t rows, tile_rows;  // tile_rows: of every tile but the last, the kernel's lanes, or fewer where their scores
+                            // would fill the L1
+  KeyRange seen;            // by any row, by position
+  bool spans;               // these keys lie in more than one span
+  bool looked_at;           // there is a mask or a bias
+  // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
+  // before. Otherwise the last slice's output is finished in registers.
+  bool defers_finish;
+  bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
+  int64_t ld;     // of o
+};
+
+// Rows of a block, one for each lane of a few vectors, and their place in the scratch.
 template <class T>
 struct QueryTile {
   int64_t row, count;  // the first row of the block, and how many; the lanes behind them are zero and dropped
   int vectors;
-  int64_t lanes;                                 // in them
-  T *s;                                          // scores, then weights, of the slice at hand
-  int64_t s_key, s_row;                          // their strides: [key][lane], or of few rows [row][key]
-  T *m, *l, *slice_m, *old_factor, *new_factor;  // online_softmax.hpp
-  T *span_m, *span_l, *finish;
-  T *item, *slope;  // position among the queries; ALiBi's slope
-  T *queries;       // [feature][lane], scaled
-  T *output;        // o while it is summed, unless that happens in `out`
+  int64_t lanes;         // in them
+  T *s;                  // scores, then weights, of the slice at hand
+  int64_t s_key, s_row;  // their strides: [key][lane], or of few rows [row][key]
+  T *lines;              // AttentionLayout::kStateLines of a value for each lane
+  int64_t line;          // from one to the next
+  T *queries;            // [feature][lane], scaled
+  T *output;             // o while it is summed, unless that happens in `out`
+
+  T *m() const { return lines; }  // online_softmax.hpp
+  T *l() const { return lines + line; }
+  T *slice_m() const { return lines + 2 * line; }
+  T *old_factor() const { return lines + 3 * line; }
+  T *new_factor() const { return lines + 4 * line; }
+  T *finish() const { return lines + 5 * line; }
+  T *span_m() const { return lines + 6 * line; }
+  T *span_l() const { return lines + 7 * line; }
+  T *item() const { return lines + 8 * line; }  // position among the queries
+  T *slope() const { return lines + 9 * line; }
 };
-
-// Rows of every tile but the last: the kernel's lanes, or fewer where their scores would fill the L1.
-template <class T>
-ATTEND_INLINE int64_t tile_rows(const AttentionBlock<T> &x) {
-  return smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.query_tile);
-}
-
-template <class T>
-ATTEND_INLINE int64_t rows_of(const AttentionBlock<T> &x) {
-  return x.heads * x.items;
-}
 
 // The tile that begins with `row`.
 template <class T>
-ATTEND_INLINE QueryTile<T> tile_of(const AttentionBlock<T> &x, int64_t row) {
+ATTEND_INLINE QueryTile<T> tile_of(const Block<T> &x, int64_t row) {
   QueryTile<T> t;
   t.row = row;
-  t.count = smaller(tile_rows(x), rows_of(x) - row);
+  t.count = smaller(x.tile_rows, x.rows - row);
   t.vectors = static_cast<int>((t.count + kLanes<T> - 1) / kLanes<T>);
   t.lanes = t.vectors * kLanes<T>;
   t.s = x.scratch;
   t.s_key = t.lanes, t.s_row = 1;
-  T *line = x.scratch + x.layout.state + row;
-  T **const lines[AttentionLayout::kStateLines] = {&t.m,      &t.l,      &t.slice_m, &t.old_factor, &t.new_factor,
-                                                   &t.span_m, &t.span_l, &t.finish,  &t.item,       &t.slope};
-  for (T **of : lines) *of = line, line += x.layout.rows;
+  t.lines = x.scratch + x.layout.state + row;
+  t.line = x.layout.rows;
   t.queries = x.scratch + x.layout.queries + row * x.features;
   t.output = x.scratch + x.layout.output + row * x.value_features;
   return t;
@@ -76,7 +93,7 @@ ATTEND_INLINE bool is_even(const AttentionBlock<T> &x, const RowsRef<Of> &of, in
 
 // The least and the largest item among the tile's rows.
 template <class T>
-ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
+ATTEND_INLINE void items_of(const Block<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
   *least = t.row, *largest = t.row + t.count - 1;
   if (x.heads == 1) return;
   const bool one_head = *least / x.items == *largest / x.items;
@@ -86,7 +103,7 @@ ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, i
 
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
-void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+void begin_tile(const Block<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   int64_t stride = 0;
   if (is_even(x, x.q, &stride)) {
@@ -100,17 +117,16 @@ void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     }
   }
   for (int64_t i = 0; i < t.lanes; i += W) {
-    store(t.m + i, broadcast(kMinusInfinity<T>));
-    store(t.l + i, broadcast(T(0)));
-    store(t.span_m + i, broadcast(kMinusInfinity<T>));
-    store(t.span_l + i, broadcast(T(0)));
-    store(t.item + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
+    store(t.item() + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
+    if (!x.spans) continue;
+    store(t.span_m() + i, broadcast(kMinusInfinity<T>));
+    store(t.span_l() + i, broadcast(T(0)));
   }
   if (x.heads == 1 && x.slopes == nullptr) return;
   for (int64_t i = 0; i < t.lanes; ++i) {
     const int64_t row = t.row + smaller(i, t.count - 1);
-    t.item[i] = static_cast<T>(row % x.items);
-    t.slope[i] = x.slopes == nullptr ? T(0) : x.slopes[row / x.items * x.slope_stride];
+    t.item()[i] = static_cast<T>(row % x.items);
+    t.slope()[i] = x.slopes == nullptr ? T(0) : x.slopes[row / x.items * x.slope_stride];
   }
 }
 

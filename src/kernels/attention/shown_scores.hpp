@@ -11,11 +11,11 @@ namespace {
 // Every key that exists, hidden or not, in the stages before `masked`; those before and behind them as -inf, or as a
 // probability 0.
 template <class T>
-void show_scores(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+void show_scores(const Block<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   const bool probabilities = x.scores_stage == ScoresStage::probabilities;
   // Before the sink was folded in, as finish() has it.
-  const T *const m = has_spans(x) ? t.span_m : t.m;
+  const T *const m = x.spans ? t.span_m() : t.m();
   const auto show = [&](int64_t element, const T *s) {
     for (int64_t i = 0; i < t.count; ++i) row_at(x, x.scores, t.row + i)[element * x.scores.element_stride] = s[i];
   };
@@ -23,11 +23,11 @@ void show_scores(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     const int64_t size = smaller(Contract<T>::kKeyChunk, x.keys - c0);
     const StagedChunk<T> chunk = stage(x, c0, c0 + size);
     scores_of(x, t, c0, size, chunk.k, chunk.v);
-    modify_scores(x, t, {c0, c0 + size, true, is_looked_at(x)}, x.scores_stage);
+    modify_scores(x, t, {c0, c0 + size, true, x.looked_at}, x.scores_stage);
     for (int64_t j = 0; j < size; ++j) {
       T *s = t.s + j * t.lanes;
       for (int64_t i = 0; probabilities && i < t.lanes; i += W) {
-        store(s + i, exp_of_difference(load(s + i), shift_of(load(m + i))) * load(t.finish + i));
+        store(s + i, exp_of_difference(load(s + i), shift_of(load(m + i))) * load(t.finish() + i));
       }
       show(x.scores_before + c0 + j, s);
     }

@@ -10,10 +10,6 @@
 namespace attend {
 namespace {
 
-struct KeyRange {
-  int64_t begin, end;
-};
-
 template <class T>
 ATTEND_INLINE int64_t key_end(const AttentionBlock<T> &x, int64_t item) {
   return larger<int64_t>(0, smaller(x.keys, x.key_end + x.key_end_step * item));
@@ -23,30 +19,35 @@ ATTEND_INLINE int64_t key_begin(const AttentionBlock<T> &x, int64_t item) {
   return larger<int64_t>(x.part_begin, smaller(x.keys, x.key_begin + x.key_begin_step * item));
 }
 
-// The keys that any row of the block sees by position.
+// The keys that any row of the tile sees, and those that all do.
 template <class T>
-ATTEND_INLINE KeyRange seen_by_any(const AttentionBlock<T> &x) {
-  return {key_begin(x, 0), key_end(x, x.items - 1)};
-}
-// Those that any row of the tile sees, and those that all do.
-template <class T>
-ATTEND_INLINE KeyRange seen_by_any(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE KeyRange seen_by_any(const Block<T> &x, const QueryTile<T> &t) {
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, least), key_end(x, largest)};
 }
 template <class T>
-ATTEND_INLINE KeyRange seen_by_all(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE KeyRange seen_by_all(const Block<T> &x, const QueryTile<T> &t) {
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, largest), key_end(x, least)};
 }
 
-// Whether the block's keys lie in more than one span.
 template <class T>
-ATTEND_INLINE bool has_spans(const AttentionBlock<T> &x) {
-  const KeyRange seen = seen_by_any(x);
-  return seen.begin < seen.end && seen.begin / Contract<T>::kKeySpan != (seen.end - 1) / Contract<T>::kKeySpan;
+ATTEND_INLINE Block<T> block_of(const AttentionBlock<T> &given) {
+  constexpr int64_t kSpan = Contract<T>::kKeySpan;
+  Block<T> x;
+  static_cast<AttentionBlock<T> &>(x) = given;
+  x.rows = x.heads * x.items;
+  x.tile_rows = smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.query_tile);
+  x.seen = {key_begin(x, 0), key_end(x, x.items - 1)};
+  x.spans = x.seen.begin < x.seen.end && x.seen.begin / kSpan != (x.seen.end - 1) / kSpan;
+  x.looked_at = x.mask.data != nullptr || x.bias.data != nullptr;
+  x.defers_finish = x.spans || x.looked_at;
+  int64_t ld = 0;
+  x.in_place = is_even(x, x.out, &ld) && x.by_features && x.out.element_stride == 1 && !x.spans;
+  x.ld = x.in_place ? ld : x.value_features;
+  return x;
 }
 
 // A slice: the keys of one chunk that a tile sees.
@@ -61,13 +62,13 @@ struct KeySlice {
 
 // Scores s of vector i of the tile and one key, -inf in the lanes that do not see it by position.
 template <class T>
-ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int i, vec<T> s) {
+ATTEND_INLINE vec<T> hide(const Block<T> &x, const QueryTile<T> &t, int64_t key, int i, vec<T> s) {
   constexpr int64_t kFar = 1000;  // beyond any item, exact in every type
   const auto item_of = [&](int64_t key_of_item_0, int64_t step) {
     if (step == 0) return key < key_of_item_0 ? -kFar : kFar;
     return larger(-kFar, smaller(kFar, key - key_of_item_0));
   };
-  const vec<T> item = load(t.item + i * kLanes<T>), least = broadcast(kMinusInfinity<T>);
+  const vec<T> item = load(t.item() + i * kLanes<T>), least = broadcast(kMinusInfinity<T>);
   // Seen by items beyond the one for which `key` is the end, and not beyond the one for which it is the first.
   s = select(broadcast(static_cast<T>(item_of(x.key_end, x.key_end_step))) < item, s, least);
   if (x.key_begin_step != 0 || x.key_begin > 0) {
@@ -79,7 +80,7 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const QueryTile<T> &t, int
 // Whether a row sees a key, masks and biases included: not to be told from a score of -inf, which a visible key may have
 // too.
 template <class T>
-bool is_visible(const AttentionBlock<T> &x, int64_t row, int64_t key) {
+bool is_visible(const Block<T> &x, int64_t row, int64_t key) {
   const int64_t item = row % x.items;
   return key >= key_begin(x, item) && key < key_end(x, item) &&
          (x.mask.data == nullptr || row_at(x, x.mask, row)[key * x.mask.element_stride] != 0) &&

@@ -173,7 +173,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
       y.sinks = nullptr;
       y.out = {part(i), 1, x.value_features, x.items * x.value_features};
       y.m = part(i) + rows * x.value_features;
-      y.l = y.m + rows;
+      y.l = y.m + x.layout.rows;
       y.scratch = call.scratch_of(thread);
       call.attention(y);
     });

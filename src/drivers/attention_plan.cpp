@@ -69,7 +69,11 @@ int64_t most_rows(const AttentionShape &s) {
 // Whether the keys of a block can be shared out: few queries over long keys.
 bool can_split(const AttentionShape &s) { return s.queries <= kFewQueries && !s.shows_scores && s.keys >= kManyKeys; }
 
-int64_t part_bytes(const AttentionShape &s) { return aligned(most_rows(s) * (s.value_features + 2) * s.element); }
+// Rows, then their maxima and sums in whole vectors.
+int64_t part_bytes(const AttentionShape &s) {
+  const int64_t rows = most_rows(s);
+  return aligned((rows * s.value_features + 2 * round_up(rows)) * s.element);
+}
 
 // Parts that a thread keeps: the more the better where other processes hold a core, since all threads wait for each
 // other to fold them, as far as the L1 and a thread's share have room.

@@ -16,12 +16,18 @@ bool is_small(int64_t items, int64_t keys, int64_t features, int64_t value_featu
 }
 
 template <class T>
+int64_t block_bytes(const AttentionLayout &layout) {
+  return aligned(layout.copied * static_cast<int64_t>(sizeof(T)));
+}
+
+template <class T>
 AttentionShape shape_of(int64_t items, int64_t keys, int64_t features, int64_t value_features) {
   return {sizeof(T), items, keys, features, value_features, 1, 1, 1, 1, features, 1, false, false};
 }
 
 template <class T>
-void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const AttentionShape &shape, char *scratch) {
+void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const AttentionShape &shape,
+            const AttentionLayout &layout, char *scratch) {
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock];
   AttentionBlock<T> x = {};
   x.items = shape.queries;
@@ -40,7 +46,7 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.by_features = x.v.row_stride == 1;
   x.m = m;
   x.l = l;
-  x.layout = attention_layout(shape, shape.queries);
+  x.layout = layout;
   x.scratch = reinterpret_cast<T *>(scratch);
   kernels.attention(x);
 }
@@ -51,11 +57,12 @@ template <class T>
 bool attention_small(const KernelTable &kernels, const SmallAttention<T> &p, const Execution &execution) {
   if (!is_small<T>(p.q.columns, p.k.columns, p.q.rows, p.v.rows)) return false;
   const AttentionShape shape = shape_of<T>(p.q.columns, p.k.columns, p.q.rows, p.v.rows);
+  const AttentionLayout layout = attention_layout(shape, shape.queries);
   Need need;
-  need.per_thread = attention_block_bytes(shape, shape.queries);
+  need.per_thread = block_bytes<T>(layout);
   const Scratch scratch(execution, need, 1);
   if (scratch.result() != Acquired::ok) return false;
-  attend(kernels_of<T>(kernels), p, shape, scratch.of_thread(0));
+  attend(kernels_of<T>(kernels), p, shape, layout, scratch.of_thread(0));
   return true;
 }
 
@@ -68,7 +75,8 @@ bool self_attention_small(const KernelTable &kernels, const SmallSelfAttention<T
   const int64_t qk_bytes = aligned(items * features * kElement);
   Need need;
   need.shared = 2 * qk_bytes + aligned(items * value_features * kElement);
-  need.per_thread = attention_block_bytes(shape, items);
+  const AttentionLayout layout = attention_layout(shape, items);
+  need.per_thread = block_bytes<T>(layout);
   const Scratch scratch(execution, need, 1);
   if (scratch.result() != Acquired::ok) return false;
 
@@ -89,7 +97,7 @@ bool self_attention_small(const KernelTable &kernels, const SmallSelfAttention<T
       !project(p.w_v, p.b_v, 2 * qk_bytes, &attention.v)) {
     return false;
   }
-  attend(kernels_of<T>(kernels), attention, shape, scratch.of_thread(0));
+  attend(kernels_of<T>(kernels), attention, shape, layout, scratch.of_thread(0));
   return true;
 }
 

@@ -167,7 +167,7 @@ struct AttentionBlock {
   bool by_features;       // lanes of the output are features, which are contiguous in V
   int64_t copied_stride;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
   bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
-  T *m, *l;               // results per row: maximum score, sum of exp(score - maximum), the sink included
+  T *m, *l;               // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
@@ -177,8 +177,8 @@ struct AttentionBlock {
 };
 
 // Folds the parts of neighbouring chunks, in order, into the open span of each row, and spans into `out`, m and l of `x`,
-// which is as for the whole call. A part, and the open span, has value_features for each row, then the rows' maxima, then
-// their sums. The first call for a block begins, the last one ends.
+// which is as for the whole call. A part, and the open span, has value_features for each row, then layout.rows maxima,
+// then as many sums. The first call for a block begins, the last one ends.
 template <class T>
 struct FoldBlock {
   const AttentionBlock<T> *x;

@@ -17,9 +17,9 @@ struct RowState {
 
 // That of `row` in a part or an open span.
 template <class T>
-ATTEND_INLINE RowState<T> state_in(T *part, int64_t row, int64_t rows, int64_t value_features) {
+ATTEND_INLINE RowState<T> state_in(T *part, int64_t row, int64_t rows, int64_t line, int64_t value_features) {
   T *const m = part + rows * value_features + row;
-  return {part + row * value_features, 1, m, m + rows};
+  return {part + row * value_features, 1, m, m + line};
 }
 
 template <class T>
@@ -44,7 +44,7 @@ void attention_fold(const FoldBlock<T> &x) {
   const int64_t rows = block.heads * block.items, dv = block.value_features;
   for (int64_t row = 0; row < rows; ++row) {
     const RowState<T> whole = {row_at(block, block.out, row), block.out.element_stride, block.m + row, block.l + row};
-    const RowState<T> open = state_in(x.open, row, rows, dv);
+    const RowState<T> open = state_in(x.open, row, rows, block.layout.rows, dv);
     const auto close = [&] {
       fold_into(whole, {open.o, open.stride, open.m, open.l}, dv);
       clear_row(open, dv);
@@ -55,7 +55,7 @@ void attention_fold(const FoldBlock<T> &x) {
     }
     for (int64_t c = x.chunk; c < x.chunk + x.chunks; ++c) {
       if (c % kChunks == 0) close();
-      fold_into(open, state_in(x.parts[c - x.chunk], row, rows, dv), dv);
+      fold_into(open, state_in(x.parts[c - x.chunk], row, rows, block.layout.rows, dv), dv);
     }
     if (!x.ends) continue;
     close();

@@ -25,18 +25,24 @@
 namespace attend {
 namespace {
 
-// Scores of the slice, run by run; whether modifiers may hide something.
+// Scores of a run into t.s; whether modifiers may hide something.
+template <class T>
+ATTEND_INLINE bool score_run(const Block<T> &x, const QueryTile<T> &t, const KeyRun &run, const StagedChunk<T> &chunk) {
+  scores_of(x, t, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
+  return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
+}
+
+// Of all runs of a slice.
 template <class T>
 bool score_runs(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                 const StagedChunk<T> &chunk) {
+  if (runs.count == 1) return score_run(x, t, runs.run[0], chunk);
   bool hides = false;
   vec<T> top[Tiles<T>::kScoreVectors];
   for (int n = 0; n < runs.count; ++n) {
-    const KeyRun &run = runs.run[n];
     QueryTile<T> at = t;
-    at.s += (run.begin - slice.begin) * t.lanes;
-    scores_of(x, at, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
-    if (is_modified(x, run)) hides |= modify_scores(x, at, run, ScoresStage::masked);
+    at.s += (runs.run[n].begin - slice.begin) * t.lanes;
+    hides |= score_run(x, at, runs.run[n], chunk);
     for (int i = 0; i < t.vectors; ++i) {
       const vec<T> of_run = load(t.slice_m() + i * kLanes<T>);
       top[i] = n == 0 ? of_run : maximum(of_run, top[i]);
@@ -46,24 +52,29 @@ bool score_runs(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &sli
   return hides;
 }
 
+// The runs as one: its keys in one piece, what any of the runs has to do done to all.
+template <class T>
+void join(const KeySlice<T> &slice, KeyRuns *runs) {
+  KeyRun all = {slice.begin, slice.end, false, false};
+  int64_t keys = 0;
+  for (int n = 0; n < runs->count; ++n) {
+    keys += runs->run[n].end - runs->run[n].begin;
+    all.hides |= runs->run[n].hides;
+    all.adds |= runs->run[n].adds;
+  }
+  all.adds |= keys != slice.size();
+  runs->count = 1;
+  runs->run[0] = all;
+}
+
 // One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, const KeyRuns &runs,
+void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, KeyRuns *runs,
                   const StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
-  // As one run: its keys in one piece, what any of the runs has to do done to all.
-  KeyRun whole = {slice.begin, slice.end, false, false};
-  int64_t keys = 0;
-  for (int n = 0; n < runs.count; ++n) {
-    keys += runs.run[n].end - runs.run[n].begin;
-    whole.hides |= runs.run[n].hides;
-    whole.adds |= runs.run[n].adds;
-  }
-  const bool positions_hide = whole.hides;
   bool modifiers_hide = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
-    whole.adds |= keys != slice.size();
-    const KeyRuns one = {1, {whole}};
-    const bool modified = is_modified(x, whole), turned = modified || !x.by_features;
+    if (runs->count > 1) join(slice, runs);
+    const bool modified = is_modified(x, runs->run[0]), turned = modified || !x.by_features;
     vec<T> l;
     with_constant<kFewRows<T>>(
         t.count, [&](auto nq) __attribute__((always_inline)) {
@@ -74,19 +85,18 @@ void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, c
     if (!turned) {
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
-      return output_slice(x, t, slice, one, true);
+      return output_slice(x, t, slice, *runs, true);
     }
-    if (modified) modifiers_hide = modify_scores(x, t, whole, ScoresStage::masked);
-    softmax_slice(x, t, slice, one);
-    const bool finite =
-        (!positions_hide && !modifiers_hide) || hides_only_finite(x, one, modifiers_hide, chunk, of_chunk);
-    return output_slice(x, t, slice, one, finite);
+    if (modified) modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
+  } else {
+    modifiers_hide = score_runs(x, t, slice, *runs, chunk);
   }
-  modifiers_hide = score_runs(x, t, slice, runs, chunk);
-  softmax_slice(x, t, slice, runs);
+  softmax_slice(x, t, slice, *runs);
+  bool positions_hide = false;
+  for (int n = 0; n < runs->count; ++n) positions_hide |= runs->run[n].hides;
   const bool finite =
-      (!positions_hide && !modifiers_hide) || hides_only_finite(x, runs, modifiers_hide, chunk, of_chunk);
-  output_slice(x, t, slice, runs, finite);
+      (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
+  output_slice(x, t, slice, *runs, finite);
 }
 
 // All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not
@@ -107,7 +117,7 @@ void attend_chunk(const Block<T> &x, int64_t begin, int64_t end, uint64_t *begun
     slice.begin = larger(begin, seen.begin);
     slice.end = smaller(end, seen.end);
     if (slice.begin >= slice.end) continue;
-    const KeyRuns runs = runs_of(x, t, slice);
+    KeyRuns runs = runs_of(x, t, slice);
     if (runs.count == 0) continue;
     slice.begin = runs.run[0].begin;
     slice.end = runs.run[runs.count - 1].end;
@@ -116,7 +126,7 @@ void attend_chunk(const Block<T> &x, int64_t begin, int64_t end, uint64_t *begun
     slice.first = (*begun & bit) == 0;
     slice.last = slice.end == seen.end && !x.defers_finish;
     *begun |= bit;
-    attend_slice(x, t, slice, runs, chunk, &of_chunk);
+    attend_slice(x, t, slice, &runs, chunk, &of_chunk);
   }
 }
 

@@ -155,8 +155,12 @@ template <class T>
 ATTEND_INLINE KeyRuns runs_of(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
   static_assert(Contract<T>::kKeyChunk / kSegment + 2 <= 8 && kWindow % Contract<T>::kKeyChunk == 0, "runs fit");
   const KeyRange all = seen_by_all(x, t);
-  const bool looked_at = x.looked_at;
   KeyRuns runs;
+  if (!x.looked_at && slice.begin >= all.begin && slice.end <= all.end) {  // the usual case
+    runs.count = 1;
+    runs.run[0] = {slice.begin, slice.end, false, false};
+    return runs;
+  }
   runs.count = 0;
   for (int64_t at = slice.begin; at < slice.end;) {
     const bool hides = at < all.begin || at >= all.end;
@@ -164,7 +168,7 @@ ATTEND_INLINE KeyRuns runs_of(const Block<T> &x, const QueryTile<T> &t, const Ke
                   : at < all.end ? smaller(slice.end, all.end)
                                  : slice.end;
     Seen seen = Seen::all;
-    if (looked_at) {
+    if (x.looked_at) {
       end = smaller(end, (at / kSegment + 1) * kSegment);
       seen = segments_of(x, t)[at % kWindow / kSegment];
     }

@@ -88,18 +88,18 @@ ATTEND_INLINE Finished<T> finish(const AttentionBlock<T> &x, vec<T> m, vec<T> l,
 template <class T>
 ATTEND_INLINE void finish_rows(const Block<T> &x, const QueryTile<T> &t, int i, vec<T> m, vec<T> l) {
   constexpr int W = kLanes<T>;
-  const int64_t row = t.row + i * W, count = smaller<int64_t>(W, x.rows - row);
+  const int64_t row = t.row + i * W;
   vec<T> sink = m;
   if (x.sinks != nullptr) {
     T sinks[W];
     for (int64_t lane = 0; lane < W; ++lane) {
-      sinks[lane] = x.sinks[(row + smaller(lane, count - 1)) / x.items * x.sink_stride];
+      sinks[lane] = x.sinks[smaller(row + lane, x.rows - 1) / x.items * x.sink_stride];
     }
     sink = load(sinks);
   }
   const Finished<T> r = finish(x, m, l, sink);
-  store_lanes(x.m + row, 1, count, r.m);
-  store_lanes(x.l + row, 1, count, r.l);
+  store(x.m + row, r.m);
+  store(x.l + row, r.l);
   store(t.finish() + i * W, r.factor);
 }
 

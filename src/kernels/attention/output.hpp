@@ -116,10 +116,10 @@ void output_tiles(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &s
 template <class T>
 ATTEND_INLINE void output_by_features(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
-  if (t.s_row == 1) {
-    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
-  } else if (t.count <= Tiles<T>::kFewQueries) {
+  if (t.count <= Tiles<T>::kFewQueries) {
     output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
+  } else if (t.s_row == 1) {
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
   } else {
     output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
   }

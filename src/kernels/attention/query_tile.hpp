@@ -25,6 +25,7 @@ template <class T>
 struct Block : AttentionBlock<T> {
   int64_t rows, tile_rows;  // tile_rows: of every tile but the last, the kernel's lanes, or fewer where their scores
                             // would fill the L1
+  bool rises;               // rows differ in the keys they see by position
   KeyRange seen;            // by any row, by position
   bool spans;               // these keys lie in more than one span
   bool looked_at;           // there is a mask or a bias
@@ -117,7 +118,9 @@ void begin_tile(const Block<T> &x, const QueryTile<T> &t) {
     }
   }
   for (int64_t i = 0; i < t.lanes; i += W) {
-    store(t.item() + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
+    if (x.rises || x.slopes != nullptr) {
+      store(t.item() + i, load(kLaneIndex<T>) + broadcast(static_cast<T>(t.row + i)));
+    }
     if (!x.spans) continue;
     store(t.span_m() + i, broadcast(kMinusInfinity<T>));
     store(t.span_l() + i, broadcast(T(0)));

@@ -23,7 +23,7 @@ void show_scores(const Block<T> &x, const QueryTile<T> &t) {
     const int64_t size = smaller(Contract<T>::kKeyChunk, x.keys - c0);
     const StagedChunk<T> chunk = stage(x, c0, c0 + size);
     scores_of(x, t, c0, size, chunk.k, chunk.v);
-    modify_scores(x, t, {c0, c0 + size, true, x.looked_at}, x.scores_stage);
+    modify_scores(x, t, {c0, c0 + size, x.rises, x.looked_at}, x.scores_stage);
     for (int64_t j = 0; j < size; ++j) {
       T *s = t.s + j * t.lanes;
       for (int64_t i = 0; probabilities && i < t.lanes; i += W) {

@@ -22,12 +22,14 @@ ATTEND_INLINE int64_t key_begin(const AttentionBlock<T> &x, int64_t item) {
 // The keys that any row of the tile sees, and those that all do.
 template <class T>
 ATTEND_INLINE KeyRange seen_by_any(const Block<T> &x, const QueryTile<T> &t) {
+  if (!x.rises) return x.seen;
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, least), key_end(x, largest)};
 }
 template <class T>
 ATTEND_INLINE KeyRange seen_by_all(const Block<T> &x, const QueryTile<T> &t) {
+  if (!x.rises) return x.seen;
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, largest), key_end(x, least)};
@@ -40,6 +42,7 @@ ATTEND_INLINE Block<T> block_of(const AttentionBlock<T> &given) {
   static_cast<AttentionBlock<T> &>(x) = given;
   x.rows = x.heads * x.items;
   x.tile_rows = smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.query_tile);
+  x.rises = (x.key_begin_step | x.key_end_step) != 0;
   x.seen = {key_begin(x, 0), key_end(x, x.items - 1)};
   x.spans = x.seen.begin < x.seen.end && x.seen.begin / kSpan != (x.seen.end - 1) / kSpan;
   x.looked_at = x.mask.data != nullptr || x.bias.data != nullptr;

@@ -1,4 +1,6 @@
 // Outputs on the memory of another operand: refused, and nothing written.
+#include <utility>
+
 #include "operands.hpp"
 
 using namespace operands;
@@ -44,16 +46,78 @@ TEST_CASE("outputs that overlap") {
     if (name == "y") output.stride[3] += 1;  // not in place
     expect_failure(call, ATTEND_OVERLAP, name, Twin::accepts);
   });
-  // Partly, of operands without gaps.
+  // Partly, of operands without gaps and with some.
   for (const int64_t shift : {1, 3}) {
     for (const uint32_t dtype : {ATTEND_F32, ATTEND_F64}) {
-      pairs({dtype, 1, false},
-            [=](Call &call, attend_tensor &output, const attend_tensor &other, const std::string &name) {
-              output.data = static_cast<char *>(other.data) + shift * (dtype == ATTEND_F32 ? 4 : 8);
-              expect_failure(call, ATTEND_OVERLAP, name, Twin::accepts);
-            });
+      for (const bool gap : {false, true}) {
+        pairs({dtype, 1, gap},
+              [=](Call &call, attend_tensor &output, const attend_tensor &other, const std::string &name) {
+                if (gap && other.shape[0] <= shift) return;  // the output may lie in the gaps
+                output.data = static_cast<char *>(other.data) + shift * (dtype == ATTEND_F32 ? 4 : 8);
+                expect_failure(call, ATTEND_OVERLAP, name, Twin::accepts);
+              });
+      }
     }
   }
+}
+
+// z[:, :1000] and z[:, 1:] of an array z with rows of 1001: neither begins or ends on the other's first or last element.
+TEST_CASE("a constant shift along padded rows") {
+  constexpr int64_t kRows = 8, kColumns = 1000, kPitch = 1001;
+  std::vector<float> z(kRows * kPitch, 1.0f), w(kColumns * kColumns, 1.0f);
+  const std::vector<float> before = z;
+  const auto overlaps = [](attend_status status, const char *argument) {
+    CHECK(ATTEND_REASON(status) == ATTEND_OVERLAP);
+    CHECK(std::string(attend_status_argument(status)) == argument);
+  };
+  for (const bool reversed : {true, false}) {
+    INFO("reversed " << reversed);
+    const auto from = [&](int64_t first) {
+      attend_tensor t = {z.data() + first, ATTEND_F32, 2, {kRows, kColumns, 0, 0}, {kPitch, 1, 0, 0}};
+      if (reversed) std::swap(t.shape[0], t.shape[1]), std::swap(t.stride[0], t.stride[1]);
+      return t;
+    };
+    const attend_tensor x = from(0), moved = from(1);
+    const attend_tensor square = {w.data(), ATTEND_F32, 2, {x.shape[0], x.shape[0], 0, 0}, {1, x.shape[0], 0, 0}};
+    overlaps(attend_softmax(&x, &moved, nullptr), "y");
+    overlaps(attend_softmax(&moved, &x, nullptr), "y");
+    overlaps(attend_matmul(1, &square, &x, 0, &moved, nullptr), "c");
+    overlaps(attend_attention(&x, &x, &x, &moved, nullptr), "out");
+    attend_self_attention_weights weights = {};
+    weights.size = sizeof weights;
+    weights.w_q = weights.w_k = weights.w_v = &square;
+    overlaps(attend_self_attention(&x, &weights, &moved, nullptr, nullptr), "out");
+  }
+  CHECK(z == before);
+  // Both halves of such rows are apart.
+  const attend_tensor left = {z.data(), ATTEND_F32, 2, {500, kRows, 0, 0}, {1, kPitch, 0, 0}},
+                      right = {z.data() + 500, ATTEND_F32, 2, {500, kRows, 0, 0}, {1, kPitch, 0, 0}};
+  CHECK(attend_softmax(&left, &right, nullptr) == ATTEND_OK);
+  CHECK(attend_attention(&left, &left, &left, &right, nullptr) == ATTEND_OK);
+}
+
+TEST_CASE("merge: an output at a constant shift") {
+  // Rows of 4 values and their lse behind them, [N, 5]: out_a, lse_a and out_b, lse_b in one array are apart.
+  constexpr int64_t n = 6, d = 4, pitch = 2 * (d + 1);
+  std::vector<double> all((n + 1) * pitch, 0.5);
+  const auto part = [&](int64_t first, int64_t rows) {
+    return attend_tensor{all.data() + first, ATTEND_F64, 2, {rows, n, 0, 0}, {1, pitch, 0, 0}};
+  };
+  const attend_tensor out_a = part(0, d), lse_a = part(d, 1), out_b = part(d + 1, d), lse_b = part(2 * d + 1, 1);
+  CHECK(attend_attention_merge(&out_a, &lse_a, &out_b, &lse_b, nullptr) == ATTEND_OK);
+  const std::vector<double> before = all;
+  const auto overlaps = [&](const attend_tensor &oa, const attend_tensor &la, const attend_tensor &ob,
+                            const attend_tensor &lb, const char *argument) {
+    const attend_status status = attend_attention_merge(&oa, &la, &ob, &lb, nullptr);
+    CHECK(ATTEND_REASON(status) == ATTEND_OVERLAP);
+    CHECK(std::string(attend_status_argument(status)) == argument);
+    CHECK(all == before);
+  };
+  overlaps(out_a, part(2, 1), out_b, lse_b, "out_a");
+  overlaps(out_a, lse_a, part(3, d), lse_b, "out_a");
+  overlaps(out_a, lse_a, out_b, part(pitch + 1, 1), "out_a");
+  overlaps(out_a, lse_a, part(d, d), lse_b, "lse_a");
+  overlaps(out_a, part(pitch + d, 1), out_b, part(d, 1), "lse_a");
 }
 
 TEST_CASE("outputs that overlap a mask, a bias, slopes or sinks") {

@@ -68,7 +68,7 @@ enum {
   ATTEND_INVALID_STRIDE = 6,      /* two elements of an output may share memory */
   ATTEND_INVALID_VALUE = 7,       /* a number or a combination of options outside its documented range */
   ATTEND_OVERFLOW = 8,            /* the bytes that shape and strides span do not fit in 63 bits */
-  ATTEND_OVERLAP = 9,             /* an output overlaps another operand */
+  ATTEND_OVERLAP = 9,             /* an output overlaps another operand: see attend_tensor */
   ATTEND_UNSUPPORTED = 10,        /* known or reserved, but not in this version */
   ATTEND_WORKSPACE_TOO_SMALL = 11,
   ATTEND_OUT_OF_MEMORY = 12,
@@ -107,6 +107,11 @@ enum {
  *           elements must lie apart: with the dimensions of extent > 1 sorted by |stride|, each |stride| must exceed
  *           the sum of |stride| * (extent - 1) of those before it (sufficient, and true of every usual layout).
  * data      aligned to its element type. The data of inputs is never written, although the pointer is not const.
+ *
+ * An output shares no byte with another operand. Views of one buffer that lie between each other (Q, K and V of one
+ * projection) are accepted; a shared byte is an error where it is provable, otherwise the caller's duty. It always is
+ * between two matrices with contiguous rows or columns, and between tensors whose strides an output may have, if these
+ * are equal or one of the two has no gaps.
  *
  * Where a function says "broadcast", an extent of 1 fits any extent.
  *

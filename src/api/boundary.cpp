@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "api/overlap.hpp"
+
 namespace attend {
 namespace {
 
@@ -141,16 +143,8 @@ bool same_view(const Tensor &a, const Tensor &b) {
 }
 
 attend_status expect_apart_slow(const Tensor &output, Argument argument, const Tensor &other) {
-  const auto first = [](const Tensor &t) { return t.begin; };
-  const auto last = [](const Tensor &t) { return t.end - t.element; };
-  // One that fills its range without gaps holds every element of the other that begins or ends there.
-  const auto holds = [](const Tensor &dense, intptr_t at) {
-    return dense.count == dense.high - dense.low + 1 && elements_apart(dense) && at > dense.begin - dense.element &&
-           at < dense.end;
-  };
-  const bool overlap = output.data == other.data || first(output) == first(other) || last(output) == last(other) ||
-                       holds(output, first(other)) || holds(output, last(other)) || holds(other, first(output)) ||
-                       holds(other, last(output));
+  const bool overlap = output.data == other.data || output.begin == other.begin ||
+                       output.end - output.element == other.end - other.element || share_a_byte(output, other);
   return overlap ? failure(ATTEND_OVERLAP, argument) : ATTEND_OK;
 }
 

@@ -120,8 +120,8 @@ constexpr Dtype dtype_of(uint32_t dtype) { return dtype == ATTEND_F64 ? Dtype::f
 inline bool is_empty(const Tensor &tensor) { return tensor.count == 0; }
 bool same_view(const Tensor &a, const Tensor &b);
 
-// ATTEND_OVERLAP if the two provably share a byte: their first, lowest or highest elements coincide, or one of them
-// fills its range without gaps and an end of the other lies inside.
+// ATTEND_OVERLAP if the two provably share a byte: their first, lowest or highest elements coincide, or share_a_byte
+// (overlap.hpp) says so.
 attend_status expect_apart_slow(const Tensor &output, Argument argument, const Tensor &other);
 inline attend_status expect_apart(const Tensor &output, Argument argument, const Tensor &other) {
   // Absent, empty, or their ranges are apart: the usual case, and the quick one.

@@ -1,4 +1,5 @@
 // Outputs on the memory of another operand: refused, and nothing written.
+#include <algorithm>
 #include <utility>
 
 #include "operands.hpp"
@@ -131,6 +132,32 @@ TEST_CASE("outputs that overlap a mask, a bias, slopes or sinks") {
     expect_overlap(call, options.alibi_slopes, ATTEND_F32, kHeads);
     expect_overlap(call, options.sinks, ATTEND_F32, kHeads);
     expect_success(call);
+  };
+  AttentionCall attention;
+  of_attention(attention, attention.options.value);
+  SelfAttentionCall self;
+  of_attention(self, self.attention_options.value);
+}
+
+TEST_CASE("outputs that overlap lengths or offsets") {
+  const auto of_attention = [](Call &call, attend_attention_options &options) {
+    for (const int64_t *attend_attention_options::*field :
+         {&attend_attention_options::kv_lengths, &attend_attention_options::query_offsets}) {
+      for (const Slot &slot : call.slots) {
+        if (!slot.output) continue;
+        std::fill_n(slot.operand->memory.begin(), 4, 0.0);  // lengths of 0
+        INFO(call.function << " " << slot.name);
+        // The first number before the output, the last one on it.
+        attend_tensor &view = slot.operand->view;
+        options.*field = static_cast<const int64_t *>(view.data);
+        expect_failure(call, ATTEND_OVERLAP, slot.name, Twin::accepts);
+        view.data = static_cast<float *>(view.data) + 3;
+        expect_failure(call, ATTEND_OVERLAP, slot.name, Twin::accepts);
+        view.data = static_cast<float *>(view.data) + 1;
+        expect_success(call);
+        options.*field = nullptr;
+      }
+    }
   };
   AttentionCall attention;
   of_attention(attention, attention.options.value);

@@ -148,6 +148,21 @@ attend_status expect_apart_slow(const Tensor &output, Argument argument, const T
   return overlap ? failure(ATTEND_OVERLAP, argument) : ATTEND_OK;
 }
 
+Tensor integers(const int64_t *first, int64_t count) {
+  Tensor t;
+  t.data = const_cast<int64_t *>(first);
+  t.count = first == nullptr ? 0 : count;
+  t.given = first != nullptr;
+  t.shape = {count, 1, 1, 1};
+  t.stride = {count > 1, 0, 0, 0};
+  t.low = 0;
+  t.high = count - 1;
+  t.element = sizeof(int64_t);
+  t.begin = reinterpret_cast<intptr_t>(first);
+  t.end = t.begin + t.count * t.element;
+  return t;
+}
+
 attend_status check_size(const void *given, uint32_t size, size_t known, size_t first_version, Argument argument) {
   if (size < first_version) return failure(ATTEND_INVALID_STRUCT_SIZE, argument);
   const unsigned char *bytes = static_cast<const unsigned char *>(given);

@@ -129,6 +129,9 @@ inline attend_status expect_apart(const Tensor &output, Argument argument, const
   return expect_apart_slow(output, argument, other);
 }
 
+// An array of integers among the options as an operand, for expect_apart; null: absent.
+Tensor integers(const int64_t *first, int64_t count);
+
 attend_status check_size(const void *given, uint32_t size, size_t known, size_t first_version, Argument argument);
 
 // Copies a struct of any version into the one this library knows; null gives all zero.

@@ -108,6 +108,7 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
     return in_attention_options(s);
   }
   if (purpose == Purpose::size) return ATTEND_OK;
+  const Tensor offsets = integers(p->attention.offsets, batch), lengths = integers(p->attention.lengths, batch);
   const Tensor *const inputs[] = {&p->x,
                                   &p->w_q,
                                   &p->w_k,
@@ -120,7 +121,9 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                                   &p->attention.mask,
                                   &p->attention.bias,
                                   &p->attention.slopes,
-                                  &p->attention.sinks};
+                                  &p->attention.sinks,
+                                  &offsets,
+                                  &lengths};
   const struct {
     const Tensor *output;
     Argument argument;

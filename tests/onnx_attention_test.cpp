@@ -60,6 +60,16 @@ OnnxArray padded(const OnnxArray &mask, int64_t keys) {
   return all;
 }
 
+// Sizes to the left and to the right of a query; absent or -1: no bound on that side.
+void set_window(const OnnxCase &c, attend_attention_options *options) {
+  const int64_t left = static_cast<int64_t>(c.attribute("left_window_size", -1)),
+                right = static_cast<int64_t>(c.attribute("right_window_size", -1));
+  if (left < 0 && right < 0) return;
+  options->flags |= ATTEND_WINDOW;
+  options->window_left = std::max<int64_t>(left, -1);
+  options->window_right = std::max<int64_t>(right, -1);
+}
+
 bool run(OnnxCase &c) {
   attend_tensor q = activation(c.inputs["Q"], static_cast<int64_t>(c.attribute("q_num_heads", 1)));
   const int64_t kv_heads = static_cast<int64_t>(c.attribute("kv_num_heads", 1));
@@ -81,11 +91,7 @@ bool run(OnnxCase &c) {
     options.kv_lengths = lengths.data();
   }
   if (causal) options.flags |= lengths.empty() ? ATTEND_CAUSAL_TOP_LEFT : ATTEND_CAUSAL_BOTTOM_RIGHT;
-  if (c.attribute("left_window_size", -1) >= 0) {
-    options.flags |= ATTEND_WINDOW;
-    options.window_left = static_cast<int64_t>(c.attribute("left_window_size", -1));
-    options.window_right = -1;
-  }
+  set_window(c, &options);
   options.scale = c.attribute("scale", 0);
   options.softcap = c.attribute("softcap", 0);
   OnnxArray mask;
@@ -111,6 +117,31 @@ bool run(OnnxCase &c) {
 }
 
 }  // namespace
+
+// No stored case has a window to the right.
+TEST_CASE("windows of the operator") {
+  const struct {
+    std::map<std::string, double> attributes;
+    bool window;
+    int64_t left, right;
+  } cases[] = {
+      {{}, false, 0, 0},
+      {{{"left_window_size", -1}, {"right_window_size", -1}}, false, 0, 0},
+      {{{"left_window_size", 2}}, true, 2, -1},
+      {{{"right_window_size", 3}}, true, -1, 3},
+      {{{"left_window_size", 0}, {"right_window_size", 0}}, true, 0, 0},
+      {{{"left_window_size", 4}, {"right_window_size", 1}}, true, 4, 1},
+  };
+  for (const auto &expected : cases) {
+    OnnxCase c;
+    c.attributes = expected.attributes;
+    attend_attention_options options = {};
+    set_window(c, &options);
+    CHECK((options.flags == ATTEND_WINDOW) == expected.window);
+    CHECK(options.window_left == expected.left);
+    CHECK(options.window_right == expected.right);
+  }
+}
 
 TEST_CASE("Attention") {
   int passed = 0, failed = 0, skipped = 0;

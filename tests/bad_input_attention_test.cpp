@@ -96,6 +96,41 @@ TEST_CASE("attention options") {
   }
 }
 
+// Infinite or 0 once they are rounded to the element type.
+TEST_CASE("a scale or softcap beyond the element type") {
+  const struct {
+    const char *field;
+    double attend_attention_options::*number;
+    uint32_t dtype;
+    std::vector<double> wrong, right;
+  } cases[] = {
+      {"scale",
+       &attend_attention_options::scale,
+       ATTEND_F32,
+       {1e39, -1e39, 3.5e38, 1e-46, -1e-300},
+       {3.4e38, 1e-45, -1}},
+      {"scale", &attend_attention_options::scale, ATTEND_F64, {}, {1.7e308, 1e-46, 5e-324}},
+      {"softcap", &attend_attention_options::softcap, ATTEND_F32, {1e39, 3.5e38, 1e-46, 5e-324}, {3.4e38, 1e-45}},
+      {"softcap", &attend_attention_options::softcap, ATTEND_F64, {}, {1.7e308, 1e-46, 5e-324}},
+  };
+  for (const auto &c : cases) {
+    AttentionCall call({c.dtype});
+    SelfAttentionCall self({c.dtype});
+    for (const double number : c.wrong) {
+      INFO(c.field << " " << number);
+      call.options.value.*c.number = self.attention_options.value.*c.number = number;
+      expect_failure(call, ATTEND_INVALID_VALUE, std::string("options.") + c.field);
+      expect_failure(self, ATTEND_INVALID_VALUE, std::string("attention_options.") + c.field);
+    }
+    for (const double number : c.right) {
+      INFO(c.field << " " << number);
+      call.options.value.*c.number = self.attention_options.value.*c.number = number;
+      expect_success(call);
+      expect_success(self);
+    }
+  }
+}
+
 TEST_CASE("query offsets that are valid, however far") {
   for (const int64_t offset : {kMost, -kMost, std::numeric_limits<int64_t>::min(), int64_t{-1}}) {
     AttentionCall call;

@@ -309,6 +309,17 @@ TEST_CASE("softmax options") {
     w.spoil(call.options.value);
     expect_failure(call, w.reason, w.argument);
   }
+  // A scale that is infinite or 0 once it is rounded to the element type.
+  SoftmaxCall f32, f64({ATTEND_F64});
+  for (const double scale : {1e39, -1e39, 1e-46, -1e-300}) {
+    f32.options.value.scale = f64.options.value.scale = scale;
+    expect_failure(f32, ATTEND_INVALID_VALUE, "options.scale");
+    expect_success(f64);
+  }
+  for (const double scale : {3.4e38, 1e-45}) {
+    f32.options.value.scale = scale;
+    expect_success(f32);
+  }
 }
 
 TEST_CASE("softmax in place, and of nothing") {

@@ -125,6 +125,20 @@ TEST_CASE("small calls: what is wrong is found") {
   options.size = sizeof options;
   options.scale = std::numeric_limits<double>::quiet_NaN();
   CHECK(attend_attention(&good, &good, &good, &out, &options) != ATTEND_OK);
+  attend_self_attention_weights weights = {};
+  weights.size = sizeof weights;
+  const attend_tensor square = {memory, ATTEND_F32, 2, {4, 4}, {1, 4}};
+  weights.w_q = weights.w_k = weights.w_v = &square;
+  for (const double beyond_f32 : {1e39, -1e39, 3.5e38, 1e-46, -1e-46}) {
+    INFO("scale " << beyond_f32);
+    options.scale = beyond_f32;
+    attend_status status = attend_attention(&good, &good, &good, &out, &options);
+    CHECK(ATTEND_REASON(status) == ATTEND_INVALID_VALUE);
+    CHECK(std::string(attend_status_argument(status)) == "options.scale");
+    status = attend_self_attention(&good, &weights, &out, nullptr, &options);
+    CHECK(ATTEND_REASON(status) == ATTEND_INVALID_VALUE);
+    CHECK(std::string(attend_status_argument(status)) == "attention_options.scale");
+  }
   options.scale = 0;
   options.workspace_size = 1;  // without a workspace
   CHECK(attend_attention(&good, &good, &good, &out, &options) != ATTEND_OK);

@@ -26,7 +26,8 @@
  * Options.   A null options pointer means all defaults. Otherwise set every byte to zero, then `size` to sizeof the
  *            struct, then the fields you want: zero always means "off" or "the default", also for fields that a later
  *            version appends. A struct of an older version is accepted; one of a newer version is accepted when the
- *            part unknown to this library is zero. Unknown flags and nonzero reserved fields are errors.
+ *            part unknown to this library is zero. Unknown flags and nonzero reserved fields are errors. A scale or
+ *            softcap is rounded to the element type: it must be finite there, and only 0 may become 0.
  */
 #ifndef ATTEND_ATTEND_H
 #define ATTEND_ATTEND_H
@@ -179,7 +180,7 @@ typedef struct attend_softmax_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  double scale;              /* finite; 0 = 1 */
+  double scale;              /* 0 = 1 */
   const attend_tensor *mask; /* BOOL, broadcasts to x: true = takes part */
   const attend_tensor *bias; /* broadcasts to x: added after the scale; -inf masks */
   const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
@@ -233,7 +234,7 @@ typedef struct attend_attention_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  double scale;                      /* finite; 0 = 1 / sqrt(D); 1 = unscaled */
+  double scale;                      /* 0 = 1 / sqrt(D); 1 = unscaled */
   double softcap;                    /* > 0: s = softcap * tanh(s / softcap); 0 = none */
   int64_t query_offset;              /* position of query 0 among the keys, for causal masks, windows and ALiBi */
   const int64_t *query_offsets;      /* one per batch, instead of query_offset, which must be 0 then */

@@ -52,7 +52,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   return ATTEND_OK;
 }
 
-bool only_scales(const attend_attention_options *given, double *scale) {
+bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale) {
   *scale = 0;
   if (given == nullptr) return true;
   const attend_attention_options &o = *given;
@@ -62,7 +62,7 @@ bool only_scales(const attend_attention_options *given, double *scale) {
   for (const void *p : pointers) {
     if (p != nullptr) return false;
   }
-  return std::isfinite(o.scale) && o.softcap == 0 && (o.query_offset | o.window_left | o.window_right) == 0 &&
+  return is_representable(o.scale, dtype) && o.softcap == 0 && (o.query_offset | o.window_left | o.window_right) == 0 &&
          (o.scores_stage | o.reserved2) == 0;
 }
 
@@ -111,6 +111,8 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
   if (attend_status s = read_optional(options.scores, scores, Role::output, purpose, &dtype, &problem->scores))
     return s;
   problem->dtype = dtype_of(dtype);
+  if (!is_representable(problem->scale, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
+  if (!is_representable(problem->softcap, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
   if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
   if (options.mask != nullptr || options.bias != nullptr || options.alibi_slopes != nullptr ||
       options.sinks != nullptr) {

@@ -23,7 +23,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
 
 // Whether nothing but `scale` is asked for, and nothing can be wrong; the head of the struct apart, which callers check
 // with is_plain_head.
-bool only_scales(const attend_attention_options *given, double *scale);
+bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale);
 
 // Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the
 // operands.

@@ -1,7 +1,9 @@
 // Where untrusted arguments become the drivers' problems: every check of the ABI is written once, here.
 #pragma once
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "attend/attend.h"
 #include "drivers/scratch.hpp"
@@ -117,6 +119,13 @@ attend_status expect_shape(const Tensor &tensor, Argument argument, const std::a
 constexpr unsigned kBatch = 8, kHeadsAndBatch = 12, kAll = 15;
 
 constexpr Dtype dtype_of(uint32_t dtype) { return dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32; }
+// Whether a number among the options is one in the type of the arithmetic too: not beyond the largest, and 0 only if it
+// was 0.
+inline bool is_representable(double value, uint32_t dtype) {
+  const bool single = dtype != ATTEND_F64;
+  const double most = single ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  return std::fabs(value) <= most && (!single || value == 0 || static_cast<float>(value) != 0);
+}
 inline bool is_empty(const Tensor &tensor) { return tensor.count == 0; }
 bool same_view(const Tensor &a, const Tensor &b);
 

@@ -154,7 +154,7 @@ bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights 
   if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr)) {
     return false;
   }
-  if (!only_scales(attention_options, &p.scale)) return false;
+  if (!only_scales(attention_options, out->dtype, &p.scale)) return false;
   if (w == nullptr || w->size != sizeof *w || w->reserved != 0 || w->w_o != nullptr || w->b_o != nullptr) return false;
   PlainMatrix mx, mo, q, k, v;
   const uint32_t dtype = out->dtype;

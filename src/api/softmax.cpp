@@ -28,6 +28,7 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   if (attend_status s = read_optional(options.bias, Argument::options_bias, Role::input, purpose, &dtype, &p->bias))
     return s;
   p->dtype = dtype_of(dtype);
+  if (!is_representable(options.scale, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
   p->scale = options.scale == 0 ? 1 : options.scale;
   p->log = (options.flags & ATTEND_LOG) != 0;
   if (attend_status s = expect_shape(p->y, Argument::y, p->x.shape)) return s;

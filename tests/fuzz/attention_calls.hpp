@@ -96,10 +96,10 @@ class AttentionBase : public Call {
     attend_attention_options &o = attention_.value;
     switch (d.in(0, 9)) {
       case 0:
-        o.scale = d.pick({std::nan(""), HUGE_VAL});
+        o.scale = d.pick({std::nan(""), kDtype<T> == ATTEND_F32 ? 1e39 : HUGE_VAL});
         break;
       case 1:
-        o.softcap = d.pick({-1.0, std::nan(""), HUGE_VAL});
+        o.softcap = d.pick({-1.0, std::nan(""), kDtype<T> == ATTEND_F32 ? 1e-46 : HUGE_VAL});
         break;
       case 2:
         o.window_left = d.pick<int64_t>({-2, 1, INT64_MIN});
@@ -132,8 +132,8 @@ class AttentionBase : public Call {
     const auto wrong = [&](const char *field, int reason = ATTEND_INVALID_VALUE) {
       faults->add(reason, options_name_ + "." + field);
     };
-    if (!std::isfinite(o.scale)) wrong("scale");
-    if (!(std::isfinite(o.softcap) && o.softcap >= 0)) wrong("softcap");
+    if (!is_number_of<T>(o.scale)) wrong("scale");
+    if (!(is_number_of<T>(o.softcap) && o.softcap >= 0)) wrong("softcap");
     const bool window = (o.flags & ATTEND_WINDOW) != 0;
     for (const int64_t side : {o.window_left, o.window_right}) {
       if (window ? side < -1 : side != 0) wrong("window_left");

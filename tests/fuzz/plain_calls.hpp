@@ -26,6 +26,12 @@ void compare_with(const Operand &got, const reference::View<Wide<T>> &want, cons
 template <class T>
 constexpr uint32_t kDtype = sizeof(T) == 4 ? ATTEND_F32 : ATTEND_F64;
 
+// What an option may be: finite in the element type, and not 0 there unless it is.
+template <class T>
+bool is_number_of(double x) {
+  return std::fabs(x) <= static_cast<double>(std::numeric_limits<T>::max()) && (x == 0 || static_cast<T>(x) != 0);
+}
+
 inline Shape some_of(Decoder &d, Shape shape, size_t first = 0) {
   for (size_t i = first; i < 4; ++i) {
     if (d.one_in(3)) shape[i] = 1;
@@ -137,7 +143,7 @@ class SoftmaxCall : public Call {
     bias_ = &add(d, "options.bias", Role::input, kDtype<T>, some_of(d, shape), false);
     for (Operand *o : {lse_, mask_, bias_}) o->given = d.in(0, 1) != 0;
     in_place_ = y_;
-    options_.value.scale = d.pick({0.0, 1.0, 0.3, -1.7, 2.0, 1e-60});
+    options_.value.scale = d.pick({0.0, 1.0, 0.3, -1.7, 2.0, double{std::numeric_limits<T>::min()}});
     options_.value.flags = d.one_in(3) ? ATTEND_LOG : 0;
     options_.value.threads = static_cast<int32_t>(d.in(0, 3));
     heads_ = {head_of("options", ATTEND_LOG, options_)};
@@ -155,9 +161,9 @@ class SoftmaxCall : public Call {
   attend_status workspace(uint64_t *bytes) override {
     return attend_softmax_workspace(x_->tensor(), y_->tensor(), options_.pointer(), bytes);
   }
-  void spoil_option(Decoder &d) override { options_.value.scale = d.pick({std::nan(""), HUGE_VAL, -HUGE_VAL}); }
+  void spoil_option(Decoder &d) override { options_.value.scale = d.pick({std::nan(""), HUGE_VAL, 1e-60}); }
   void find_faults(Faults *faults) const override {
-    if (options_.given && !std::isfinite(options_.value.scale)) faults->add(ATTEND_INVALID_VALUE, "options.scale");
+    if (options_.given && !is_number_of<T>(options_.value.scale)) faults->add(ATTEND_INVALID_VALUE, "options.scale");
   }
   void find_shape_faults(Faults *faults) const override {
     const Shape x = Extent(x_->view).shape;

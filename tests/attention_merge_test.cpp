@@ -94,15 +94,19 @@ TEST_CASE_TEMPLATE("(0, -inf) is the identity, from either side", T, float, doub
   CHECK(a[0] == 0);
 }
 
-TEST_CASE_TEMPLATE("a NaN of either side reaches the union, whatever the other side is", T, float, double) {
+TEST_CASE_TEMPLATE("a NaN or an lse of +inf of either side reaches the union, whatever the other side is", T, float,
+                   double) {
   const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
-  for (const T other : {T(1), -inf, nan}) {
-    for (const bool first : {false, true}) {
-      T a[] = {first ? nan : T(2)}, b[] = {first ? T(2) : nan};
-      T lse_a[] = {first ? nan : other}, lse_b[] = {first ? other : nan};
+  for (const T other : {T(1), -inf, nan, inf}) {
+    for (const int kind : {0, 1, 2, 3}) {
+      // Of one side NaN, or what FlashAttention 2 says of a part without keys: out 0, lse +inf.
+      const bool first = kind % 2 == 1;
+      const T out = kind < 2 ? nan : T(0), sum = kind < 2 ? nan : inf;
+      T a[] = {first ? out : T(2)}, b[] = {first ? T(2) : out};
+      T lse_a[] = {first ? sum : other}, lse_b[] = {first ? other : sum};
       const auto tensor = [](T *data) { return attend_tensor{data, kDtype<T>, 1, {1, 0, 0, 0}, {0, 0, 0, 0}}; };
       const attend_tensor ta = tensor(a), la = tensor(lse_a), tb = tensor(b), lb = tensor(lse_b);
-      INFO("the other lse " << other << " NaN first " << first);
+      INFO("lse " << sum << ", of the other side " << other << "; first " << first);
       REQUIRE(ok(attend_attention_merge(&ta, &la, &tb, &lb, nullptr)));
       CHECK(std::isnan(a[0]));
       CHECK(std::isnan(lse_a[0]));

@@ -293,6 +293,7 @@ typedef struct attend_merge_options {
 
 /* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the
  * union. What a long sequence spread over machines needs at every step; (out 0, lse -inf) is the identity.
+ * FlashAttention 2 says lse = +inf of a part without keys: replace it first, since +inf like NaN makes the union NaN.
  *
  * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), all of one type, equal shapes. None may overlap another.
  * m = max(lse_a, lse_b), w = exp(lse - m), out = (w_a out_a + w_b out_b) / (w_a + w_b), lse = m + log(w_a + w_b).

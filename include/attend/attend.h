@@ -240,7 +240,7 @@ typedef struct attend_attention_options {
   const int64_t *query_offsets;      /* one per batch, instead of query_offset, which must be 0 then */
   const int64_t *kv_lengths;         /* one per batch, 0..Nk: keys from there on do not exist and are not read */
   int64_t window_left;               /* with ATTEND_WINDOW: keys from i + offset - left on ... */
-  int64_t window_right;              /* ... to i + offset + right; -1 = no bound */
+  int64_t window_right;              /* ... to i + offset + right; -1 on either side = no bound there */
   const attend_tensor *mask;         /* BOOL (Nk, Nq, H, B), broadcast: true = visible */
   const attend_tensor *bias;         /* (Nk, Nq, H, B), broadcast: added to the scores; -inf hides the key */
   const attend_tensor *alibi_slopes; /* (H): score minus slope * |i + offset - j| (Press et al., arXiv 2108.12409) */
@@ -256,8 +256,13 @@ typedef struct attend_attention_options {
  * q (D, Nq, H, B)    k (D, Nk, Hkv, B)    v (Dv, Nk, Hkv, B)    out (Dv, Nq, H, B)
  * D >= 1. H must be a multiple of Hkv: query head h uses key and value head h / (H / Hkv) (multi-head Hkv = H,
  * grouped-query, multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved
- * ([N, H, D] arrays) or apart. Outputs (out, lse, scores) may not overlap the inputs or each other: rejected where
- * provable.
+ * ([N, H, D] arrays) or apart; one taken for the other is not noticed where the extents happen to fit. Outputs (out,
+ * lse, scores) may not overlap the inputs or each other: rejected where provable.
+ *
+ * A mask of padded keys is (Nk, 1, 1, B), the array [B, 1, 1, Nk]; [B, Nk] says something of queries, and fits by
+ * accident where B = Nq. A mask that repeats every W batches, for W windows of each image, either lies in memory once
+ * for each image, or in an array [images, W, H, N, D] the heads of all windows are the heads, W * H of them in q, k
+ * and v, the batch is the images, and a bias (Nk, Nq, W * H) is -inf where the mask hides. The bits are the same.
  *
  * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of
  * -inf), sink, softmax. Keys that no query of a block sees cost nothing. ALiBi takes offsets beyond +-2^60 as +-2^60.

@@ -7,8 +7,8 @@ import pytest
 import attend
 
 X = np.ones((6, 4))
-NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERLAP, UNSUPPORTED, UNKNOWN_ISA = (
-    1, 4, 5, 6, 7, 9, 10, 13)
+NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERFLOW, OVERLAP, UNSUPPORTED, UNKNOWN_ISA = (
+    1, 4, 5, 6, 7, 8, 9, 10, 13)
 
 
 @pytest.mark.parametrize(("argument", "reason", "call"), [
@@ -24,6 +24,8 @@ NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERL
     ("mask", INVALID_DTYPE, lambda: attend.attention(X, X, X, mask=X @ X.T)),
     ("bias", INVALID_SHAPE, lambda: attend.attention(X, X, X, bias=np.ones((5, 6)))),
     ("window", INVALID_VALUE, lambda: attend.attention(X, X, X, window=(-2, 0))),
+    ("out", OVERLAP, lambda: attend.softmax(X[:, :3], out=X[:, 1:])),
+    ("out", OVERLAP, lambda: attend.matmul(np.eye(6), X[:, :3], out=X[:, 1:])),
     ("kv_lengths", INVALID_VALUE, lambda: attend.attention(X, X, X, kv_lengths=[7])),
     ("query_offset", INVALID_VALUE, lambda: attend.attention(X, X, X, causal="bottom-right", query_offset=1)),
     ("query_offset", INVALID_VALUE, lambda: attend.attention(X, X, X, causal="bottom-right", query_offset=[1])),
@@ -84,6 +86,70 @@ def read_only(array):
 def test_what_the_binding_rejects(error, words, call):
     with pytest.raises(error, match=words):
         call()
+
+
+def huge(*shape):
+    return np.broadcast_to(np.float32(1), shape)
+
+
+SMALL, MANY = np.ones((2, 64), np.float32), huge(1 << 40, 64)
+
+
+@pytest.mark.parametrize(("argument", "reason", "call"), [
+    ("a", INVALID_SHAPE, lambda: attend.matmul(huge(1 << 21, 3), huge(4, 1 << 21))),
+    ("a", INVALID_SHAPE, lambda: attend.matmul(huge(1 << 30, 3), huge(4, 1 << 30))),
+    ("bias", INVALID_SHAPE, lambda: attend.matmul(huge(1 << 30, 3), huge(3, 1 << 20), bias=SMALL)),
+    ("mask", INVALID_SHAPE, lambda: attend.softmax(MANY, mask=np.ones(3, bool))),
+    ("k", INVALID_SHAPE, lambda: attend.attention(SMALL, huge(1 << 40, 1, 2, 32), SMALL)),
+    ("k", INVALID_SHAPE, lambda: attend.attention(MANY, SMALL[:, :32], SMALL)),
+    ("k", INVALID_SHAPE, lambda: attend.attention(huge(1 << 31, 64), SMALL[:, :32], huge(2, 1 << 30))),
+    ("v", INVALID_SHAPE, lambda: attend.attention(SMALL, MANY, SMALL, return_scores="masked")),
+    ("bias", INVALID_SHAPE, lambda: attend.attention(MANY, SMALL, SMALL, bias=SMALL)),
+    ("sinks", INVALID_SHAPE, lambda: attend.attention(MANY, SMALL, SMALL, sinks=SMALL[0], return_lse=True)),
+    ("w_k", INVALID_SHAPE, lambda: attend.self_attention(MANY, SMALL, SMALL[:, :3], SMALL)),
+    ("w_k", INVALID_SHAPE, lambda: attend.self_attention(huge(1 << 40, 64), SMALL, SMALL[:, :3], huge(1 << 30, 64))),
+    ("threads", INVALID_VALUE, lambda: attend.self_attention(MANY, SMALL, SMALL, SMALL, threads=-1)),
+    ("scale", INVALID_VALUE, lambda: attend.attention(MANY, SMALL, SMALL, scale=1e39)),
+    ("softcap", INVALID_VALUE, lambda: attend.attention(MANY, SMALL, SMALL, softcap=1e-46)),
+    ("scale", INVALID_VALUE, lambda: attend.softmax(MANY, scale=1e-46)),
+    ("out", OVERFLOW, lambda: attend.matmul(huge(1 << 30, 3), huge(3, 1 << 30))),
+    ("return_scores", OVERFLOW, lambda: attend.attention(*[huge(1 << 30, 2)] * 3, return_scores="scaled")),
+])
+def test_nothing_is_allocated_before_the_shapes_are_right(argument, reason, call):
+    with pytest.raises(attend.AttendError) as caught:
+        call()
+    assert (caught.value.argument, caught.value.reason) == (argument, reason)
+
+
+@pytest.mark.parametrize(("error", "words", "call"), [
+    (ValueError, "kv_lengths: 1099511627776 numbers for a batch of 1",
+     lambda: attend.attention(X, X, X, kv_lengths=np.broadcast_to(np.int32(1), 1 << 40))),
+    (ValueError, "query_offset: 1099511627776 numbers for a batch of 1",
+     lambda: attend.attention(X, X, X, query_offset=np.broadcast_to(np.uint64(1), 1 << 40))),
+    *[(OverflowError, f"{name}: numbers", lambda name=name, value=value: attend.attention(X, X, X, **{name: value}))
+      for name in ("query_offset", "kv_lengths")
+      for value in (np.array([2**63], np.uint64), np.array([2**64 - 1], ">u8"), [2**63], [2**64], (-2**63 - 1,))],
+    (OverflowError, "int too", lambda: attend.attention(X, X, X, query_offset=2**63)),
+    (OverflowError, "int too", lambda: attend.attention(X, X, X, query_offset=np.uint64(2**63))),
+    (OverflowError, "int too", lambda: attend.attention(X, X, X, window=(0, np.uint64(2**63)))),
+    (OverflowError, "int too", lambda: attend.attention(X, X, X, window=(-2**63 - 1, 0))),
+    (OverflowError, "int too", lambda: attend.softmax(X, axis=2**63)),
+    (OverflowError, "threads: too large", lambda: attend.matmul(X, X.T, threads=-2**31 - 1)),
+    (OverflowError, "threads: too large", lambda: attend.set_threads(2**32)),
+])
+def test_integers_that_are_no_int64(error, words, call):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_integers_of_every_type():
+    x = np.stack([X, X])[:, None]
+    want = attend.attention(x, x, x, causal="top-left", query_offset=[1, 2], kv_lengths=[3, 5])
+    for dtype in ("i1", "u1", "i2", ">u2", "i4", "u4", ">i8", "u8"):
+        numbers = np.array([5, 3, 2, 1], dtype)
+        assert (want == attend.attention(x, x, x, causal="top-left", query_offset=numbers[:1:-1],
+                                         kv_lengths=numbers[1::-1])).all()
+    assert attend.attention(x[:0], x[:0], x[:0], kv_lengths=[], query_offset=()).shape == (0, 1, 6, 4)
 
 
 def test_errors_of_the_producer():

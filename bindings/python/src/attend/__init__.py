@@ -154,11 +154,17 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
 # ----------------------------------------------------------------------------------------------------------- attention --
 
 
-def _integers(name: str, value: Any) -> npt.NDArray[np.int64]:
+def _integers(name: str, value: Any) -> npt.NDArray[np.integer[Any]]:
+    """An array of one axis. What it holds is looked at once its length is known to be right."""
     numbers = np.asarray(value)
-    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
-        raise TypeError(f"{name}: integers are needed, one per batch")
-    return np.ascontiguousarray(numbers, dtype=np.int64)
+    if numbers.ndim == 1 and numbers.dtype.kind in "iu":
+        return numbers
+    if isinstance(value, (list, tuple)):
+        if not value:
+            return np.empty(0, np.int64)
+        if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in value):
+            raise OverflowError(f"{name}: numbers from -2**63 to 2**63 - 1 are needed")
+    raise TypeError(f"{name}: integers are needed, one per batch")
 
 
 def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:

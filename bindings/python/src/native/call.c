@@ -5,7 +5,10 @@
 
 PyObject *attend_error;
 
-void call_begin(call *self) { self->failed = self->views_open = self->integers_open = self->results = 0; }
+void call_begin(call *self) {
+  self->failed = self->views_open = self->integers_open = self->results = 0;
+  for (int i = 0; i < MAX_RESULTS; ++i) self->planned[i] = NULL;
+}
 
 PyObject *call_end(call *self) {
   for (int i = 0; i < self->views_open; ++i) view_close(&self->views[i]);
@@ -16,7 +19,7 @@ PyObject *call_end(call *self) {
     if (tuple)
       PyTuple_SetItem(tuple, i, self->result[i]);
     else
-      Py_DECREF(self->result[i]);
+      Py_XDECREF(self->result[i]); /* NULL: only planned */
   }
   return tuple;
 }
@@ -94,16 +97,52 @@ attend_tensor *take_required(call *self, PyObject *object, const char *name, int
   return take_input(self, object, name, arrangement);
 }
 
+static view *plan_result(call *self) {
+  view *planned = &self->views[self->views_open++];
+  self->planned[self->results] = planned;
+  call_keep(self, NULL);
+  return planned;
+}
+
 attend_tensor *take_output(call *self, PyObject *given, const char *name, int arrangement, const int64_t shape[4],
                            int rank, uint32_t dtype) {
   if (self->failed) return NULL;
-  PyObject *output = given == Py_None ? new_array_for(shape, rank, arrangement, dtype) : Py_NewRef(given);
-  if (!output) {
-    self->failed = 1;
-    return NULL;
+  if (given != Py_None) {
+    call_keep(self, Py_NewRef(given));
+    return take_inout(self, given, name, arrangement);
   }
-  call_keep(self, output);
-  return take_inout(self, output, name, arrangement);
+  view *planned = plan_result(self);
+  view_plan(planned, shape, rank, arrangement, dtype);
+  if ((self->failed = view_arrange(planned, name, arrangement))) return NULL;
+  return &planned->tensor;
+}
+
+view *open_output_like(call *self, PyObject *given, const char *name, const strided_array *like) {
+  if (self->failed) return NULL;
+  if (given != Py_None) {
+    call_keep(self, Py_NewRef(given));
+    return open_view(self, given, name, 1);
+  }
+  view *planned = plan_result(self);
+  view_plan_array(planned, like->axes, like->shape, like->dtype);
+  return planned;
+}
+
+int call_has_plans(const call *self) {
+  for (int i = 0; i < self->results; ++i)
+    if (self->planned[i]) return 1;
+  return 0;
+}
+
+void call_allocate(call *self, attend_status status, const char *const renamed[][2]) {
+  if (status) call_raise(self, status, renamed);
+  for (int i = 0; i < self->results && !self->failed; ++i) {
+    view *planned = self->planned[i];
+    if (!planned) continue;
+    self->result[i] = new_array(&planned->array);
+    self->failed = !self->result[i] || view_open(planned, self->result[i], "out", 1);
+    planned->tensor.data = planned->array.data; /* its strides are as planned */
+  }
 }
 
 /* ------------------------------------------------------------------------------------------------------ numbers -- */
@@ -130,16 +169,19 @@ int32_t take_threads(call *self, PyObject *object) {
 
 const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count) {
   if (self->failed || object == Py_None) return NULL;
-  Py_buffer *buffer = &self->integers[self->integers_open];
-  if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE)) {
-    self->failed = 1;
+  self->failed = 1;
+  const Py_ssize_t given = PyObject_Size(object);
+  if (given != count) {
+    if (given >= 0)
+      PyErr_Format(PyExc_ValueError, "%s: %zd numbers for a batch of %lld", name, given, (long long)count);
     return NULL;
   }
+  PyObject *numbers = as_int64(object, name);
+  if (!numbers) return NULL;
+  Py_buffer *buffer = &self->integers[self->integers_open];
+  self->failed = PyObject_GetBuffer(numbers, buffer, PyBUF_SIMPLE);
+  Py_DECREF(numbers); /* held by the buffer */
+  if (self->failed) return NULL;
   ++self->integers_open;
-  const int64_t given = buffer->len / (int64_t)sizeof(int64_t);
-  if (given != count) {
-    PyErr_Format(PyExc_ValueError, "%s: %lld numbers for a batch of %lld", name, (long long)given, (long long)count);
-    self->failed = 1;
-  }
   return buffer->buf;
 }

@@ -18,6 +18,42 @@ static int64_t broadcast(int64_t a, int64_t b) { return a == 1 ? b : a; }
 
 static int larger(uint32_t a, uint32_t b) { return (int)(a > b ? a : b); }
 
+/* A result that is too large for any machine would hide what else is wrong. The same call for one column finds it. */
+static attend_tensor one_column(const attend_tensor *tensor) {
+  attend_tensor one = *tensor;
+  if (one.rank > 1) one.shape[1] = 1;
+  return one;
+}
+static attend_status first_of(attend_status small, attend_status all) { return small ? small : all; }
+
+static attend_status check_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
+                                  const attend_tensor *c, const attend_matmul_options *options) {
+  uint64_t bytes;
+  const attend_status status = attend_matmul_workspace(alpha, a, b, beta, c, options, &bytes);
+  if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
+  const attend_tensor b1 = one_column(b), c1 = one_column(c);
+  return first_of(attend_matmul_workspace(alpha, a, &b1, beta, &c1, NULL, &bytes), status);
+}
+
+static attend_status check_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
+                                     const attend_tensor *out, const attend_attention_options *options) {
+  uint64_t bytes;
+  const attend_status status = attend_attention_workspace(q, k, v, out, options, &bytes);
+  if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
+  const attend_tensor q1 = one_column(q), out1 = one_column(out);
+  return first_of(attend_attention_workspace(&q1, k, v, &out1, NULL, &bytes), status);
+}
+
+static attend_status check_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
+                                          const attend_tensor *out, const attend_self_attention_options *options,
+                                          const attend_attention_options *attention_options) {
+  uint64_t bytes;
+  const attend_status status = attend_self_attention_workspace(x, weights, out, options, attention_options, &bytes);
+  if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
+  const attend_tensor x1 = one_column(x), out1 = one_column(out);
+  return first_of(attend_self_attention_workspace(&x1, weights, &out1, NULL, NULL, &bytes), status);
+}
+
 /* ------------------------------------------------------------------------------------------------------- matmul -- */
 
 /* (a, b, out, bias, alpha, beta, threads): row-major arrays, so (A B)^T = B^T A^T with the names changed over. */
@@ -39,6 +75,8 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
   const int64_t shape[4] = {extent(b, 0), extent(a, 1), broadcast(extent(a, 2), extent(b, 2)),
                             broadcast(extent(a, 3), extent(b, 3))};
   const attend_tensor *c = take_output(&self, args[2], "out", AS_ACTIVATION, shape, larger(a->rank, b->rank), a->dtype);
+  if (!self.failed && call_has_plans(&self))
+    call_allocate(&self, check_matmul(alpha, b, a, beta, c, &options), renamed);
   if (self.failed) return call_end(&self);
 
   attend_status status;
@@ -73,12 +111,7 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
     return call_end(&self);
   }
   if (axis >= 0) axis -= axes;
-  PyObject *y_array = args[2] == Py_None ? new_array(axes, x->array.shape, x->array.dtype) : Py_NewRef(args[2]);
-  if (y_array)
-    call_keep(&self, y_array);
-  else
-    self.failed = 1;
-  view *y = open_view(&self, y_array, "out", 1);
+  view *y = open_output_like(&self, args[2], "out", &x->array);
   view *mask = open_view(&self, args[3], "mask", 0);
   view *bias = open_view(&self, args[4], "bias", 0);
   if (!self.failed)
@@ -92,6 +125,9 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
     const int64_t shape[4] = {1, extent(&x->tensor, 1), extent(&x->tensor, 2), extent(&x->tensor, 3)};
     options.lse = take_output(&self, Py_None, "lse", WITHOUT_ROWS, shape, axes, x->array.dtype);
   }
+  uint64_t bytes;
+  if (!self.failed && call_has_plans(&self))
+    call_allocate(&self, attend_softmax_workspace(&x->tensor, &y->tensor, &options, &bytes), renamed);
   if (self.failed) return call_end(&self);
 
   attend_status status;
@@ -160,6 +196,7 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   const int64_t shape[4] = {extent(v, 0), scores.queries, scores.heads, batch};
   const attend_tensor *out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
   take_attention_options(&self, args + 5, &scores, &options);
+  if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_attention(q, k, v, out, &options), NULL);
   if (self.failed) return call_end(&self);
 
   attend_status status;
@@ -208,6 +245,8 @@ static PyObject *py_self_attention(PyObject *module, PyObject *const *args, Py_s
                                                          : 2,
                                          x->dtype);
   take_attention_options(&self, args + 11, &scores, &attention_options);
+  if (!self.failed && call_has_plans(&self))
+    call_allocate(&self, check_self_attention(x, &weights, out, &options, &attention_options), NULL);
   if (self.failed) return call_end(&self);
 
   attend_status status;

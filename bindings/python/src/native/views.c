@@ -5,23 +5,25 @@
 
 #include "dlpack.h"
 
-static PyObject *numpy_empty, *float32, *float64;
+static PyObject *numpy_empty, *numpy_ascontiguousarray, *float32, *float64, *int64;
 static PyObject *no_arguments, *max_version; /* of __dlpack__ */
 
 int views_prepare(void) {
   PyObject *numpy = PyImport_ImportModule("numpy");
   if (!numpy) return -1;
   numpy_empty = PyObject_GetAttrString(numpy, "empty");
+  numpy_ascontiguousarray = PyObject_GetAttrString(numpy, "ascontiguousarray");
   PyObject *dtype = PyObject_GetAttrString(numpy, "dtype");
   if (dtype) {
     float32 = PyObject_CallFunction(dtype, "s", "f4");
     float64 = PyObject_CallFunction(dtype, "s", "f8");
+    int64 = PyObject_CallFunction(dtype, "s", "i8");
   }
   Py_XDECREF(dtype);
   Py_DECREF(numpy);
   no_arguments = PyTuple_New(0);
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
-  return numpy_empty && float32 && float64 && no_arguments && max_version ? 0 : -1;
+  return numpy_empty && numpy_ascontiguousarray && float32 && float64 && int64 && no_arguments && max_version ? 0 : -1;
 }
 
 /* ------------------------------------------------------------------------------------------ the buffer protocol -- */
@@ -255,22 +257,20 @@ int view_arrange_axis(view *self, const char *name, int axes, int axis) {
   return set_tensor(self, name, dimensions, axes);
 }
 
-PyObject *new_array(int axes, const int64_t *shape, uint32_t dtype) {
-  PyObject *extents = PyTuple_New(axes);
-  if (!extents) return NULL;
-  for (int i = 0; i < axes; ++i) {
-    PyObject *extent = PyLong_FromLongLong(shape[i]);
-    if (!extent || PyTuple_SetItem(extents, i, extent)) {
-      Py_DECREF(extents);
-      return NULL;
-    }
+void view_plan_array(view *self, int axes, const int64_t *shape, uint32_t dtype) {
+  memset(self, 0, sizeof *self);
+  strided_array *array = &self->array;
+  array->dtype = dtype;
+  array->axes = axes;
+  uint64_t stride = 1; /* what wraps is refused: so many elements do not fit */
+  for (int i = axes - 1; i >= 0; --i) {
+    array->shape[i] = shape[i];
+    array->stride[i] = (int64_t)stride;
+    stride *= (uint64_t)shape[i];
   }
-  PyObject *result = PyObject_CallFunctionObjArgs(numpy_empty, extents, dtype == ATTEND_F64 ? float64 : float32, NULL);
-  Py_DECREF(extents);
-  return result;
 }
 
-PyObject *new_array_for(const int64_t shape[4], int rank, int arrangement, uint32_t dtype) {
+void view_plan(view *self, const int64_t shape[4], int rank, int arrangement, uint32_t dtype) {
   int64_t reversed[4];
   int axes = 0;
   for (int i = rank - 1; i >= 0; --i) {
@@ -278,5 +278,43 @@ PyObject *new_array_for(const int64_t shape[4], int rank, int arrangement, uint3
     if (i == 0 && arrangement & WITHOUT_ROWS) continue;
     reversed[axes++] = shape[i];
   }
-  return new_array(axes, reversed, dtype);
+  view_plan_array(self, axes, reversed, dtype);
+}
+
+PyObject *new_array(const strided_array *planned) {
+  PyObject *extents = PyTuple_New(planned->axes);
+  if (!extents) return NULL;
+  for (int i = 0; i < planned->axes; ++i) {
+    PyObject *extent = PyLong_FromLongLong(planned->shape[i]);
+    if (!extent || PyTuple_SetItem(extents, i, extent)) {
+      Py_DECREF(extents);
+      return NULL;
+    }
+  }
+  PyObject *dtype = planned->dtype == ATTEND_F64 ? float64 : float32;
+  PyObject *result = PyObject_CallFunctionObjArgs(numpy_empty, extents, dtype, NULL);
+  Py_DECREF(extents);
+  return result;
+}
+
+PyObject *as_int64(PyObject *array, const char *name) {
+  Py_buffer given;
+  if (PyObject_GetBuffer(array, &given, PyBUF_RECORDS_RO)) return NULL;
+  const size_t length = strlen(given.format);
+  const int may_wrap = given.itemsize == 8 && strchr("LQ", given.format[length - 1]) != NULL;
+  PyBuffer_Release(&given);
+  PyObject *result = PyObject_CallFunctionObjArgs(numpy_ascontiguousarray, array, int64, NULL);
+  if (!result || !may_wrap) return result;
+  Py_buffer numbers;
+  if (PyObject_GetBuffer(result, &numbers, PyBUF_SIMPLE)) {
+    Py_DECREF(result);
+    return NULL;
+  }
+  int wrapped = 0;
+  for (Py_ssize_t i = 0; i < numbers.len / 8; ++i) wrapped |= ((const int64_t *)numbers.buf)[i] < 0;
+  PyBuffer_Release(&numbers);
+  if (!wrapped) return result;
+  PyErr_Format(PyExc_OverflowError, "%s: numbers of at most 2**63 - 1 are needed", name);
+  Py_DECREF(result);
+  return NULL;
 }

@@ -47,11 +47,18 @@ int view_arrange_axis(view *self, const char *name, int axes, int axis);
 
 void view_close(view *self);
 
-/* An uninitialised NumPy array. */
-PyObject *new_array(int axes, const int64_t *shape, uint32_t dtype);
+/* Describes an array without memory: row-major, its axes those that view_arrange(.., arrangement) would turn into a
+ * tensor of this shape and rank. */
+void view_plan(view *self, const int64_t shape[4], int rank, int arrangement, uint32_t dtype);
 
-/* The array that view_arrange(.., arrangement) would turn into a tensor of this shape and rank. */
-PyObject *new_array_for(const int64_t shape[4], int rank, int arrangement, uint32_t dtype);
+/* The same, of the array's own shape. */
+void view_plan_array(view *self, int axes, const int64_t *shape, uint32_t dtype);
+
+/* An uninitialised NumPy array as planned. */
+PyObject *new_array(const strided_array *planned);
+
+/* A NumPy array of integers, one axis, as contiguous int64: a new reference, or NULL with an exception. */
+PyObject *as_int64(PyObject *array, const char *name);
 
 /* Called once, when the module is imported. Returns 0, or -1 with an exception. */
 int views_prepare(void);

@@ -152,6 +152,42 @@ def test_integers_of_every_type():
     assert attend.attention(x[:0], x[:0], x[:0], kv_lengths=[], query_offset=()).shape == (0, 1, 6, 4)
 
 
+M = np.ma.masked_less(X, 2)
+
+
+@pytest.mark.parametrize(("argument", "call"), [
+    ("a", lambda: attend.matmul(M, X.T)),
+    ("b", lambda: attend.matmul(X, M.T)),
+    ("out", lambda: attend.matmul(X, X.T, out=np.ma.ones((6, 6)))),
+    ("bias", lambda: attend.matmul(X, X.T, bias=np.ma.ones(6))),
+    ("x", lambda: attend.softmax(M)),
+    ("out", lambda: attend.softmax(X, out=np.ma.ones((6, 4)))),
+    ("mask", lambda: attend.softmax(X, mask=M > 0)),
+    ("bias", lambda: attend.softmax(X, bias=M)),
+    *[(name, lambda i=i: attend.attention(*[M if i == j else X for j in range(3)])) for i, name in enumerate("qkv")],
+    *[(name, lambda name=name: attend.attention(X, X, X, **{name: M}))
+      for name in ("out", "mask", "bias", "alibi_slopes", "sinks")],
+    *[(name, lambda name=name: attend.attention(X, X, X, **{name: np.ma.array([1])}))
+      for name in ("query_offset", "kv_lengths")],
+    *[(name, lambda i=i: attend.self_attention(*[M if i == j else X for j in range(7)]))
+      for i, name in enumerate(("x", "w_q", "w_k", "w_v", "b_q", "b_k", "b_v"))],
+    *[(name, lambda name=name: attend.self_attention(X, X, X, X, **{"w_o": X, name: M}))
+      for name in ("w_o", "b_o", "out", "mask", "bias", "alibi_slopes", "sinks")],
+    *[(name, lambda i=i: attend.merge(*[M if i == j else X if j % 2 == 0 else X[:, 0] for j in range(4)]))
+      for i, name in enumerate(("out_a", "lse_a", "out_b", "lse_b"))],
+])
+def test_masked_arrays_are_refused(argument, call):
+    with pytest.raises(TypeError, match=rf"^{argument}: the mask of a masked array would be ignored: pass its \.filled"):
+        call()
+
+
+def test_other_subclasses_of_ndarray(tmp_path):
+    mapped = np.memmap(tmp_path / "x", X.dtype, "w+", shape=X.shape)
+    mapped[:] = X
+    assert (attend.softmax(mapped) == attend.softmax(X)).all()
+    assert (attend.softmax(M.data, mask=~np.ma.getmaskarray(M)) == 0).all()
+
+
 def test_errors_of_the_producer():
     class Elsewhere:
         def __dlpack__(self):

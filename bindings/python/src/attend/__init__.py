@@ -4,7 +4,7 @@ Arrays follow NumPy's conventions: an activation is ``[..., N, D]``, items along
 the last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are NumPy arrays, objects with the buffer
 protocol, or CPU tensors with ``__dlpack__`` (PyTorch, JAX, ...); their memory is used where it lies, whatever its
 strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. All arrays of a call are float32
-or all float64; masks are bool.
+or all float64; masks are bool. Masked arrays of ``numpy.ma`` are refused, since their masks would be ignored.
 
 Every function may be called from any number of threads at once and releases the GIL while it computes. ``threads`` bounds
 the threads of one call; 0 means the setting of :func:`set_threads`. What attend does not accept raises
@@ -156,6 +156,8 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
 
 def _integers(name: str, value: Any) -> npt.NDArray[np.integer[Any]]:
     """An array of one axis. What it holds is looked at once its length is known to be right."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: the mask of a masked array would be ignored: pass its .filled(value)")
     numbers = np.asarray(value)
     if numbers.ndim == 1 and numbers.dtype.kind in "iu":
         return numbers

@@ -5,12 +5,13 @@
 
 #include "dlpack.h"
 
-static PyObject *numpy_empty, *numpy_ascontiguousarray, *float32, *float64, *int64;
+static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float32, *float64, *int64;
 static PyObject *no_arguments, *max_version; /* of __dlpack__ */
 
 int views_prepare(void) {
   PyObject *numpy = PyImport_ImportModule("numpy");
   if (!numpy) return -1;
+  numpy_array = PyObject_GetAttrString(numpy, "ndarray");
   numpy_empty = PyObject_GetAttrString(numpy, "empty");
   numpy_ascontiguousarray = PyObject_GetAttrString(numpy, "ascontiguousarray");
   PyObject *dtype = PyObject_GetAttrString(numpy, "dtype");
@@ -23,7 +24,10 @@ int views_prepare(void) {
   Py_DECREF(numpy);
   no_arguments = PyTuple_New(0);
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
-  return numpy_empty && numpy_ascontiguousarray && float32 && float64 && int64 && no_arguments && max_version ? 0 : -1;
+  return numpy_array && numpy_empty && numpy_ascontiguousarray && float32 && float64 && int64 && no_arguments &&
+                 max_version
+             ? 0
+             : -1;
 }
 
 /* ------------------------------------------------------------------------------------------ the buffer protocol -- */
@@ -182,9 +186,27 @@ static int open_dlpack(view *self, PyObject *object, const char *name, int writa
   return check_aligned(array, name);
 }
 
+/* The buffer of a masked array says nothing of its mask. */
+static int check_not_masked(PyObject *object, const char *name) {
+  PyTypeObject *const array = (PyTypeObject *)numpy_array;
+  if (Py_TYPE(object) == array || !PyObject_TypeCheck(object, array)) return 0;
+  PyObject *ma = PyImport_ImportModule("numpy.ma");
+  PyObject *masked_array = ma ? PyObject_GetAttrString(ma, "MaskedArray") : NULL;
+  const int is_masked = masked_array ? PyObject_IsInstance(object, masked_array) : -1;
+  Py_XDECREF(masked_array);
+  Py_XDECREF(ma);
+  if (is_masked > 0)
+    PyErr_Format(PyExc_TypeError,
+                 "%s: the mask of a masked array would be ignored: pass its .filled(value), or its .data with "
+                 "mask=~numpy.ma.getmaskarray(..) where the function has one",
+                 name);
+  return is_masked ? -1 : 0;
+}
+
 int view_open(view *self, PyObject *object, const char *name, int writable) {
-  int failed = PyObject_CheckBuffer(object) ? open_buffer(self, object, name, writable)
-                                            : open_dlpack(self, object, name, writable);
+  int failed =
+      check_not_masked(object, name) || (PyObject_CheckBuffer(object) ? open_buffer(self, object, name, writable)
+                                                                      : open_dlpack(self, object, name, writable));
   if (failed) view_close(self);
   return failed;
 }

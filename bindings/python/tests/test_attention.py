@@ -71,6 +71,27 @@ def test_window_lengths_and_offsets(draw, dtype):
     check(q, k, v, dtype, reference.attention(q, k, v, visible=reference.causal(4, 9)), window=(None, 0))
 
 
+def test_no_bound_on_a_side_of_a_window(draw, dtype):
+    q, k, v = draw(4, 8), draw(9, 8), draw(9, 8)
+    for side, same in (((None, 0), (-1, 0)), ((2, None), (2, -1)), ((None, None), (-1, -1))):
+        assert (attend.attention(q, k, v, window=side) == attend.attention(q, k, v, window=same)).all()
+    assert (attend.attention(q, k, v, window=(-1, 0)) == attend.attention(q, k, v, causal="top-left")).all()
+
+
+def test_masks_that_repeat(draw, dtype):
+    """The README's windows of images."""
+    images, W, H, N, D = 3, 4, 2, 7, 5
+    qkv = draw(images * W, N, 3, H, D)  # as one projection leaves it
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
+    bias, mask = draw(1, H, N, N), draw(W, 1, N, N) > -0.5
+    parts = [slice(i * W, (i + 1) * W) for i in range(images)]
+    want = np.concatenate([attend.attention(q[i], k[i], v[i], bias=bias, mask=mask) for i in parts])
+    assert (attend.attention(q, k, v, bias=bias, mask=np.tile(mask, (images, 1, 1, 1))) == want).all()
+    both = np.where(mask, bias, -np.inf).astype(q.dtype).reshape(W * H, N, N)
+    q, k, v = (x.reshape(images, W * H, N, D) for x in (q, k, v))
+    assert (attend.attention(q, k, v, bias=both).reshape(images * W, H, N, D) == want).all()
+
+
 def test_softcap_alibi_and_sinks(draw, dtype):
     q, k, v = draw(2, 3, 6, 8), draw(2, 3, 9, 8), draw(2, 3, 9, 5)
     slopes, sinks = np.array([0.5, 0.25, 0.125], dtype), draw(3)

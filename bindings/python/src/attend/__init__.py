@@ -227,15 +227,17 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
     q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
-    H is a multiple of Hkv: grouped-query attention comes from the shapes. The batch broadcasts.
+    H is a multiple of Hkv: grouped-query attention comes from the shapes. The batch broadcasts. ``[B, N, H, D]`` arrays go
+    as ``q.swapaxes(1, 2)``: where the extents happen to fit, nothing tells them from ``[B, H, N, D]``.
 
     scale          None: 1 / sqrt(D)
     causal         "top-left": query i sees the keys up to i + query_offset; "bottom-right": the last query sees the last
                    key. (Libraries disagree on what a bare "causal" means when Nq != Nk.)
-    window         (left, right): only keys from i + offset - left to i + offset + right; None on a side: no bound
+    window         (left, right): only keys from i + offset - left to i + offset + right; None on a side, or -1: no bound
     query_offset   position of the first query among the keys: an int, or one per batch
     kv_lengths     how many keys of each batch exist; the rest is not read
-    mask           bool ``[B, H, Nq, Nk]``, broadcast: True is visible
+    mask           bool ``[B, H, Nq, Nk]``, broadcast: True is visible. One of padded keys is ``[B, 1, 1, Nk]``: a
+                   ``[B, Nk]`` says something of queries, and fits by accident where B = Nq
     bias           ``[B, H, Nq, Nk]``, broadcast: added to the scores; -inf hides a key
     softcap        > 0: scores become softcap * tanh(scores / softcap)
     alibi_slopes   ``[H]``: slope * distance is taken off the scores
@@ -299,7 +301,8 @@ def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0)
     """Attention over the union of two disjoint sets of keys, from the results over each.
 
     out ``[..., N, Dv]`` and lse ``[..., N]`` as :func:`attention` returns them with return_lse=True. out_a and lse_a are
-    overwritten with those of the union and returned; (0, -inf) is the identity.
+    overwritten with those of the union and returned; (0, -inf) is the identity. FlashAttention 2 gives +inf for a part
+    without keys: replace it first, since +inf like NaN makes the union NaN.
     """
     merged: tuple[_A, _B] = _attend.merge(out_a, lse_a, out_b, lse_b, threads)
     return merged

@@ -16,6 +16,7 @@ import "C"
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 )
 
@@ -28,6 +29,18 @@ func threads(n int) C.int32_t {
 		return 1
 	case n == AllThreads:
 		return 0
+	default:
+		return clamped(n)
+	}
+}
+
+// clamped keeps what an int32 does not hold from becoming another number.
+func clamped(n int) C.int32_t {
+	switch {
+	case n > math.MaxInt32:
+		return math.MaxInt32
+	case n < math.MinInt32:
+		return math.MinInt32
 	default:
 		return C.int32_t(n)
 	}
@@ -61,7 +74,7 @@ func SetISA(name string) error {
 func Threads() int { return int(C.attend_threads()) }
 
 // SetThreads sets it for the process; 0 restores the default.
-func SetThreads(n int) error { return failure(C.attend_set_threads(C.int32_t(n))) }
+func SetThreads(n int) error { return failure(C.attend_set_threads(clamped(n))) }
 
 // MatmulOptions: the zero value is A B.
 type MatmulOptions[T Float] struct {

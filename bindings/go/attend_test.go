@@ -286,6 +286,8 @@ func TestErrors(t *testing.T) {
 			AttentionOptions[float32]{KVLengths: []int64{5}})},
 		{"isa", "", UnknownISA, SetISA("mmx")},
 		{"threads", "", InvalidValue, SetThreads(-1)},
+		{"threads of 64 bits", "", InvalidValue, SetThreads(math.MinInt)},
+		{"threads of 64 bits", "options.threads", InvalidValue, attention(q, k, v, out, AttentionOptions[float32]{Threads: math.MinInt})},
 	}
 	for _, c := range cases {
 		var e *Error

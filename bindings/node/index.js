@@ -97,6 +97,13 @@ const number = (x, otherwise, argument) => {
   return x;
 };
 
+// What C receives as an integer: anything else would be cut off or wrap.
+const integer = (x, otherwise, argument, bits = 63) => {
+  const n = number(x, otherwise, argument);
+  if (Number.isInteger(n) && Math.abs(n) < 2 ** bits) return n;
+  throw new AttendError('INVALID_VALUE', argument, `expected an integer of ${bits} bits`);
+};
+
 function expect(v, argument, rank = 1) {
   if (!v) throw new AttendError('NULL_POINTER', argument, 'is required');
   if (v.shape.length < rank) throw new AttendError('INVALID_RANK', argument, `needs ${rank} dimensions`);
@@ -115,7 +122,7 @@ const prepare = {
     }), a.shape.at(-2), b.shape.at(-1)]);
     // (A B)^T = B^T A^T
     const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias', FLOATS))];
-    return [out, pack('matmul', operands, [0, number(options.threads, 0, 'threads'), number(options.alpha, 1, 'alpha'),
+    return [out, pack('matmul', operands, [0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
       number(options.beta, 0, 'beta')])];
   },
 
@@ -136,7 +143,7 @@ const prepare = {
     const lse = operand(options.lse, 'lse', FLOATS);
     const operands = [turn(x), turn(out), turn(operand(options.mask, 'mask', [Uint8Array])),
       turn(operand(options.bias, 'bias', FLOATS)), row(lse)];
-    return [out, pack('softmax', operands, [options.log ? 1 : 0, number(options.threads, 0, 'threads'),
+    return [out, pack('softmax', operands, [options.log ? 1 : 0, integer(options.threads, 0, 'threads', 31),
       number(options.scale, 1, 'scale')])];
   },
 
@@ -151,7 +158,7 @@ const prepare = {
     const outs = [['out_a', outA], ['out_b', outB]].map(([n, x]) => expect(operand(x, n, FLOATS), n, 2));
     const lses = [['lse_a', lseA], ['lse_b', lseB]].map(([n, x]) => expect(operand(x, n, FLOATS), n));
     const operands = [reversed(outs[0]), row(lses[0]), reversed(outs[1]), row(lses[1])];
-    return [outs[0], pack('merge', operands, [0, number(options.threads, 0, 'threads')])];
+    return [outs[0], pack('merge', operands, [0, integer(options.threads, 0, 'threads', 31)])];
   },
 
   selfAttention(x, weights, options = {}) {
@@ -186,12 +193,17 @@ function attentionOptions(options, batch) {
   const lists = ['queryOffsets', 'kvLengths'].map((name) => {
     if (options[name] == null) return null;
     if (options[name].length < batch) throw new AttendError('INVALID_SHAPE', name, 'one number for each batch is needed');
-    return BigInt64Array.from(options[name], BigInt);
+    return BigInt64Array.from(options[name], (given) => {
+      const n = BigInt(given);
+      if (BigInt.asIntN(64, n) !== n) throw new AttendError('INVALID_VALUE', name, 'expected integers of 64 bits');
+      return n;
+    });
   });
   const operands = [reversed(one('mask', [Uint8Array])), ...['bias', 'alibiSlopes', 'sinks'].map((n) => reversed(one(n))),
     row(one('lse')), reversed(one('scores'))];
-  const scalars = [flags, number(options.threads, 0, 'threads'), number(options.scale, 0, 'scale'),
-    number(options.softcap, 0, 'softcap'), number(options.queryOffset, 0, 'queryOffset'), left, right, stage];
+  const scalars = [flags, integer(options.threads, 0, 'threads', 31), number(options.scale, 0, 'scale'),
+    number(options.softcap, 0, 'softcap'), integer(options.queryOffset, 0, 'queryOffset'),
+    integer(left, 0, 'window'), integer(right, 0, 'window'), stage];
   return [operands, scalars, lists];
 }
 
@@ -215,5 +227,5 @@ module.exports = {
   setIsa: (name) => check(native.setIsa(name ?? '')),
   version: native.version,
   threads: native.threads,
-  setThreads: (n) => check(native.setThreads(n)),
+  setThreads: (n) => check(native.setThreads(integer(n, 0, 'threads', 31))),
 };

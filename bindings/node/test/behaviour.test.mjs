@@ -42,6 +42,19 @@ test('errors', async () => {
   await refused('INVALID_VALUE', 'scale', (a) => a.attention(q, k, k, { out, scale: '1' }));
   await refused('INVALID_VALUE', 'kv_lengths', (a) => a.attention(q, k, k, { out, kvLengths: [6] }));
   await refused('INVALID_SHAPE', 'kvLengths', (a) => a.attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), { kvLengths: [5] }));
+  for (const scale of [1e39, 1e-46]) await refused('INVALID_VALUE', 'scale', (a) => a.attention(q, k, k, { out, scale }));
+  for (const n of [2 ** 31, 2 ** 32 + 1, 1.5, NaN, -(2 ** 40)]) {
+    await refused('INVALID_VALUE', 'threads', (a) => a.attention(q, k, k, { out, threads: n }));
+    assert.throws(() => attend.setThreads(n), { code: 'ATTEND_INVALID_VALUE' });
+  }
+  for (const n of [2 ** 63, 0.5, Infinity]) {
+    await refused('INVALID_VALUE', 'queryOffset', (a) => a.attention(q, k, k, { out, queryOffset: n }));
+    await refused('INVALID_VALUE', 'window', (a) => a.attention(q, k, k, { out, window: [0, n] }));
+  }
+  for (const name of ['queryOffsets', 'kvLengths']) {
+    await refused('INVALID_VALUE', name, (a) => a.attention(q, k, k, { out, [name]: [2 ** 63] }));
+    await refused('INVALID_VALUE', name, (a) => a.attention(q, k, k, { out, [name]: [-(2n ** 63n) - 1n] }));
+  }
   await refused('INVALID_VALUE', 'axis', (a) => a.softmax(q, { axis: 3 }));
   // An array that is taken away while the call's other arguments are read.
   const lost = { data: new Float32Array(24), shape: [2, 3, 4] };

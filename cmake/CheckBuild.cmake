@@ -183,7 +183,7 @@ endfunction()
 # attend.h <- api -> drivers -> kernels/table.hpp <- dispatch
 function(check_layers)
   layer(kernels "kernels/.*")
-  layer(dispatch "dispatch/.*|kernels/table\\.hpp|attend_isa_list\\.inc")
+  layer(dispatch "dispatch/.*|kernels/table\\.hpp|kernels/kernels\\.def|attend_isa_list\\.inc")
   layer(drivers "drivers/.*|kernels/table\\.hpp|attend/attend\\.h")
   layer(api "api/.*|drivers/.*|dispatch/.*|attend/attend\\.h")
   layer(reference "(reference/)?[a-z_]+\\.hpp")

@@ -41,7 +41,11 @@ const KernelTable *tables() {
 
 template <class T>
 void fill_holes(KernelsOf<T> *kernels, const KernelsOf<T> &lower) {
-  if (kernels->attention == nullptr) kernels->attention_lanes = lower.attention_lanes;
+  if (kernels->attention == nullptr) {
+    kernels->attention_lanes = lower.attention_lanes;
+    kernels->attention_rows = lower.attention_rows;
+    kernels->key_span = lower.key_span;
+  }
 #define ATTEND_KERNEL(name, argument) \
   if (kernels->name == nullptr) kernels->name = lower.name;
 #include "kernels/kernels.def"

@@ -72,8 +72,21 @@ RowsRef<T> rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head
   return {t.at<T>(element, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
 }
 
+// What all blocks of a call share.
 template <class T>
-AttentionBlock<T> block_of(const Attention &p, const AttentionPlan &plan, int64_t query, int64_t head, int64_t batch) {
+struct Call {
+  const Attention &p;
+  const AttentionPlan &plan;
+  const Scratch &scratch;
+  const KernelsOf<T> &kernels;
+
+  T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
+};
+
+template <class T>
+AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int64_t batch) {
+  const Attention &p = call.p;
+  const AttentionPlan &plan = call.plan;
   const int64_t kv_head = head / (p.out.heads() / p.k.heads());
   const Keys keys = keys_of(p, batch);
   AttentionBlock<T> x = {};
@@ -103,6 +116,7 @@ AttentionBlock<T> block_of(const Attention &p, const AttentionPlan &plan, int64_
   x.copied_stride = plan.copied_stride;
   x.far = plan.far;
   x.layout = plan.layout;
+  set_derived(call.kernels, &x);
   return x;
 }
 
@@ -117,26 +131,14 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, in
   }
 }
 
-// What all blocks of a call share.
-template <class T>
-struct Call {
-  const Attention &p;
-  const AttentionPlan &plan;
-  const Scratch &scratch;
-  void (*attention)(const AttentionBlock<T> &);
-  void (*fold)(const FoldBlock<T> &);
-
-  T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
-};
-
 template <class T>
 __attribute__((noinline)) void run_block(const Call<T> &call, int64_t query, int64_t head, int64_t batch, int thread) {
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of<T>(call.p, call.plan, query, head, batch);
+  AttentionBlock<T> x = block_of(call, query, head, batch);
   x.m = m;
   x.l = l;
   x.scratch = call.scratch_of(thread);
-  call.attention(x);
+  call.kernels.attention(x);
   store_lse(call.p, x, query, head, batch);
 }
 
@@ -146,16 +148,12 @@ template <class T>
 __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, int64_t batch) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk, kMostChunks = 256;
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of<T>(call.p, call.plan, 0, head, batch);
+  AttentionBlock<T> x = block_of(call, 0, head, batch);
   x.m = m;
   x.l = l;
   x.scratch = call.scratch_of(0);
-  const auto seen = [&](int64_t bound, int64_t step, int64_t i) {
-    return std::clamp<int64_t>(bound + step * i, 0, x.keys);
-  };
-  const int64_t begin = seen(x.key_begin, x.key_begin_step, 0) / kChunk;
-  const int64_t end = (seen(x.key_end, x.key_end_step, x.items - 1) + kChunk - 1) / kChunk;
-  const int64_t rows = x.items * x.heads, kept = call.plan.parts, threads = call.plan.threads;
+  const int64_t begin = x.seen.begin / kChunk, end = (x.seen.end + kChunk - 1) / kChunk, rows = x.rows;
+  const int64_t kept = call.plan.parts, threads = call.plan.threads;
   const T *parts[kMostChunks];
   const auto part = [&](int64_t i) {
     return reinterpret_cast<T *>(call.scratch.of_thread(static_cast<int>(i / kept)) + i % kept * call.plan.part_bytes);
@@ -175,10 +173,11 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
       y.m = part(i) + rows * x.value_features;
       y.l = y.m + x.layout.rows;
       y.scratch = call.scratch_of(thread);
-      call.attention(y);
+      set_derived(call.kernels, &y);
+      call.kernels.attention(y);
     });
     for (int64_t i = 0; i < count; ++i) parts[i] = part(i);
-    call.fold({&x, chunk == begin, chunk + count >= end, chunk, count, parts, open});
+    call.kernels.attention_fold({&x, chunk == begin, chunk + count >= end, chunk, count, parts, open});
     chunk += count;
   } while (chunk < end);
   store_lse(call.p, x, 0, head, batch);
@@ -195,7 +194,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
 
   const AttentionPlan plan =
       plan_attention(shape, {scratch.threads(), scratch.is_faster(), kernels.attention_lanes, caches()});
-  const Call<T> call = {p, plan, scratch, kernels.attention, kernels.attention_fold};
+  const Call<T> call = {p, plan, scratch, kernels};
   const int64_t heads = p.out.heads() / plan.heads;
   if (plan.split_kv) {
     for (int64_t slice = 0; slice < plan.tasks; ++slice) {

@@ -20,8 +20,8 @@ struct AttentionShape {
 // What the machine lends.
 struct AttentionMeans {
   int threads;
-  bool copies;  // there is room to copy a chunk of keys
-  int lanes;    // of the kernels
+  bool copies;    // there is room to copy a chunk of keys
+  int64_t lanes;  // of the kernels
   Caches caches;
 };
 
@@ -71,7 +71,7 @@ constexpr int64_t query_tile(int64_t element, const Caches &caches) {
 }
 
 // Tiles of at most half a vector's rows have lanes = keys, where a key's features are contiguous.
-constexpr int64_t few_rows(int64_t k_feature_stride, int lanes) {
+constexpr int64_t few_rows(int64_t k_feature_stride, int64_t lanes) {
   return k_feature_stride != 1 ? 0 : lanes > 1 ? lanes / 2 : 1;
 }
 

@@ -48,6 +48,7 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.l = l;
   x.layout = layout;
   x.scratch = reinterpret_cast<T *>(scratch);
+  set_derived(kernels, &x);
   kernels.attention(x);
 }
 

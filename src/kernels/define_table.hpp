@@ -14,6 +14,8 @@ namespace {
 template <class T>
 constexpr KernelsOf<T> kKernels = {
     kLanes<T>,
+    Tiles<T>::kScoreVectors *kLanes<T>,
+    Contract<T>::kKeySpan,
 #define ATTEND_KERNEL(name, argument) &name<T>,
 #include "kernels/kernels.def"
 #undef ATTEND_KERNEL

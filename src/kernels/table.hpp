@@ -2,7 +2,8 @@
 //
 // Kernels own no threads, no memory, no errors and no globals; the drivers own all four. Each call here is one block of
 // work, large enough that the indirect call does not matter and small enough to fit one thread's share and scratch.
-// This header is compiled with and without instruction-set flags, so it holds no function that could be emitted twice.
+// This header is compiled with and without instruction-set flags, so it holds no function that could be emitted for
+// others to use.
 #pragma once
 
 #include <cstdint>
@@ -140,6 +141,10 @@ struct AttentionLayout {
   static constexpr int64_t kStateLines = 10;
 };
 
+struct KeyRange {
+  int64_t begin, end;
+};
+
 // Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
 // and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
 // key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
@@ -167,14 +172,64 @@ struct AttentionBlock {
   bool by_features;       // lanes of the output are features, which are contiguous in V
   int64_t copied_stride;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
   bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
-  T *m, *l;               // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
+  T *m, *l;  // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
   int64_t part_begin;
   AttentionLayout layout;
   T *scratch;  // 64-byte aligned
+
+  // What follows from the above; see set_derived.
+  int64_t rows, tile_rows;  // tile_rows: of every query tile but the last
+  bool rises;               // rows differ in the keys they see by position
+  KeyRange seen;            // by any row, by position
+  bool spans;               // these keys lie in more than one span
+  bool looked_at;           // there is a mask or a bias
+  // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
+  // before. Otherwise the last slice's output is finished in registers.
+  bool defers_finish;
+  bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
+  int64_t ld;     // of o
 };
+
+// Drivers and kernels share these few functions, which no object file exports: always inlined, and static.
+#define ATTEND_SHARED static inline __attribute__((always_inline))
+
+// The keys that query i of the block sees by position.
+template <class T>
+ATTEND_SHARED int64_t key_end(const AttentionBlock<T> &x, int64_t item) {
+  const int64_t end = x.key_end + x.key_end_step * item;
+  return end < 0 ? 0 : end < x.keys ? end : x.keys;
+}
+template <class T>
+ATTEND_SHARED int64_t key_begin(const AttentionBlock<T> &x, int64_t item) {
+  int64_t begin = x.key_begin + x.key_begin_step * item;
+  if (begin > x.keys) begin = x.keys;
+  return begin > x.part_begin ? begin : x.part_begin;
+}
+
+// Whether all rows lie equally far apart, and how far.
+template <class T, class Of>
+ATTEND_SHARED bool is_even(const AttentionBlock<T> &x, const RowsRef<Of> &of, int64_t *stride) {
+  *stride = x.items == 1 ? of.head_stride : of.item_stride;
+  return x.heads == 1 || x.items == 1 || of.head_stride == x.items * of.item_stride;
+}
+
+// `kernels`: the table's rows of T.
+template <class T, class Kernels>
+ATTEND_SHARED void set_derived(const Kernels &kernels, AttentionBlock<T> *x) {
+  x->rows = x->heads * x->items;
+  x->tile_rows = kernels.attention_rows < x->query_tile ? kernels.attention_rows : x->query_tile;
+  x->rises = (x->key_begin_step | x->key_end_step) != 0;
+  x->seen = {key_begin(*x, 0), key_end(*x, x->items - 1)};
+  x->spans = x->seen.begin < x->seen.end && x->seen.begin / kernels.key_span != (x->seen.end - 1) / kernels.key_span;
+  x->looked_at = x->mask.data != nullptr || x->bias.data != nullptr;
+  x->defers_finish = x->spans || x->looked_at;
+  int64_t ld = 0;
+  x->in_place = is_even(*x, x->out, &ld) && x->by_features && x->out.element_stride == 1 && !x->spans;
+  x->ld = x->in_place ? ld : x->value_features;
+}
 
 // Folds the parts of neighbouring chunks, in order, into the open span of each row, and spans into `out`, m and l of `x`,
 // which is as for the whole call. A part, and the open span, has value_features for each row, then layout.rows maxima,
@@ -192,7 +247,8 @@ struct FoldBlock {
 // used (dispatch/registry.cpp), whose bits are the same where bits are promised.
 template <class T>
 struct KernelsOf {
-  int attention_lanes;  // of a vector of the row attention
+  // Of the row attention: lanes of a vector, rows of a query tile at most, and the keys of a span.
+  int64_t attention_lanes, attention_rows, key_span;
 #define ATTEND_KERNEL(name, argument) void (*name)(const argument<T> &);
 #include "kernels/kernels.def"
 #undef ATTEND_KERNEL

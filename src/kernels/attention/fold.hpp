@@ -41,7 +41,7 @@ template <class T>
 void attention_fold(const FoldBlock<T> &x) {
   constexpr int64_t kChunks = Contract<T>::kKeySpan / Contract<T>::kKeyChunk;
   const AttentionBlock<T> &block = *x.x;
-  const int64_t rows = block.heads * block.items, dv = block.value_features;
+  const int64_t rows = block.rows, dv = block.value_features;
   for (int64_t row = 0; row < rows; ++row) {
     const RowState<T> whole = {row_at(block, block.out, row), block.out.element_stride, block.m + row, block.l + row};
     const RowState<T> open = state_in(x.open, row, rows, block.layout.rows, dv);

@@ -27,14 +27,15 @@ namespace {
 
 // Scores of a run into t.s; whether modifiers may hide something.
 template <class T>
-ATTEND_INLINE bool score_run(const Block<T> &x, const QueryTile<T> &t, const KeyRun &run, const StagedChunk<T> &chunk) {
+ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run,
+                             const StagedChunk<T> &chunk) {
   scores_of(x, t, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
   return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
 }
 
 // Of all runs of a slice.
 template <class T>
-bool score_runs(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                 const StagedChunk<T> &chunk) {
   if (runs.count == 1) return score_run(x, t, runs.run[0], chunk);
   bool hides = false;
@@ -69,7 +70,7 @@ void join(const KeySlice<T> &slice, KeyRuns *runs) {
 
 // One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, KeyRuns *runs,
+void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> &slice, KeyRuns *runs,
                   const StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
   bool modifiers_hide = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
@@ -102,7 +103,7 @@ void attend_slice(const Block<T> &x, QueryTile<T> t, const KeySlice<T> &slice, K
 // All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not
 // empty.
 template <class T>
-void attend_chunk(const Block<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
+void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
   const StagedChunk<T> chunk = stage(x, begin, end);
   FiniteChunk<T> of_chunk;
   uint64_t bit = 1;
@@ -132,7 +133,7 @@ void attend_chunk(const Block<T> &x, int64_t begin, int64_t end, uint64_t *begun
 
 // What is left to do when all chunks are behind.
 template <class T>
-void finish_tile(const Block<T> &x, const QueryTile<T> &t, bool saw_something) {
+void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
   constexpr int W = kLanes<T>;
   if (saw_something && x.spans) close_span(x, t);
   if (!saw_something && !x.spans) clear_output(x, t);
@@ -148,12 +149,11 @@ void finish_tile(const Block<T> &x, const QueryTile<T> &t, bool saw_something) {
 }
 
 template <class T>
-void attention(const AttentionBlock<T> &given) {
+void attention(const AttentionBlock<T> &x) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
   static_assert(Contract<T>::kQueryBlock / kMost <= 64 && Contract<T>::kKeySpan % kChunk == 0, "a bit for each tile");
-  const Block<T> x = block_of(given);
   uint64_t begun = 0;
   for (int64_t row = 0; row < x.rows; row += x.tile_rows) {
     begin_tile(x, tile_of(x, row));

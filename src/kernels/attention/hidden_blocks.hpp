@@ -18,7 +18,7 @@ constexpr int64_t kSegment = 64, kWindow = 64 * kSegment;
 
 // The tile's segments of the window at hand.
 template <class T>
-ATTEND_INLINE Seen *segments_of(const Block<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE Seen *segments_of(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   return reinterpret_cast<Seen *>(x.scratch + x.layout.segments) + t.row / x.tile_rows * (kWindow / kSegment);
 }
 
@@ -38,7 +38,7 @@ ATTEND_INLINE int64_t distinct_rows(const QueryTile<T> &t, const RowsRef<Of> &of
 // One whole segment of a mask whose keys are contiguous, eight bytes at a time: v - 0x01.. & ~v has a high bit where v
 // has a byte of 0.
 template <class T>
-Found look_at_bytes(const Block<T> &x, const QueryTile<T> &t, int64_t key) {
+Found look_at_bytes(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
   constexpr uint64_t kOnes = 0x0101010101010101u, kHigh = 0x8080808080808080u;
   constexpr int kWords = kSegment / 8;
   uint64_t set[kWords] = {}, unset[kWords] = {};
@@ -63,7 +63,7 @@ Found look_at_bytes(const Block<T> &x, const QueryTile<T> &t, int64_t key) {
 
 // The same of a bias.
 template <class T>
-Found look_at_vectors(const Block<T> &x, const QueryTile<T> &t, int64_t key) {
+Found look_at_vectors(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
   constexpr int W = kLanes<T>;
   const vec<T> zero = broadcast(T(0)), one = broadcast(T(1)), least = broadcast(kMinusInfinity<T>);
   vec<T> visible = zero, hidden = zero, adds = zero;
@@ -92,7 +92,7 @@ Found look_at_vectors(const Block<T> &x, const QueryTile<T> &t, int64_t key) {
 
 // Any strides, one entry at a time, until nothing more can be found; of keys that repeat one.
 template <class T, class Of, class Look>
-Found look_at_each(const Block<T> &x, const QueryTile<T> &t, const RowsRef<Of> &of, int64_t key, int64_t keys,
+Found look_at_each(const AttentionBlock<T> &x, const QueryTile<T> &t, const RowsRef<Of> &of, int64_t key, int64_t keys,
                    const Look &look) {
   Found found;
   const int64_t rows = distinct_rows(t, of), distinct = of.element_stride == 0 ? 1 : keys;
@@ -103,7 +103,7 @@ Found look_at_each(const Block<T> &x, const QueryTile<T> &t, const RowsRef<Of> &
 }
 
 template <class T>
-Seen seen_of_mask(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
+Seen seen_of_mask(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
   if (x.mask.data == nullptr) return Seen::all;
   if (x.mask.element_stride == 1 && keys == kSegment) return look_at_bytes(x, t, key).seen();
   const auto look = [](uint8_t v, Found *found) { (v != 0 ? found->visible : found->hidden) = true; };
@@ -111,7 +111,7 @@ Seen seen_of_mask(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t
 }
 
 template <class T>
-Seen seen_of_bias(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
+Seen seen_of_bias(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
   if (x.bias.data == nullptr) return Seen::all;
   if (x.bias.element_stride == 1 && keys == kSegment) return look_at_vectors(x, t, key).seen();
   const auto look = [](T v, Found *found) {
@@ -123,7 +123,7 @@ Seen seen_of_bias(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t
 
 // Looks at the window that begins with key `window`, as far as the tile sees it by position.
 template <class T>
-void look_at_window(const Block<T> &x, const QueryTile<T> &t, int64_t window) {
+void look_at_window(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t window) {
   const KeyRange seen = seen_by_any(x, t);
   Seen *const segments = segments_of(x, t);
   for (int64_t s = 0; s < kWindow / kSegment; ++s) {
@@ -152,7 +152,7 @@ struct KeyRuns {
 // The keys of a slice that any row of the tile sees. By position only the keys around the diagonal and before a window
 // are hidden to some rows: these are runs of their own.
 template <class T>
-ATTEND_INLINE KeyRuns runs_of(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+ATTEND_INLINE KeyRuns runs_of(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
   static_assert(Contract<T>::kKeyChunk / kSegment + 2 <= 8 && kWindow % Contract<T>::kKeyChunk == 0, "runs fit");
   const KeyRange all = seen_by_all(x, t);
   KeyRuns runs;

@@ -10,7 +10,7 @@ namespace {
 
 // Whether V is finite for `keys` keys.
 template <class T>
-bool is_finite(const Block<T> &x, const MatrixRef<const T> &v, int64_t keys) {
+bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t keys) {
   // 0 times what is not finite is NaN. Four chains, since one would wait for itself.
   constexpr int W = kLanes<T>;
   T sum = T(0);
@@ -39,7 +39,7 @@ bool is_finite(const Block<T> &x, const MatrixRef<const T> &v, int64_t keys) {
 template <class T>
 struct FiniteChunk {
   bool known = false, finite = false;
-  ATTEND_INLINE bool holds(const Block<T> &x, const StagedChunk<T> &chunk) {
+  ATTEND_INLINE bool holds(const AttentionBlock<T> &x, const StagedChunk<T> &chunk) {
     if (!known) finite = is_finite(x, chunk.v, chunk.end - chunk.begin);
     known = true;
     return finite;
@@ -49,7 +49,7 @@ struct FiniteChunk {
 // Whether what some row does not see of the runs is finite. `modifiers`: bias or mask may hide any key of theirs, which
 // the whole chunk answers for all tiles, unless it holds what is skipped altogether; positions hide few.
 template <class T>
-bool hides_only_finite(const Block<T> &x, const KeyRuns &runs, bool modifiers, const StagedChunk<T> &chunk,
+bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool modifiers, const StagedChunk<T> &chunk,
                        FiniteChunk<T> *of_chunk) {
   if (modifiers && of_chunk->holds(x, chunk)) return true;
   for (int i = 0; i < runs.count; ++i) {
@@ -62,8 +62,8 @@ bool hides_only_finite(const Block<T> &x, const KeyRuns &runs, bool modifiers, c
 // o of a slice with the hidden keys left out: feature f of row i at o[i * row + f * feature]. Rare, and so one element
 // at a time.
 template <class T>
-void output_without_hidden(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, T *o, int64_t row,
-                           int64_t feature) {
+void output_without_hidden(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, T *o,
+                           int64_t row, int64_t feature) {
   for (int64_t i = 0; i < t.count; ++i) {
     for (int64_t f = 0; f < x.value_features; ++f) {
       T acc = T(0);

@@ -9,7 +9,7 @@ namespace {
 
 // Whether the run's scores are more than products.
 template <class T>
-ATTEND_INLINE bool is_modified(const Block<T> &x, const KeyRun &run) {
+ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
   return run.hides || run.adds || x.softcap != T(0) || x.slopes != nullptr;
 }
 
@@ -33,7 +33,7 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
 // What bias and mask add to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from
 // `key` on: [key][lane], -inf where they hide; the lanes without a row are 0.
 template <class T>
-ATTEND_INLINE void added_square(const Block<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
+ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
   constexpr int W = kLanes<T>;
   const int64_t rows = smaller<int64_t>(W, x.rows - row), b_key = x.bias.element_stride, m_key = x.mask.element_stride;
   int64_t stride = 0;
@@ -78,7 +78,7 @@ ATTEND_INLINE vec<T> distances(int64_t ahead, const T *item) {
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
 // may hide something.
 template <class T>
-bool modify_scores(const Block<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
+bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
   constexpr int W = kLanes<T>;
   const int64_t size = run.end - run.begin;
   const bool masks = stage >= ScoresStage::masked, adds = masks && run.adds;

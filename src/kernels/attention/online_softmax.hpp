@@ -86,7 +86,7 @@ ATTEND_INLINE Finished<T> finish(const AttentionBlock<T> &x, vec<T> m, vec<T> l,
 
 // The state of the tile's rows in vector i over all keys: writes the block's m and l, and the factors.
 template <class T>
-ATTEND_INLINE void finish_rows(const Block<T> &x, const QueryTile<T> &t, int i, vec<T> m, vec<T> l) {
+ATTEND_INLINE void finish_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, int i, vec<T> m, vec<T> l) {
   constexpr int W = kLanes<T>;
   const int64_t row = t.row + i * W;
   vec<T> sink = m;
@@ -106,7 +106,8 @@ ATTEND_INLINE void finish_rows(const Block<T> &x, const QueryTile<T> &t, int i, 
 // Folds a slice, its maxima in t.slice_m() and its sums at hand, into the state of the lanes of vector i; leaves the
 // factors for the output.
 template <class T>
-ATTEND_INLINE void fold_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int i, vec<T> l) {
+ATTEND_INLINE void fold_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, int i,
+                              vec<T> l) {
   constexpr int W = kLanes<T>;
   Fold<T> f;
   f.m = load(t.slice_m() + i * W);
@@ -123,7 +124,7 @@ ATTEND_INLINE void fold_slice(const Block<T> &x, const QueryTile<T> &t, const Ke
 
 // The weights of the runs in place of their scores, [key][lane], and their fold.
 template <class T>
-void softmax_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
+void softmax_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int W = kLanes<T>;
   for (int i = 0; i < t.vectors; ++i) {
     // -inf - -inf would be NaN: where nothing is visible 0 is subtracted and every weight is 0.
@@ -143,7 +144,7 @@ void softmax_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &
 
 // Closes the tile's open span, its o in t.output: into the whole, whose o is `out`.
 template <class T>
-void close_span(const Block<T> &x, const QueryTile<T> &t) {
+void close_span(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   for (int i = 0; i < t.vectors; ++i) {
     const Fold<T> f =

@@ -12,7 +12,7 @@ namespace attend {
 namespace {
 
 template <class T>
-ATTEND_INLINE T *sums_of(const Block<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE T *sums_of(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   return x.in_place ? row_at(x, x.out, t.row) : t.output;
 }
 
@@ -43,7 +43,7 @@ ATTEND_INLINE void with_power(int64_t n, const F &f) {
 // and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel). (Not inlined: among the other
 // shapes' variables those of the loop would not all find a register.)
 template <class T, int MV, int NQ, bool kPartial, class Stride>
-__attribute__((noinline)) void output_tile(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+__attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                            const KeyRuns &runs, int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld,
                                            Stride s_row) {
   constexpr int W = kLanes<T>;
@@ -83,8 +83,8 @@ __attribute__((noinline)) void output_tile(const Block<T> &x, const QueryTile<T>
 
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
 template <class T, int MV, int NQ, class Stride>
-ATTEND_INLINE void output_rows(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
-                               int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
+ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                               const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   const int64_t whole = x.value_features / W * W;
   for (int64_t f = 0; f < whole;) {
@@ -98,7 +98,7 @@ ATTEND_INLINE void output_rows(const Block<T> &x, const QueryTile<T> &t, const K
 }
 
 template <class T, int MV, int NQ, class Stride>
-void output_tiles(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   Stride s_row) {
   T *o = sums_of(x, t);
   for (int64_t q = 0, pieces = (t.count + NQ - 1) / NQ; q < t.count; --pieces) {
@@ -114,7 +114,7 @@ void output_tiles(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &s
 }
 
 template <class T>
-ATTEND_INLINE void output_by_features(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
   if (t.count <= Tiles<T>::kFewQueries) {
     output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
@@ -127,7 +127,7 @@ ATTEND_INLINE void output_by_features(const Block<T> &x, const QueryTile<T> &t, 
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
-void output_by_rows(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
+void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const MatrixRef<const T> &v = slice.v;
   const int64_t width = balanced(x.value_features, NR);
@@ -156,7 +156,7 @@ void output_by_rows(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> 
 
 // `finite`: nothing that the tile does not see can spoil a sum.
 template <class T>
-void output_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   bool finite) {
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   if (!finite) {
@@ -169,7 +169,7 @@ void output_slice(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &s
 }
 
 template <class T>
-void clear_output(const Block<T> &x, const QueryTile<T> &t) {
+void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   for (int64_t i = 0; i < t.count; ++i) {
     T *to = row_at(x, x.out, t.row + i);
     for (int64_t f = 0; f < x.value_features; ++f) to[f * x.out.element_stride] = T(0);
@@ -178,7 +178,7 @@ void clear_output(const Block<T> &x, const QueryTile<T> &t) {
 
 // What the last slice left to do: the factors, and the way from the scratch to `out`.
 template <class T>
-void finish_output(const Block<T> &x, const QueryTile<T> &t) {
+void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   const bool in_out = x.in_place || x.spans, scales = x.defers_finish;
   if (in_out && !scales) return;
   const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;

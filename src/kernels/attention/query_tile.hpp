@@ -16,26 +16,6 @@ namespace {
 template <class T>
 constexpr int kFewRows = kLanes<T> > 1 ? kLanes<T> / 2 : 1;
 
-struct KeyRange {
-  int64_t begin, end;
-};
-
-// A block and what its tiles ask of it again and again.
-template <class T>
-struct Block : AttentionBlock<T> {
-  int64_t rows, tile_rows;  // tile_rows: of every tile but the last, the kernel's lanes, or fewer where their scores
-                            // would fill the L1
-  bool rises;               // rows differ in the keys they see by position
-  KeyRange seen;            // by any row, by position
-  bool spans;               // these keys lie in more than one span
-  bool looked_at;           // there is a mask or a bias
-  // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
-  // before. Otherwise the last slice's output is finished in registers.
-  bool defers_finish;
-  bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
-  int64_t ld;     // of o
-};
-
 // Rows of a block, one for each lane of a few vectors, and their place in the scratch.
 template <class T>
 struct QueryTile {
@@ -63,7 +43,7 @@ struct QueryTile {
 
 // The tile that begins with `row`.
 template <class T>
-ATTEND_INLINE QueryTile<T> tile_of(const Block<T> &x, int64_t row) {
+ATTEND_INLINE QueryTile<T> tile_of(const AttentionBlock<T> &x, int64_t row) {
   QueryTile<T> t;
   t.row = row;
   t.count = smaller(x.tile_rows, x.rows - row);
@@ -85,16 +65,9 @@ ATTEND_INLINE Of *row_at(const AttentionBlock<T> &x, const RowsRef<Of> &of, int6
   return of.data + row / x.items * of.head_stride + row % x.items * of.item_stride;
 }
 
-// Whether all rows lie equally far apart, and how far.
-template <class T, class Of>
-ATTEND_INLINE bool is_even(const AttentionBlock<T> &x, const RowsRef<Of> &of, int64_t *stride) {
-  *stride = x.items == 1 ? of.head_stride : of.item_stride;
-  return x.heads == 1 || x.items == 1 || of.head_stride == x.items * of.item_stride;
-}
-
 // The least and the largest item among the tile's rows.
 template <class T>
-ATTEND_INLINE void items_of(const Block<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
+ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
   *least = t.row, *largest = t.row + t.count - 1;
   if (x.heads == 1) return;
   const bool one_head = *least / x.items == *largest / x.items;
@@ -104,7 +77,7 @@ ATTEND_INLINE void items_of(const Block<T> &x, const QueryTile<T> &t, int64_t *l
 
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
-void begin_tile(const Block<T> &x, const QueryTile<T> &t) {
+void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   int64_t stride = 0;
   if (is_even(x, x.q, &stride)) {

@@ -13,7 +13,7 @@ constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kSc
 // Bias and mask, which modify_scores wants next, come from memory where they are large: their lines are asked for while
 // the products are computed.
 template <class T>
-ATTEND_INLINE void ask_for_modifiers(const Block<T> &x, const QueryTile<T> &t, int64_t key) {
+ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
   if (x.bias.data != nullptr && x.bias.element_stride == 1 && (x.bias.item_stride | x.bias.head_stride) != 0) {
     for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.bias, t.row + i) + key, 0, 2);
   }
@@ -24,7 +24,7 @@ ATTEND_INLINE void ask_for_modifiers(const Block<T> &x, const QueryTile<T> &t, i
 
 // Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on.
 template <class T, int MV>
-void score_tiles(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
+void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
                  MatrixRef<const T> v) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
@@ -57,8 +57,8 @@ void score_tiles(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t 
 }
 
 template <class T>
-ATTEND_INLINE void scores_of(const Block<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
-                             MatrixRef<const T> v) {
+ATTEND_INLINE void scores_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys,
+                             MatrixRef<const T> k, MatrixRef<const T> v) {
   with_constant<Tiles<T>::kScoreVectors>(
       t.vectors, [&](auto mv)
                      __attribute__((always_inline)) { score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v); });

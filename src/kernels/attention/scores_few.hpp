@@ -29,7 +29,7 @@ __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lin
 // Scores of the slice into t.s, and their maxima into t.slice_m(): [row][key] with whole vectors of keys, the last filled
 // up with -inf; or, if `turned`, [key][lane].
 template <class T, int NQ>
-void few_scores(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool turned) {
+void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool turned) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t k_item = slice.k.col_stride;
@@ -91,7 +91,7 @@ void few_scores(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &sli
 // The weights of the slice in place of its scores, both [row][key]; the sum of each row, one chain in key order, in its
 // lane.
 template <class T, int NQ>
-vec<T> few_weights(const Block<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
+vec<T> few_weights(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice) {
   constexpr int W = kLanes<T>;
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) {

@@ -11,7 +11,7 @@ namespace {
 // Every key that exists, hidden or not, in the stages before `masked`; those before and behind them as -inf, or as a
 // probability 0.
 template <class T>
-void show_scores(const Block<T> &x, const QueryTile<T> &t) {
+void show_scores(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
   const bool probabilities = x.scores_stage == ScoresStage::probabilities;
   // Before the sink was folded in, as finish() has it.

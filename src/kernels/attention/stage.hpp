@@ -30,7 +30,7 @@ ATTEND_INLINE MatrixRef<const T> columns_from(const MatrixRef<const T> &m, int64
 
 // The keys [begin, end) of one chunk.
 template <class T>
-ATTEND_INLINE StagedChunk<T> stage(const Block<T> &x, int64_t begin, int64_t end) {
+ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
   StagedChunk<T> chunk = {begin, end, columns_from(x.k, begin), columns_from(x.v, begin)};
   if (x.copied_stride != 0) {
     T *const copy = x.scratch + x.layout.copied;

@@ -1,7 +1,8 @@
 // Which keys does this query see: the one place that knows.
 //
-// By position (causal, window, length) query i of the block sees the keys [key_begin(i), key_end(i)), both rising with i
-// by one a query or not at all; a mask of 0 and a bias of -inf hide further ones. Everything else asks here: what a tile
+// By position (causal, window, length) query i of the block sees the keys [key_begin(i), key_end(i)) (kernels/table.hpp,
+// since the drivers ask too), both rising with i by one a query or not at all; a mask of 0 and a bias of -inf hide
+// further ones. Everything else asks here: what a tile
 // sees at all, what all of its rows see, the lanes that see one key, and whether one row sees one key.
 #pragma once
 
@@ -10,47 +11,20 @@
 namespace attend {
 namespace {
 
-template <class T>
-ATTEND_INLINE int64_t key_end(const AttentionBlock<T> &x, int64_t item) {
-  return larger<int64_t>(0, smaller(x.keys, x.key_end + x.key_end_step * item));
-}
-template <class T>
-ATTEND_INLINE int64_t key_begin(const AttentionBlock<T> &x, int64_t item) {
-  return larger<int64_t>(x.part_begin, smaller(x.keys, x.key_begin + x.key_begin_step * item));
-}
-
 // The keys that any row of the tile sees, and those that all do.
 template <class T>
-ATTEND_INLINE KeyRange seen_by_any(const Block<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE KeyRange seen_by_any(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   if (!x.rises) return x.seen;
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, least), key_end(x, largest)};
 }
 template <class T>
-ATTEND_INLINE KeyRange seen_by_all(const Block<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE KeyRange seen_by_all(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   if (!x.rises) return x.seen;
   int64_t least, largest;
   items_of(x, t, &least, &largest);
   return {key_begin(x, largest), key_end(x, least)};
-}
-
-template <class T>
-ATTEND_INLINE Block<T> block_of(const AttentionBlock<T> &given) {
-  constexpr int64_t kSpan = Contract<T>::kKeySpan;
-  Block<T> x;
-  static_cast<AttentionBlock<T> &>(x) = given;
-  x.rows = x.heads * x.items;
-  x.tile_rows = smaller<int64_t>(Tiles<T>::kScoreVectors * kLanes<T>, x.query_tile);
-  x.rises = (x.key_begin_step | x.key_end_step) != 0;
-  x.seen = {key_begin(x, 0), key_end(x, x.items - 1)};
-  x.spans = x.seen.begin < x.seen.end && x.seen.begin / kSpan != (x.seen.end - 1) / kSpan;
-  x.looked_at = x.mask.data != nullptr || x.bias.data != nullptr;
-  x.defers_finish = x.spans || x.looked_at;
-  int64_t ld = 0;
-  x.in_place = is_even(x, x.out, &ld) && x.by_features && x.out.element_stride == 1 && !x.spans;
-  x.ld = x.in_place ? ld : x.value_features;
-  return x;
 }
 
 // A slice: the keys of one chunk that a tile sees.
@@ -65,7 +39,7 @@ struct KeySlice {
 
 // Scores s of vector i of the tile and one key, -inf in the lanes that do not see it by position.
 template <class T>
-ATTEND_INLINE vec<T> hide(const Block<T> &x, const QueryTile<T> &t, int64_t key, int i, vec<T> s) {
+ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int i, vec<T> s) {
   constexpr int64_t kFar = 1000;  // beyond any item, exact in every type
   const auto item_of = [&](int64_t key_of_item_0, int64_t step) {
     if (step == 0) return key < key_of_item_0 ? -kFar : kFar;
@@ -83,7 +57,7 @@ ATTEND_INLINE vec<T> hide(const Block<T> &x, const QueryTile<T> &t, int64_t key,
 // Whether a row sees a key, masks and biases included: not to be told from a score of -inf, which a visible key may have
 // too.
 template <class T>
-bool is_visible(const Block<T> &x, int64_t row, int64_t key) {
+bool is_visible(const AttentionBlock<T> &x, int64_t row, int64_t key) {
   const int64_t item = row % x.items;
   return key >= key_begin(x, item) && key < key_end(x, item) &&
          (x.mask.data == nullptr || row_at(x, x.mask, row)[key * x.mask.element_stride] != 0) &&

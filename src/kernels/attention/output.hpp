@@ -62,21 +62,25 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
       tile.accumulate(keys, v, v_item, weights, t.s_key, s_row, ahead);
     }
   }
+  // Copies: a store might, for all the compiler knows, change the tile.
   const bool first = slice.first, last = slice.last;
+  const T *const old_factor = t.old_factor() + q0, *const new_factor = t.new_factor() + q0,
+                 *const finish = t.finish() + q0;
   o += q0 * ld + f;
   ATTEND_UNROLL
   for (int j = 0; j < NQ; ++j, o += ld) {
     if (NQ > 1 && j >= rows) break;
-    const vec<T> old_factor = broadcast(t.old_factor()[q0 + j]), new_factor = broadcast(t.new_factor()[q0 + j]),
-                 finish = broadcast(t.finish()[q0 + j]);
+    vec<T> r[MV];
     ATTEND_UNROLL
     for (int i = 0; i < MV; ++i) {
-      T *at = o + i * W;
-      const vec<T> acc = tile.acc[i][j];
-      vec<T> r = first ? begin_output(acc, broadcast(T(0)))
-                       : fold_output(kPartial ? load(at, tail) : load(at), old_factor, acc, new_factor);
-      if (last) r = r * finish;
-      kPartial ? store(at, r, tail) : store(at, r);
+      r[i] = first ? begin_output(tile.acc[i][j], broadcast(T(0)))
+                   : fold_output(kPartial ? load(o + i * W, tail) : load(o + i * W), broadcast(old_factor[j]),
+                                 tile.acc[i][j], broadcast(new_factor[j]));
+    }
+    ATTEND_UNROLL
+    for (int i = 0; i < MV; ++i) {
+      if (last) r[i] = r[i] * broadcast(finish[j]);
+      kPartial ? store(o + i * W, r[i], tail) : store(o + i * W, r[i]);
     }
   }
 }

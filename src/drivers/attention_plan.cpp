@@ -93,8 +93,8 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.queries = l.state + AttentionLayout::kStateLines * l.rows;
   l.output = l.queries + l.rows * s.features;
   l.segments = l.output + l.rows * s.value_features;
-  // 64 bytes for each tile, which has two rows at least.
-  l.copied = l.segments + (s.looks ? l.rows * 32 / s.element : 0);
+  // 128 bytes for each tile, which has two rows at least.
+  l.copied = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
   return l;
 }
 

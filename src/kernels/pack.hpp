@@ -31,6 +31,20 @@ ATTEND_INLINE vec<float> hidden_lanes<float>(const uint8_t *visible) {
 }
 #endif
 
+// Eight bytes at a time: v - 0x01.. & ~v has a high bit where v has a byte of 0.
+#ifndef ATTEND_ZERO_BYTES  // defined by backends that have a better way
+ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
+  constexpr uint64_t kOnes = 0x0101010101010101u, kHigh = 0x8080808080808080u;
+  uint64_t v[4], set = 0, unset = 0;
+  __builtin_memcpy(v, p, sizeof v);
+  for (const uint64_t w : v) {
+    set |= w;
+    unset |= (w - kOnes) & ~w;
+  }
+  return set == 0 ? 0xffffffffu : (unset & kHigh) != 0 ? 1u : 0u;
+}
+#endif
+
 // kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements
 // beyond `lanes` and `depth` are zero and not read; rows k >= depth are not written.
 template <class T>

@@ -20,6 +20,8 @@
 //   zero_below(v, y, cut)          y < cut ? 0 : v; instead of these two, functions under masks, if ATTEND_MASKED_EXP
 //                                  is defined (simd_avx512.hpp)
 //   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
+//   any(b)                         whether any lane of a comparison is true
+//   zero_bytes(p)                  0 if none of 32 bytes is 0, all bits if all are, else anything else
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget

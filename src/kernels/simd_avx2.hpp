@@ -71,6 +71,12 @@ ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
   r[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
+#define ATTEND_ZERO_BYTES
+ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+}
+
 #define ATTEND_HIDDEN_LANES
 ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
   const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(visible)));

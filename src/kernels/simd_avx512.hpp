@@ -142,6 +142,12 @@ ATTEND_INLINE void each_column(const float *p, int64_t stride, const F &f) {
   }
 }
 
+#define ATTEND_ZERO_BYTES
+ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  return _mm256_testn_epi8_mask(bytes, bytes);
+}
+
 #define ATTEND_HIDDEN_LANES
 ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(visible));

@@ -100,6 +100,12 @@ ATTEND_INLINE vec<T> select(vec_bool<T> which, vec<T> yes, vec<T> no) {
   return each<T>([&](int i) { return which.lane[i] ? yes.lane[i] : no.lane[i]; });
 }
 template <class T>
+ATTEND_INLINE bool any(vec_bool<T> b) {
+  bool r = false;
+  for (int i = 0; i < kLanes<T>; ++i) r |= b.lane[i];
+  return r;
+}
+template <class T>
 ATTEND_INLINE vec<T> maximum(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }

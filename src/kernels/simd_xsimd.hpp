@@ -29,6 +29,10 @@ ATTEND_INLINE vec<T> select(vec_bool<T> which, vec<T> yes, vec<T> no) {
   return xsimd::select(which, yes, no);
 }
 template <class T>
+ATTEND_INLINE bool any(vec_bool<T> b) {
+  return xsimd::any(b);
+}
+template <class T>
 ATTEND_INLINE vec<T> divide(vec<T> a, vec<T> b) {
   return a / b;
 }

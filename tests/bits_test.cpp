@@ -1,31 +1,13 @@
 // The same bits: for any number of threads, alignment, leading dimension and neighbour, on every instruction set with
 // FMA; on the others for the same things within the one set.
-#include <functional>
 #include <map>
 
-#include "dispatch/registry.hpp"
-#include "support.hpp"
-
-extern "C" const attend::KernelTable attend_kernels_odd_tiles;
+#include "tables.hpp"
 
 using namespace attend;
 using namespace attend::test;
 
 namespace {
-
-// Runs f for every table, the scalar one with odd tiles too. Bits must agree within a `group`: all tables with FMA are
-// one.
-void for_each_table(const std::function<void(const std::string &table, const std::string &group)> &f) {
-  const auto run = [&f](const KernelTable *table, bool fma) {
-    set_active_kernels(table);
-    const std::string name = table->name;
-    INFO(name);
-    f(name, fma ? "FMA" : name);
-  };
-  for (int i = 0; const KernelTable *table = available_kernels(i); ++i) run(table, (table->required & kFma) != 0);
-  run(&attend_kernels_odd_tiles, true);
-  set_active_kernels(nullptr);
-}
 
 // Collects results that must be equal within their group.
 template <class T>
@@ -63,42 +45,6 @@ typename Operand<T>::Layout shifted(bool by_rows, int64_t variant) {
   l.offset = variant * 5 % 16;
   l.padding = variant % 4 * 7;
   return l;
-}
-
-template <class T>
-Operand<T> drawn(const Shape &shape, unsigned stream, double size = 1) {
-  Random random(stream);
-  Operand<T> o(shape, {});
-  o.fill(random, size);
-  return o;
-}
-
-// A column of an operand, of one head and batch.
-template <class T>
-attend_tensor columns_of(Operand<T> &o, int64_t first, int64_t count, int64_t head = 0, int64_t batch = 0) {
-  attend_tensor t = *o.tensor();
-  t.data = &o.at(0, first, head, batch);
-  t.rank = 2;
-  t.shape[1] = count;
-  return t;
-}
-
-// `part` is what stands in columns first .. of `whole`.
-template <class T>
-bool is_part(Operand<T> &part, Operand<T> &whole, int64_t first, int64_t head = 0, int64_t batch = 0) {
-  bool same = true;
-  part.each([&](T &x, int64_t i, int64_t j, auto...) {
-    same &= std::memcmp(&x, &whole.at(i, first + j, head, batch), sizeof x) == 0;
-  });
-  return same;
-}
-
-template <class Options>
-Options options_with(int32_t threads) {
-  Options options = {};
-  options.size = sizeof options;
-  options.threads = threads;
-  return options;
 }
 
 }  // namespace

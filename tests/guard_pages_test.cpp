@@ -1,47 +1,10 @@
 // No byte outside the operands is read or written: each operand ends at, or begins behind, a page that may not be
 // touched, at every offset within a vector.
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "support.hpp"
+#include "guarded.hpp"
 
 using namespace attend::test;
 
 namespace {
-
-// Where an operand begins or ends.
-struct Place {
-  bool end;
-  int64_t offset;
-};
-
-// `count` elements, the last one right before an untouchable page or the first one right behind one.
-template <class T>
-class Guarded {
- public:
-  Guarded(int64_t count, const Place &at) {
-    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = static_cast<size_t>(count + at.offset) * sizeof(T), pages = (bytes + page - 1) / page + 1;
-    size_ = (pages + 2) * page;
-    void *memory = mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    REQUIRE(memory != MAP_FAILED);
-    start_ = static_cast<char *>(memory);
-    REQUIRE(mprotect(start_ + page, pages * page, PROT_READ | PROT_WRITE) == 0);
-    char *first = at.end ? start_ + (pages + 1) * page - bytes : start_ + page;
-    // An offset moves the elements off the guard, so that every alignment is met on its far side.
-    data = reinterpret_cast<T *>(first) + (at.end ? 0 : at.offset);
-    for (int64_t i = 0; i < count; ++i) data[i] = static_cast<T>(i % 3);
-  }
-  ~Guarded() { munmap(start_, size_); }
-  Guarded(const Guarded &) = delete;
-  Guarded &operator=(const Guarded &) = delete;
-
-  T *data;
-
- private:
-  char *start_;
-  size_t size_;
-};
 
 // Dense m x n, columns or rows contiguous.
 template <class T>
@@ -219,5 +182,45 @@ TEST_CASE_TEMPLATE("self-attention stays within its operands", T, float, double)
           },
           [&] { return attend_self_attention(&tx, &weights, &tout, &options, nullptr); });
     });
+  });
+}
+
+// From the length on, not one key lies in memory.
+TEST_CASE_TEMPLATE("keys and values beyond a length are not read, whatever is shown of the scores", T, float, double) {
+  Random random(306);
+  const int64_t length = 512, keys = 1700, d = 20, dv = 12;
+  const Place at_end = {true, 0};
+  for_each_isa([&] {
+    for (const int64_t apart : {d, 4096 / static_cast<int64_t>(sizeof(T))}) {  // the latter is copied
+      const Guarded<T> k(apart * (length - 1) + d, at_end, apart * (keys - length)),
+          v(dv * length, at_end, dv * (keys - length));
+      const attend_tensor tk = {k.data, kDtype<T>, 2, {d, keys, 0, 0}, {1, apart, 0, 0}},
+                          tv = {v.data, kDtype<T>, 2, {dv, keys, 0, 0}, {1, dv, 0, 0}};
+      for (const int64_t nq : {1, 2, 5, 40}) {
+        for (uint32_t stage = 0; stage <= ATTEND_SCORES_PROBABILITIES + 1; ++stage) {  // the last: shows none
+          Operand<T> q({d, nq, 1, 1}, {}), out({dv, nq, 1, 1}, {}), lse({1, nq, 1, 1}, {}),
+              scores({keys, nq, 1, 1}, {});
+          q.fill(random);
+          for (Operand<T> *o : {&out, &lse, &scores}) o->fill_with(std::numeric_limits<T>::quiet_NaN());
+          const bool shows = stage <= ATTEND_SCORES_PROBABILITIES;
+          auto options = options_with<attend_attention_options>(static_cast<int32_t>(random.in(1, 3)));
+          options.kv_lengths = &length;
+          options.flags = random.pick<uint32_t>({0, ATTEND_CAUSAL_BOTTOM_RIGHT});
+          options.lse = lse.tensor();
+          options.scores = shows ? scores.tensor() : nullptr;
+          options.scores_stage = shows ? stage : 0;
+          INFO("Nq " << nq << " stage " << stage << " apart " << apart << " flags " << options.flags);
+          if (!ok(attend_attention(q.tensor(), &tk, &tv, out.tensor(), &options))) return;
+          int64_t wrong = 0;
+          scores.each([&](T &s, int64_t j, auto...) {
+            const T beyond = stage == ATTEND_SCORES_PROBABILITIES ? T(0) : -std::numeric_limits<T>::infinity();
+            if (shows) wrong += j < length ? std::isnan(s) : s != beyond;
+          });
+          out.each([&](T &x, auto...) { wrong += std::isnan(x); });
+          lse.each([&](T &x, auto...) { wrong += std::isnan(x); });
+          CHECK(wrong == 0);
+        }
+      }
+    }
   });
 }

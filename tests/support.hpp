@@ -86,6 +86,14 @@ inline bool ok(attend_status status) {
   return status == ATTEND_OK;
 }
 
+template <class Options>
+Options options_with(int32_t threads) {
+  Options options = {};
+  options.size = sizeof options;
+  options.threads = threads;
+  return options;
+}
+
 // Memory that begins at a cache line, so that a layout decides how its elements are aligned.
 template <class T>
 struct LineAllocator {
@@ -220,6 +228,34 @@ class Operand {
   int64_t first_ = 0;
   attend_tensor tensor_ = {};
 };
+
+template <class T>
+Operand<T> drawn(const Shape &shape, unsigned stream, double size = 1) {
+  Random random(stream);
+  Operand<T> o(shape, {});
+  o.fill(random, size);
+  return o;
+}
+
+// Columns of an operand, of one head and batch.
+template <class T>
+attend_tensor columns_of(Operand<T> &o, int64_t first, int64_t count, int64_t head = 0, int64_t batch = 0) {
+  attend_tensor t = *o.tensor();
+  t.data = &o.at(0, first, head, batch);
+  t.rank = 2;
+  t.shape[1] = count;
+  return t;
+}
+
+// `part` is what stands in columns first .. of `whole`.
+template <class T>
+bool is_part(Operand<T> &part, Operand<T> &whole, int64_t first, int64_t head = 0, int64_t batch = 0) {
+  bool same = true;
+  part.each([&](T &x, int64_t i, int64_t j, auto...) {
+    same &= std::memcmp(&x, &whole.at(i, first + j, head, batch), sizeof x) == 0;
+  });
+  return same;
+}
 
 // A wide copy of an operand for the oracle, dense.
 template <class T>

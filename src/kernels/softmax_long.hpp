@@ -89,9 +89,11 @@ void long_fold(const LongSoftmaxBlock<T> &x) {
   CompensatedSum<vec<T>> total = {broadcast(T(0)), broadcast(T(0))};
   for (int64_t c = 0; c < count; c += W) {
     const int64_t part = smaller<int64_t>(W, count - c);
-    // A chunk without a finite score has maximum -inf and weighs nothing.
+    // A chunk without a finite score has maximum -inf and weighs nothing, and so have the lanes behind the last one: of
+    // a maximum of 0 the exponential might overflow.
     T terms[W];
-    store(terms, load_lanes(x.chunks + c, 1, part) * exp_nonpositive(load_lanes(x.maxima + c, 1, part) - shift));
+    const vec<T> maxima = only(load_lanes(x.maxima + c, 1, part), part);
+    store(terms, load_lanes(x.chunks + c, 1, part) * exp_nonpositive(maxima - shift));
     for (int64_t l = 0; l < part; ++l) total.add(broadcast(terms[l]));
   }
   const ColumnResults<T> r = results_of(x.block, top, total, 0, 1);

@@ -230,6 +230,33 @@ TEST_CASE_TEMPLATE("bits: a query's output depends on no other query, head or ba
   });
 }
 
+// A sum that ends as -0: its sign must not tell what else was computed, though chunks that a query does not see add +0.
+TEST_CASE_TEMPLATE("bits: not even the sign of a zero depends on other queries", T, float, double) {
+  const int64_t keys = 513;
+  Operand<T> q({1, 16, 1, 1}, {}), k({1, keys, 1, 1}, {}), v({1, keys, 1, 1}, {}), out({1, 16, 1, 1}, {});
+  q.fill_with(1);
+  v.fill_with(0);
+  v.at(0, 0) = -std::numeric_limits<T>::denorm_min();  // which the factor of the second chunk rounds to -0
+  k.each([](T &x, int64_t, int64_t j, auto...) { x = j == 0 ? T(0) : j < 256 ? T(-3) : T(1.5); });
+  auto options = options_with<attend_attention_options>(1);
+  options.scale = 1;
+  options.flags = ATTEND_CAUSAL_TOP_LEFT;
+  options.query_offset = keys - 16;
+  Same<T> same;
+  for_each_table([&](const std::string &table, const std::string &group) {
+    ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), out.tensor(), &options));
+    same.add(group, out.values(), table);
+    for (int64_t i = 0; i < 16; ++i) {
+      Operand<T> alone({1, 1, 1, 1}, {});
+      const attend_tensor one = columns_of(q, i, 1);
+      auto moved = options;
+      moved.query_offset += i;
+      ok(attend_attention(&one, k.tensor(), v.tensor(), alone.tensor(), &moved));
+      CHECK(is_part(alone, out, i));
+    }
+  });
+}
+
 TEST_CASE_TEMPLATE("bits: self-attention", T, float, double) {
   const int64_t features = 70, head = 24, values = 20, items = 290, heads = 4, kv_heads = 2, outputs = 50;
   auto x = drawn<T>({features, items, 1, 2}, 601, 0.5);

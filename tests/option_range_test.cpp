@@ -91,6 +91,11 @@ TEST_CASE_TEMPLATE("softcaps near the largest number cap nothing", T, float, dou
 
 TEST_CASE_TEMPLATE("softcaps near 0 make all scores equal", T, float, double) { check_narrow<T>(narrow_softcaps<T>()); }
 
+TEST_CASE_TEMPLATE("softcaps whose reciprocal overflows make all scores equal too", T, float, double) {
+  check_narrow<T>(sizeof(T) == 4 ? std::vector<double>{2e-39, 1e-40, 1e-45}
+                                 : std::vector<double>{5e-309, 1e-310, 5e-324});
+}
+
 TEST_CASE("what f32 does not hold is refused, whatever the other operands make of it") {
   Random random(1203);
   for (const double scale : {1e39, -1e40, 1e-46}) {

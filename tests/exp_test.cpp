@@ -86,8 +86,8 @@ TEST_CASE("exp f32: 1.1 ulp on [ln FLT_MIN, 0], 0 below") {
 TEST_CASE("exp2 f32: 2 ulp above -125.5, 0 from there down") {
   const uint32_t step = step_of(397);
   const float least = std::nextafter(-125.5f, 0.0f);
-  const double worst = worst_float(exp2_nonpositive<float>, least, step,
-                                   [](float x) { return std::exp2(static_cast<long double>(x)); });
+  const double worst =
+      worst_float(exp2_nonpositive<float>, least, step, [](float x) { return std::exp2(static_cast<long double>(x)); });
   MESSAGE("largest error " << worst << " ulp, one float in " << step);
   CHECK(worst <= 2);
   CHECK(apply(exp2_nonpositive<float>, least) >= std::numeric_limits<float>::min());

@@ -85,9 +85,7 @@ struct AttentionSpec {
     return query_offsets ? query_offsets[b] : query_offset;
   }
 
-  bool exists(int64_t key, int64_t b) const {
-    return (!firsts || key >= firsts[b]) && (!lengths || key < lengths[b]);
-  }
+  bool exists(int64_t key, int64_t b) const { return (!firsts || key >= firsts[b]) && (!lengths || key < lengths[b]); }
 
   // Key j is visible iff j <= i + offset, and i + offset - left <= j <= i + offset + right. In floating point, since
   // numbers near the limits of int64 are legal and their sums would overflow.

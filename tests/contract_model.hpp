@@ -112,7 +112,7 @@ class ContractModel {
       factor = whole.fold(sink);
     }
     factor *= whole.l == 0 ? T(0) : 1 / whole.l;
-    for (int64_t f = 0; f < v_.shape()[0]; ++f) out.at(f, i, h, b) = whole.o[static_cast<size_t>(f)] * factor;
+    for (int64_t f = 0; f < v_.shape()[0]; ++f) out.at(f, i, h, b) = whole.o[static_cast<size_t>(f)] * factor + T(0);
     const double m = static_cast<double>(whole.m), l = static_cast<double>(whole.l);
     return static_cast<T>(l == 0 ? -HUGE_VAL : m + std::log(l));
   }

@@ -65,7 +65,8 @@ void attention_fold(const FoldBlock<T> &x) {
     store_lanes(whole.l, 1, 1, r.l);
     T factor[kLanes<T>];
     store(factor, r.factor);
-    for (int64_t f = 0; f < dv; ++f) whole.o[f * whole.stride] = whole.o[f * whole.stride] * factor[0];
+    for (int64_t f = 0; f < dv; ++f)
+      whole.o[f * whole.stride] = finish_output(whole.o[f * whole.stride], factor[0], T(0));
   }
 }
 

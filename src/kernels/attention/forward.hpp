@@ -144,7 +144,7 @@ void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_som
     }
     finish_rows(x, t, i, load((x.spans ? t.span_m() : t.m()) + i * W), load((x.spans ? t.span_l() : t.l()) + i * W));
   }
-  if (saw_something || x.spans) finish_output(x, t);
+  if (saw_something || x.spans) write_output(x, t);
   if (x.scores.data != nullptr) show_scores(x, t);
 }
 

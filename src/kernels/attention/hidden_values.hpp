@@ -73,8 +73,8 @@ void output_without_hidden(const AttentionBlock<T> &x, const QueryTile<T> &t, co
         acc = fused(slice.v.data[k * slice.v.col_stride + f * slice.v.row_stride], weight, acc);
       }
       T *at = o + i * row + f * feature;
-      const T r = slice.first ? begin_output(acc, T(0)) : fold_output(*at, t.old_factor()[i], acc, t.new_factor()[i]);
-      *at = slice.last ? r * t.finish()[i] : r;
+      const T r = slice.first ? acc : fold_output(*at, t.old_factor()[i], acc, t.new_factor()[i]);
+      *at = slice.last ? finish_output(r, t.finish()[i], T(0)) : r;
     }
   }
 }

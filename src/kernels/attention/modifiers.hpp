@@ -14,14 +14,16 @@ ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
 }
 
 // c tanh(s / c): with z = |s / c| it is c (1 - e) / (1 + e), e = exp(-2 z); near 0, where 1 - e cancels, the Taylor series
-// of tanh; nearer still, where tanh(z) is z, s itself, of which z has lost bits if c is huge.
+// of tanh; nearer still, where tanh(z) is z, s itself, of which z has lost bits if c is huge. A c whose reciprocal would
+// be infinite is scaled, and s with it.
 template <class T>
 ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
   constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1), kTiny = sizeof(T) == 4 ? T(1e-4) : T(1e-8);
   constexpr T kSeries[] = {T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
                            T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
   const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
-  const vec<T> size = select(s < zero, zero - s, s), z = size * broadcast(T(1) / cap);
+  const T up = sizeof(T) == 4 ? (cap < T(0x1p-124) ? T(0x1p32) : T(1)) : (cap < T(0x1p-1020) ? T(0x1p64) : T(1));
+  const vec<T> size = select(s < zero, zero - s, s), z = size * broadcast(up) * broadcast(T(1) / (cap * up));
   const vec_bool<T> is_small = z < broadcast(kSmall);
   const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
   const vec<T> near = select(is_small, z, zero), near2 = near * near;  // (elsewhere the series would overflow)

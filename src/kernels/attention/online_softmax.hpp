@@ -7,7 +7,7 @@
 //
 // (Milakov and Gimelshein, arXiv 1805.02867). It is used three times, each time in the order of the keys: chunks, also
 // those that threads computed apart, are folded into the open span of Contract<T>::kKeySpan keys, spans into the whole,
-// and last the sink. An empty state changes nothing, not even the sign of a zero, since o begins with +0: so it does not
+// and last the sink. An empty state changes nothing but the sign of a zero, which is made + at the end: so it does not
 // matter what chunks and spans a row shares with others that see more.
 //
 // Scores are natural, not in base 2: a bias of the type's largest number stays what it is, and a distance under ALiBi,
@@ -45,15 +45,14 @@ ATTEND_INLINE Fold<T> fold(vec<T> m_old, vec<T> l_old, vec<T> m_new, vec<T> l_ne
 ATTEND_INLINE float fma(float a, float b, float c) { return fused(a, b, c); }
 ATTEND_INLINE double fma(double a, double b, double c) { return fused(a, b, c); }
 
-// The same for elements of o, of vectors and of scalars; and for the first slice, whose factor is 1, where there is
-// nothing yet: a sum may be -0, which +0 is not.
+// The same for elements of o, of vectors and of scalars; and the result: a product may be -0, which the sum is not.
 template <class V>
 ATTEND_INLINE V fold_output(V o_old, V old_factor, V o_new, V new_factor) {
   return fma(o_old, old_factor, o_new * new_factor);
 }
 template <class V>
-ATTEND_INLINE V begin_output(V o_new, V zero) {
-  return o_new + zero;
+ATTEND_INLINE V finish_output(V o, V factor, V zero) {
+  return o * factor + zero;
 }
 
 // `count` elements of one row.

@@ -73,13 +73,13 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
     vec<T> r[MV];
     ATTEND_UNROLL
     for (int i = 0; i < MV; ++i) {
-      r[i] = first ? begin_output(tile.acc[i][j], broadcast(T(0)))
+      r[i] = first ? tile.acc[i][j]
                    : fold_output(kPartial ? load(o + i * W, tail) : load(o + i * W), broadcast(old_factor[j]),
                                  tile.acc[i][j], broadcast(new_factor[j]));
     }
     ATTEND_UNROLL
     for (int i = 0; i < MV; ++i) {
-      if (last) r[i] = r[i] * broadcast(finish[j]);
+      if (last) r[i] = finish_output(r[i], broadcast(finish[j]), broadcast(T(0)));
       kPartial ? store(o + i * W, r[i], tail) : store(o + i * W, r[i]);
     }
   }
@@ -149,9 +149,9 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;
             vec<T> r = slice.first
-                           ? begin_output(acc, broadcast(T(0)))
+                           ? acc
                            : fold_output(load(at), load(t.old_factor() + i * W), acc, load(t.new_factor() + i * W));
-            if (slice.last) r = r * load(t.finish() + i * W);
+            if (slice.last) r = finish_output(r, load(t.finish() + i * W), broadcast(T(0)));
             store(at, r);
           });
         });
@@ -182,7 +182,7 @@ void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
 
 // What the last slice left to do: the factors, and the way from the scratch to `out`.
 template <class T>
-void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+void write_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   const bool in_out = x.in_place || x.spans, scales = x.defers_finish;
   if (in_out && !scales) return;
   const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
@@ -190,7 +190,7 @@ void finish_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     const T factor = scales ? t.finish()[i] : T(1);
     T *to = row_at(x, x.out, t.row + i);
     for (int64_t f = 0; f < x.value_features; ++f, to += x.out.element_stride) {
-      *to = (in_out ? *to : t.output[i * row + f * feature]) * factor;
+      *to = finish_output(in_out ? *to : t.output[i * row + f * feature], factor, T(0));
     }
   }
 }

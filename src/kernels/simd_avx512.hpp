@@ -21,6 +21,7 @@ struct Tiles {
   // as often, from the L2: 8 % less on Intel) or, for few queries, 8 x 3 with the values as memory operands.
   static constexpr int kScoreVectors = 2, kScoreColumns = 12, kNarrowColumns = 16;
   static constexpr int kOutVectors = 2, kOutQueries = 12, kFewVectors = 8, kFewQueries = 3;
+  static constexpr int kStripVectors = 4;  // softmax of columns side by side
 };
 
 ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

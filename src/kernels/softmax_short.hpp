@@ -15,78 +15,70 @@ template <class T>
 constexpr int64_t kShort = kLanes<T> == 16 ? 64 : 32;
 constexpr int64_t kPacked = 8;
 
-// Columns of K vectors, transposed.
-template <class T, bool kPlain, int K>
-ATTEND_INLINE void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
+// kLanes columns at most, transposed: [row][column] in s. The loops over rows are not unrolled: unrolled for each number of
+// vectors, which keeps the shortest columns in registers, they were a quarter of the library.
+template <class T, bool kPlain>
+__attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t first, int64_t count) {
   constexpr int W = kLanes<T>, kVirtual = Contract<T>::kVirtualLanes;
-  constexpr int kRows = K * W;
   const int64_t rows = x.rows;
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
-  vec<T> s[K][W];
+  T s[kShort<T> * W], sums[kVirtual * W];
   vec<T> tops = least;
-  ATTEND_UNROLL
-  for (int k = 0; k < K; ++k) {
-    const int64_t part = smaller<int64_t>(W, rows - k * W);
-    if (kPlain) {
+  for (int64_t row = 0; row < rows; row += W) {
+    const int64_t part = smaller<int64_t>(W, rows - row);
+    T *const square = s + row * W;
+    vec<T> r[W];
+    if (kPlain && count == W && part == W) {
+      const T *from = x.x.data + row + first * x.x.col_stride;
       ATTEND_UNROLL
-      for (int c = 0; c < W; ++c) s[k][c] = c < count ? scores<T, true, true>(x, k * W, first + c, part) : least;
+      for (int c = 0; c < W; ++c) r[c] = load(from + c * x.x.col_stride);
     } else {
-      // Not unrolled: masks and biases take two hundred instructions a vector.
-      T lines[W * W];
-#pragma GCC unroll 1
       for (int c = 0; c < W; ++c) {
-        store(lines + c * W, c < count ? scores<T, false, true>(x, k * W, first + c, part) : least);
+        store(square + c * W, c < count ? scores<T, kPlain, true>(x, row, first + c, part) : least);
       }
       ATTEND_UNROLL
-      for (int c = 0; c < W; ++c) s[k][c] = load(lines + c * W);
+      for (int c = 0; c < W; ++c) r[c] = load(square + c * W);
     }
-    transpose(s[k]);
+    transpose(r);
     ATTEND_UNROLL
-    for (int i = 0; i < W; ++i) tops = maximum(s[k][i], tops);
+    for (int i = 0; i < W; ++i) {
+      tops = maximum(r[i], tops);
+      store(square + i * W, r[i]);
+    }
   }
   const vec<T> shift = shift_of(tops);
-  // What the results are made of replaces the scores, since two arrays would be a frame of 9 KiB: exponentials, or, in
-  // code of its own, a logarithm's scores.
-  const auto finish = [&](auto of_log) __attribute__((always_inline)) {
-    constexpr bool kLog = decltype(of_log)::value != 0;
-    vec<T> sums[kVirtual];
-    for (int l = kRows; l < kVirtual; ++l) sums[l] = zero;
+  for (int64_t lane = rows; lane < kVirtual; ++lane) store(sums + lane * W, zero);
+  const bool log = x.log;
+  for (int64_t row = 0; row < rows; ++row) {
+    const vec<T> score = load(s + row * W) - shift, e = exp_nonpositive(score);
+    T *const lane = sums + row % kVirtual * W;
+    store(lane, row < kVirtual ? e : load(lane) + e);
+    store(s + row * W, log ? score : e);
+  }
+  for (int64_t row = rows; row % W != 0; ++row) store(s + row * W, zero);  // -inf times a factor of 0 would be invalid
+  for (int half = kVirtual / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) store(sums + l * W, load(sums + l * W) + load(sums + (l + half) * W));
+  }
+  const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{load(sums), zero}, first, count);
+  for (int64_t row = 0; row < rows; row += W) {
+    const int64_t part = smaller<int64_t>(W, rows - row);
+    T *const to = x.y.data + row + first * x.y.col_stride;
+    vec<T> r[W];
     ATTEND_UNROLL
-    for (int k = 0; k < K; ++k) {
-      ATTEND_UNROLL
-      for (int i = 0; i < W; ++i) {
-        const int row = k * W + i, lane = row % kVirtual;
-        const vec<T> score = s[k][i] - shift, e = row < rows ? exp_nonpositive(score) : zero;
-        sums[lane] = row < kVirtual ? e : sums[lane] + e;
-        s[k][i] = kLog ? score : e;
-      }
+    for (int i = 0; i < W; ++i) {
+      r[i] = load(s + (row + i) * W);
+      r[i] = log ? r[i] - results.log_sum : r[i] * results.factor;
     }
-    ATTEND_UNROLL
-    for (int half = kVirtual / 2; half > 0; half /= 2) {
+    transpose(r);
+    if (count == W && part == W) {
       ATTEND_UNROLL
-      for (int l = 0; l < half; ++l) sums[l] = sums[l] + sums[l + half];
-    }
-    const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{sums[0], zero}, first, count);
-    ATTEND_UNROLL
-    for (int k = 0; k < K; ++k) {
-      ATTEND_UNROLL
-      for (int i = 0; i < W; ++i) s[k][i] = kLog ? s[k][i] - results.log_sum : s[k][i] * results.factor;
-      transpose(s[k]);
-      const int64_t part = smaller<int64_t>(W, rows - k * W);
+      for (int c = 0; c < W; ++c) store(to + c * x.y.col_stride, r[c]);
+    } else {
       ATTEND_UNROLL
       for (int c = 0; c < W; ++c) {
-        if (c < count) store_lanes(x.y.data + (first + c) * x.y.col_stride + k * W, 1, part, s[k][c]);
+        if (c < count) store_lanes(to + c * x.y.col_stride, 1, part, r[c]);
       }
     }
-  };
-  x.log ? finish(Int<1>()) : finish(Int<0>());
-}
-
-// Not inlined: the frames of all K would lie in that of every softmax.
-template <class T, bool kPlain, int K>
-__attribute__((noinline)) void short_groups(const SoftmaxBlock<T> &x) {
-  for (int64_t c = 0; c < x.columns; c += kLanes<T>) {
-    short_group<T, kPlain, K>(x, c, smaller<int64_t>(kLanes<T>, x.columns - c));
   }
 }
 
@@ -156,8 +148,7 @@ void short_columns(const SoftmaxBlock<T> &x) {
     if constexpr (W >= 8) return packed_columns<T, 8>(x);
   }
 #endif
-  with_constant<kShort<T> / (W < 4 ? 4 : W)>((x.rows + W - 1) / W,
-                                             [&](auto k) { short_groups<T, kPlain, decltype(k)::value>(x); });
+  for (int64_t c = 0; c < x.columns; c += W) short_group<T, kPlain>(x, c, smaller<int64_t>(W, x.columns - c));
 }
 
 }  // namespace

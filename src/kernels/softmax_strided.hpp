@@ -209,32 +209,46 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   return end;
 }
 
+// Calls f(Int<v>()) with the least v >= n of 1, 2, 4, ..., N.
+template <int N, class F>
+ATTEND_INLINE void with_strip(int64_t n, const F &f) {
+  if constexpr (N > 1) {
+    if (n <= N / 2) return with_strip<N / 2>(n, f);
+  }
+  f(Int<N>());
+}
+
+// Vectors of a strip that is not piped: masks and biases take too many registers, and too much code, for four.
+template <class T, bool kPlain>
+constexpr int kStripVectors = kPlain || Tiles<T>::kStripVectors < 2 ? Tiles<T>::kStripVectors : 2;
+
 template <class T, bool kPlain>
 void strided_columns(const SoftmaxBlock<T> &x) {
-  constexpr int W = kLanes<T>;
+  constexpr int W = kLanes<T>, kMost = Tiles<T>::kStripVectors;
   // Vectors whose columns fit the scratch.
   const int64_t fit = x.rows == 0 ? 8 : x.scratch_size / (x.rows * W);
   int64_t c = 0;
   if (kPlain && x.x.col_stride == 1 && x.y.col_stride == 1 && fit >= 2) {
     // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.
-    int64_t vectors = smaller<int64_t>(4, fit / 2);
+    int64_t vectors = smaller<int64_t>(kMost, fit / 2);
     while (vectors > 1 && x.columns < 4 * vectors * W) vectors /= 2;
-    if (vectors >= 4) c = piped_strips<T, 4>(x, c);
-    if (vectors >= 2) c = piped_strips<T, 2>(x, c);
+    if constexpr (kMost >= 4) {
+      if (vectors >= 4) c = piped_strips<T, 4>(x, c);
+    }
+    if constexpr (kMost >= 2) {
+      if (vectors >= 2) c = piped_strips<T, 2>(x, c);
+    }
     c = piped_strips<T, 1>(x, c);
   }
   // One vector at a time through the scratch is slower than reading four of them three times.
-  T *const scratch = fit < 2 ? nullptr : x.scratch;
-  const int vectors = fit >= 4 || fit < 2 ? 4 : 2;
+  constexpr int kVectors = kStripVectors<T, kPlain>;
+  T *const scratch = fit < 2 && kVectors > 1 ? nullptr : fit < 1 ? nullptr : x.scratch;
+  const int64_t vectors = smaller<int64_t>(kVectors, fit >= 4 || fit < 2 ? 4 : 2);
   for (; c < x.columns; c += vectors * W) {
     const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);
-    if (columns <= W) {
-      strided_strip<T, kPlain, 1>(x, c, columns, scratch);
-    } else if (columns <= 2 * W) {
-      strided_strip<T, kPlain, 2>(x, c, columns, scratch);
-    } else {
-      strided_strip<T, kPlain, 4>(x, c, columns, scratch);
-    }
+    with_strip<kVectors>((columns + W - 1) / W, [&](auto v) __attribute__((always_inline)) {
+      strided_strip<T, kPlain, decltype(v)::value>(x, c, columns, scratch);
+    });
   }
   if (x.stream) stream_fence();
 }

@@ -1,7 +1,7 @@
 // A random problem of attend_attention with any combination of its features, and what the formula says of it.
 #pragma once
 
-#include "support.hpp"
+#include "attention_oracle.hpp"
 
 namespace attend::test {
 
@@ -184,53 +184,11 @@ struct Problem {
   }
 };
 
-// The largest norm of a column, not finite ones aside.
 template <class T>
-double longest(Operand<T> &x, int64_t rows) {
-  double most = 0;
-  const Shape &s = x.shape();
-  for (int64_t b = 0; b < s[3]; ++b) {
-    for (int64_t h = 0; h < s[2]; ++h) {
-      for (int64_t j = 0; j < s[1]; ++j) {
-        double sum = 0;
-        for (int64_t i = 0; i < rows; ++i) {
-          const double v = static_cast<double>(x.at(i, j, h, b));
-          if (std::isfinite(v)) sum += v * v;
-        }
-        most = std::max(most, std::sqrt(sum));
-      }
-    }
-  }
-  return most;
+Expected<T> expected_of(Problem<T> &p) {
+  const double alibi = p.options.alibi_slopes != nullptr ? 4.0 * static_cast<double>(p.nk + 600) : 0;
+  return {p.q, p.k, p.v, p.spec, alibi + (p.biased ? 10 : 0)};
 }
-
-// What the formula makes of a problem in a wider type, and how far off T may be. A score is a chain of D terms plus what
-// is added; the weights have relatively the error that it has absolutely, and V is hardly larger than 4. The chain's
-// roundings are relative to its partial sums, which the norms bound.
-template <class T>
-struct Expected {
-  WideCopy<T> out, lse, scores;
-  double score_error, out_error;
-
-  explicit Expected(Problem<T> &p) : out(p.out), lse(p.lse), scores(p.scores) {
-    const WideCopy<T> q(p.q), k(p.k), v(p.v);
-    reference::AttentionSpec<Wide<T>> spec = p.spec;
-    spec.lse = &lse.view;
-    spec.scores = &scores.view;
-    reference::naive::attention<Wide<T>>(q.view, k.view, v.view, out.view, spec);
-    const double scale = p.spec.scale == 0 ? 1 / std::sqrt(static_cast<double>(p.d)) : std::fabs(p.options.scale);
-    const double partial = scale * longest(p.q, p.d) * longest(p.k, p.d), u = kUnit<T>;
-    double largest = std::max(1.0, partial);
-    p.scores.each([&](T &, int64_t j, int64_t i, int64_t h, int64_t b) {
-      const double s = static_cast<double>(scores.view.at(j, i, h, b));
-      if (std::isfinite(s)) largest = std::max(largest, std::fabs(s));
-    });
-    if (p.options.alibi_slopes != nullptr) largest += 4.0 * static_cast<double>(p.nk + 600);
-    if (p.biased) largest += 10;
-    score_error = u * (4 + static_cast<double>(p.d) + 2 * largest + 4 * partial);
-    out_error = 4 * score_error + 8 * u;
-  }
-};
 
 // All outputs of a problem, over poison.
 template <class T>
@@ -246,11 +204,10 @@ struct Results {
   }
   // The largest error of `out` over its bound; it and those of lse and scores are checked.
   double compare(const Expected<T> &want) {
-    const double s = want.score_error, u = kUnit<T>;
-    const double ratio = worst_ratio(out, want.out.view, [&](auto...) { return want.out_error; });
+    const double ratio = want.of_out(out);
     CHECK(ratio <= 1);
-    CHECK(worst_ratio(lse, want.lse.view, [&](auto...) { return 2 * s + 40 * u; }) <= 1);
-    CHECK(worst_ratio(scores, want.scores.view, [&](auto...) { return 3 * s + 40 * u; }) <= 1);
+    CHECK(want.of_lse(lse) <= 1);
+    CHECK(want.of_scores(scores) <= 1);
     return ratio;
   }
 };

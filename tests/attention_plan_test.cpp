@@ -1,0 +1,343 @@
+// The plan of attention is a pure function: what it says of the named shapes, and what holds of all plans.
+#include <unistd.h>
+
+#include "attention_shapes.hpp"
+#include "support.hpp"
+
+using namespace attend;
+using namespace attend::test;
+
+namespace {
+
+constexpr Caches kSmall = {32 << 10, 1 << 20}, kLarge = {48 << 10, 2 << 20};
+constexpr int64_t kShare = 256 << 10;
+
+AttentionPlan plan_of(const AttentionShape &shape, int threads, bool copies = true, int64_t lanes = 8,
+                      const Caches &caches = kSmall) {
+  return plan_attention(shape, {threads, copies, lanes, caches});
+}
+
+struct Row {
+  const char *shape;
+  int64_t element;
+  int threads;
+  int64_t heads, block, tasks;
+  bool splits;
+};
+
+// Blocks of rows: 128 queries (f64: 64), half of them where threads would be idle, up to 64 (32) rows of packed heads.
+const Row kRows[] = {
+    {"prefill", 4, 1, 1, 128, 6, false},
+    {"prefill", 4, 2, 1, 64, 10, false},
+    {"prefill", 4, 8, 1, 64, 10, false},
+    {"prefill", 8, 1, 1, 64, 10, false},
+    {"prefill", 8, 2, 1, 64, 10, false},
+    {"prefill", 8, 3, 1, 32, 20, false},
+    {"causal", 4, 1, 1, 128, 6, false},
+    {"causal", 4, 2, 1, 64, 12, false},
+    {"causal, uneven", 4, 3, 1, 128, 16, false},  // enough blocks for 4 threads: not halved
+    {"causal, uneven", 4, 4, 1, 128, 16, false},
+    {"causal, uneven", 4, 5, 1, 64, 24, false},
+    {"one query", 4, 1, 1, 1, 12, false},
+    {"one query", 4, 8, 1, 1, 12, false},
+    {"few queries of a group", 4, 1, 4, 4, 2, false},
+    {"few queries of a group", 4, 2, 4, 4, 2, false},
+    {"few queries of a group", 4, 3, 2, 4, 4, false},  // fewer heads to a block
+    {"few queries of a group", 4, 5, 1, 4, 8, false},
+    {"few queries of a group", 8, 2, 4, 4, 2, false},
+    {"a group alone", 4, 1, 4, 2, 1, false},
+    {"a group alone", 4, 2, 2, 2, 2, false},
+    {"a group alone", 4, 3, 1, 2, 4, false},
+    {"a group alone", 4, 64, 1, 2, 4, false},
+    {"many heads", 4, 1, 64, 1, 2, false},
+    {"many heads", 4, 3, 32, 1, 4, false},
+    {"many heads", 4, 8, 16, 1, 8, false},
+    {"many heads", 8, 1, 32, 1, 4, false},
+    {"many heads", 8, 8, 16, 1, 8, false},
+    {"group of seven", 4, 1, 1, 16, 7, false},  // 4 heads of 16 queries have room, but do not divide 7
+    {"long keys", 4, 1, 1, 1, 1, false},
+    {"long keys", 4, 2, 1, 1, 1, true},
+    {"long keys", 4, 3, 1, 1, 1, true},
+    {"long keys", 4, 8, 1, 1, 1, true},
+    {"long keys", 8, 8, 1, 1, 1, true},
+    {"long keys of a group", 4, 1, 3, 2, 2, false},
+    {"long keys of a group", 4, 2, 3, 2, 2, false},  // a block for each thread
+    {"long keys of a group", 4, 3, 3, 2, 2, true},
+    {"long keys of a group", 8, 8, 3, 2, 2, true},
+    {"keys just long enough", 4, 2, 1, 16, 1, true},
+    {"keys one too short", 4, 2, 1, 16, 1, false},
+    {"one query too many", 4, 3, 1, 17, 2, false},
+    {"scores of long keys", 4, 2, 2, 2, 2, false},
+    {"scores of long keys", 4, 3, 1, 2, 4, false},
+    {"copied keys", 4, 1, 1, 70, 1, false},
+    {"copied keys", 4, 2, 1, 64, 2, false},
+    {"copied keys", 8, 1, 1, 32, 3, false},  // with the copy 64 queries would take more than a share
+    {"copied keys of large blocks", 4, 1, 1, 64, 10, false},
+    {"copied keys of large blocks", 8, 1, 1, 32, 20, false},
+    {"no value features", 4, 1, 1, 33, 2, false},
+    {"no value features", 8, 2, 1, 32, 4, false},
+};
+
+}  // namespace
+
+TEST_CASE("blocks, packed heads, and keys that are shared out") {
+  for (const Row &r : kRows) {
+    INFO(std::string(r.shape) << ", " << r.element << " bytes, " << r.threads << " threads");
+    const NamedShape &s = named(r.shape);
+    const AttentionPlan plan = plan_of(s.of(r.element), r.threads);
+    CHECK(plan.heads == r.heads);
+    CHECK(plan.packs_gqa == (r.heads > 1));
+    CHECK(plan.block == r.block);
+    CHECK(plan.tasks == r.tasks);
+    CHECK(plan.blocks * (s.heads / r.heads) * s.batch == r.tasks);
+    CHECK(plan.split_kv == r.splits);
+    CHECK(plan.threads == r.threads);
+  }
+}
+
+TEST_CASE("as many blocks as it takes not to leave threads idle: keys are not shared out then") {
+  AttentionShape shape = named("long keys").of(4);
+  for (const int64_t heads : {1, 3, 7, 8, 9, 11, 12, 13}) {
+    INFO(heads << " heads");
+    shape.heads = shape.kv_heads = heads;
+    CHECK(plan_of(shape, 2).split_kv == (heads < 8 && heads % 2 != 0));
+    CHECK(plan_of(shape, 3).split_kv == (heads < 12 && heads % 3 != 0));
+  }
+}
+
+TEST_CASE("parts: how many a thread keeps, and their bytes") {
+  struct Case {
+    const char *shape;
+    int64_t element, parts, bytes;
+  };
+  // Rows times value features, then two lines of whole vectors; 16 KiB of them, at least 8 and at most 64.
+  for (const Case &c :
+       {Case{"long keys", 4, 42, 64 * 4 + 2 * 64}, Case{"long keys", 8, 21, 64 * 8 + 2 * 128},
+        Case{"far", 4, 64, 32 * 4 + 2 * 64}, Case{"far", 8, 32, 32 * 8 + 2 * 128},
+        Case{"long keys of a group", 4, 18, 6 * 32 * 4 + 2 * 64}, Case{"far, many rows", 4, 8, 18 * 32 * 4 + 2 * 128},
+        Case{"keys one too short", 4, 0, 16 * 33 * 4 + 2 * 64},
+        Case{"scores of long keys", 4, 0, 4 * 64 * 4 + 2 * 64}}) {
+    INFO(std::string(c.shape) << ", " << c.element << " bytes");
+    const AttentionShape shape = named(c.shape).of(c.element);
+    const AttentionPlan plan = plan_of(shape, 3);
+    CHECK(plan.parts == c.parts);
+    CHECK(plan.part_bytes == c.bytes);
+    CHECK(plan.parts_bytes == (c.parts == 0 ? 0 : (c.parts + 1) * c.bytes));  // and the open span
+    CHECK(attention_parts_bytes(shape) == plan.parts_bytes);
+  }
+  // Rows so large that a share has no room for eight, nor for one.
+  AttentionShape large = {4, 16, 5000, 128, 128, 4, 1, 1, 1, 128, 1, false, false};
+  CHECK(plan_of(large, 3).heads == 4);
+  CHECK(plan_of(large, 3).parts == 3);
+  large.features = large.value_features = large.k_key_stride = 4096;
+  CHECK(plan_of(large, 3).parts == 1);
+}
+
+TEST_CASE("inside a block: query tiles, few rows, the output's lanes, copied keys") {
+  const AttentionShape shape = named("prefill").of(4), wide = named("prefill").of(8);
+  CHECK(plan_of(shape, 1).query_tile == 16);
+  CHECK(plan_of(shape, 1, true, 8, kLarge).query_tile == 32);
+  CHECK(plan_of(wide, 1).query_tile == 8);
+  CHECK(plan_of(wide, 1, true, 4, kLarge).query_tile == 16);
+  CHECK(query_tile(4, {(48 << 10) - 1, 1 << 20}) == 16);
+
+  for (const int64_t lanes : {1, 2, 4, 8, 16}) {
+    CHECK(plan_of(shape, 1, true, lanes).few_rows == (lanes == 1 ? 1 : lanes / 2));
+    CHECK(plan_of(named("strided keys").of(4), 1, true, lanes).few_rows == 0);
+    CHECK(plan_of(named("strided keys, one query").of(8), 1, true, lanes).few_rows == 0);
+  }
+
+  for (const NamedShape &s : kNamedShapes) {
+    INFO(std::string(s.name));
+    for (const int64_t element : {4, 8}) {
+      const AttentionPlan plan = plan_of(s.of(element), 1);
+      CHECK(plan.by_features == (s.value_features > 0 && (!s.has(kValuesStrided) || s.value_features == 1)));
+      const int64_t stride = s.features == 60 ? 64 + 16 : s.features + 16;  // a line more than whole lines
+      CHECK(plan.copied_stride == (s.has(kKeysApart) ? stride : 0));
+      CHECK(plan_of(s.of(element), 1, false).copied_stride == 0);
+    }
+  }
+  // About a multiple of 2 KiB; less is not copied, since a few keys then share a line of the cache's sets.
+  AttentionShape apart = shape;
+  const auto copied = [&apart](int64_t stride) {
+    apart.k_key_stride = stride;
+    const bool forwards = plan_of(apart, 1).copied_stride != 0;
+    apart.k_key_stride = -stride;
+    CHECK((plan_of(apart, 1).copied_stride != 0) == forwards);
+    CHECK((attention_need(apart).faster != 0) == forwards);
+    return forwards;
+  };
+  for (const int64_t stride : {512, 1024, 512 - 63, 512 + 63, 2048 - 63, 2048 + 63}) CHECK(copied(stride));
+  for (const int64_t stride : {0, 1, 16, 63, 64, 128, 256, 512 - 64, 512 + 64, 768, 1024 + 256}) CHECK(!copied(stride));
+  apart.k_feature_stride = 2;
+  CHECK(!copied(512));
+}
+
+TEST_CASE("what is far: each key is read once, and all of them are more than the L2") {
+  AttentionShape shape = {4, 1, 1 << 13, 32, 32, 16, 1, 1, 1, 32, 1, false, false};  // 1 MiB of keys
+  const auto far = [&shape](const Caches &caches = kSmall) { return plan_of(shape, 1, true, 8, caches).far; };
+  CHECK(!far());
+  shape.keys += 1;
+  CHECK(far());
+  CHECK(!far(kLarge));
+  shape.heads = 17;  // rows of the block
+  CHECK(!far());
+  shape.heads = 8;
+  shape.queries = 2;
+  CHECK(far());
+  shape.queries = 3;
+  CHECK(!far());
+  shape.heads = 1;
+  shape.queries = 16;
+  CHECK(far());
+  shape.queries = 17;
+  CHECK(!far());
+  shape.queries = 1;
+  shape.element = 8;
+  CHECK(far(kLarge) == (shape.keys * 256 > kLarge.l2));
+  shape.k_key_stride = 33;  // with gaps
+  CHECK(!far());
+  shape.k_key_stride = 32;
+  shape.k_feature_stride = 2;
+  CHECK(!far());
+}
+
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+TEST_CASE("caches are what the system says, or usual") {
+  const auto known = [](int level, int64_t otherwise) {
+    const int64_t bytes = sysconf(level);
+    return bytes > 0 ? bytes : otherwise;
+  };
+  for (int i = 0; i < 2; ++i) {
+    CHECK(caches().l1 == known(_SC_LEVEL1_DCACHE_SIZE, 32 << 10));
+    CHECK(caches().l2 == known(_SC_LEVEL2_CACHE_SIZE, 1 << 20));
+  }
+}
+#endif
+
+TEST_CASE("how many threads are worth starting") {
+  AttentionShape shape = {4, 64, 4095, 32, 32, 1, 1, 1, 1, 32, 1, false, false};  // 2^24 FMAs
+  CHECK(attention_threads(shape, 1) == 1);
+  CHECK(attention_threads(shape, 64) == 64);
+  CHECK(attention_threads(shape, 65) == 64);
+  shape.heads = 2, shape.batch = 3;
+  CHECK(attention_threads(shape, 1000) == 6 * 64);
+  shape.heads = shape.batch = 1;
+  shape.value_features = 0;
+  CHECK(attention_threads(shape, 1000) == 32);
+  shape.features = shape.value_features = 1;
+  shape.keys = 0;
+  CHECK(attention_threads(shape, 8) == 1);
+  shape.queries = 0;
+  CHECK(attention_threads(shape, 8) == 1);
+  shape.queries = shape.keys = int64_t{1} << 60;  // does not overflow
+  shape.features = shape.value_features = 1 << 20;
+  CHECK(attention_threads(shape, 8) == 8);
+}
+
+TEST_CASE("what a call needs") {
+  AttentionShape shape = named("prefill").of(4);
+  shape.kv_heads = shape.heads = 0;
+  const Need none = attention_need(shape);
+  CHECK(none.per_thread == 0);
+  CHECK(none.faster == 0);
+  CHECK(none.workspace(8) == 0);
+  shape = named("prefill").of(4);
+  shape.queries = 0;
+  CHECK(attention_need(shape).tasks == 0);
+  // Blocks of the smaller size: as many threads as they are may have something to do.
+  CHECK(attention_need(named("prefill").of(4)).tasks == 10);
+  CHECK(attention_need(named("prefill").of(8)).tasks == 20);
+  CHECK(attention_need(named("causal, uneven").of(4)).tasks == 3 * 4 * 2);
+  CHECK(attention_need(named("long keys").of(4)).tasks == 8200 / 256);
+  CHECK(attention_need(named("long keys of a group").of(4)).tasks == 6 * 11);
+  CHECK(attention_need(named("keys one too short").of(4)).tasks == 1);
+  CHECK(attention_need(named("scores of long keys").of(4)).tasks == 4);
+  shape = named("long keys").of(4);
+  shape.keys = int64_t{1} << 60;
+  CHECK(attention_need(shape).tasks == kMostThreads);
+  shape.heads = shape.kv_heads = 2 * kMostThreads;
+  CHECK(attention_need(shape).tasks == 2 * kMostThreads);
+
+  CHECK(attention_need(named("copied keys").of(4)).faster == 256 * 80 * 4);
+  CHECK(attention_need(named("copied keys of few queries").of(8)).faster == 256 * 80 * 8);
+  shape = named("copied keys").of(4);
+  shape.keys = 30;  // rounded up to whole lines
+  CHECK(attention_need(shape).faster == 32 * 80 * 4);
+}
+
+namespace {
+
+// Where the kernels keep what: regions that do not overlap and are large enough, in the scratch that is asked for.
+void check_layout(const AttentionShape &s, const AttentionPlan &plan, bool copies) {
+  const AttentionLayout &l = plan.layout;
+  const int64_t rows = plan.heads * std::min(plan.block, s.queries), lines = (rows + 15) / 16 * 16;
+  const int64_t chunk = std::min<int64_t>(256, (s.keys + 15) / 16 * 16);
+  int64_t wrong = 0;
+  const auto holds = [&wrong](bool condition) { wrong += !condition; };
+  holds(rows <= 512 / s.element);
+  holds(l.rows >= lines && l.rows % 16 == 0);
+  holds(l.keys >= chunk && l.keys % 16 == 0);
+  holds(l.state >= chunk * std::min(lines, plan.query_tile));
+  holds(l.queries - l.state >= 10 * lines);
+  holds(l.output - l.queries >= lines * s.features);
+  holds(l.segments - l.output >= lines * s.value_features);
+  if (s.looks) holds((l.copied - l.segments) * s.element >= lines / 2 * 128);  // tiles of two rows at least
+  for (const int64_t at : {l.state, l.queries, l.output, l.segments, l.copied}) holds(at % 16 == 0);
+  const Need need = attention_need(s);
+  const int64_t end = plan.parts_bytes + l.copied * s.element + chunk * plan.copied_stride * s.element;
+  holds(end <= need.per_thread + (copies ? need.faster : 0));
+  holds(plan.copied_stride == 0 || plan.copied_stride >= s.features);
+  holds(need.per_thread % 64 == 0 && need.faster % 64 == 0 && plan.parts_bytes % 64 == 0 && plan.part_bytes % 64 == 0);
+  holds(plan.part_bytes >= (rows * s.value_features + 2 * l.rows) * s.element);
+  if (plan.split_kv) holds(plan.parts >= 1 && plan.parts_bytes >= (plan.parts + 1) * plan.part_bytes);
+  // Blocks cover the queries, heads are packed in groups, and no thread that has a task is not counted with.
+  holds(plan.blocks * plan.block >= s.queries && (plan.blocks - 1) * plan.block < s.queries);
+  holds(plan.heads >= 1 && s.heads / s.kv_heads % plan.heads == 0);
+  holds(plan.heads == 1 || plan.blocks == 1);
+  holds(plan.tasks == plan.blocks * (s.heads / plan.heads) * s.batch);
+  holds(plan.tasks <= need.tasks);
+  holds(!plan.split_kv || (s.queries <= 16 && s.keys >= 1024 && !s.shows_scores && plan.threads > 1));
+  holds(plan.few_rows <= plan.query_tile / 2);
+  CHECK(wrong == 0);
+}
+
+bool same_layout(const AttentionLayout &a, const AttentionLayout &b) {
+  return a.rows == b.rows && a.keys == b.keys && a.state == b.state && a.queries == b.queries && a.output == b.output &&
+         a.segments == b.segments && a.copied == b.copied;
+}
+
+}  // namespace
+
+TEST_CASE("all plans: the layout is large enough, fits what is asked for, and does not depend on the machine") {
+  const AttentionMeans means[] = {{1, true, 8, kSmall},  {1, false, 16, kLarge}, {2, true, 4, kSmall},
+                                  {3, false, 8, kLarge}, {8, true, 16, kLarge},  {300, true, 1, kSmall}};
+  for (const int64_t element : {4, 8}) {
+    for (const int64_t queries : {0, 1, 2, 5, 16, 17, 33, 64, 65, 128, 1000}) {
+      for (const int64_t keys : {0, 1, 17, 255, 1023, 1024, 5000}) {
+        for (const int64_t features : {1, 33, 64, 128}) {
+          if (queries == 0 && keys >= 1024) continue;
+          for (const int64_t group : {1, 3, 7, 8, 128}) {
+            for (int variant = 0; variant < 6; ++variant) {
+              const int64_t value_features = variant == 1 ? 0 : variant == 2 ? 128 : features;
+              const int64_t key_stride = variant >= 3 ? 4096 / element : features;
+              const AttentionShape s = {element, queries, keys,       features, value_features,   group,       1,
+                                        1,       1,       key_stride, 1,        variant % 2 == 0, variant == 5};
+              INFO(element << " bytes, Nq " << queries << " Nk " << keys << " D " << features << " Dv "
+                           << value_features << " group " << group << " variant " << variant);
+              const AttentionPlan first = plan_attention(s, means[0]);
+              for (const AttentionMeans &m : means) {
+                const AttentionPlan plan = plan_attention(s, m);
+                check_layout(s, plan, m.copies);
+                CHECK(same_layout(plan.layout, first.layout));
+                CHECK(plan.parts_bytes == first.parts_bytes);
+                CHECK(plan.part_bytes == first.part_bytes);
+              }
+              CHECK(attention_need(s).per_thread <= kShare);
+            }
+          }
+        }
+      }
+    }
+  }
+}

@@ -8,7 +8,10 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -31,8 +34,9 @@ inline void *open_copy(const std::string &path) {
 
 // Its functions by their names without "attend_"; null where this revision has none of that name.
 //
-// Options are passed with the size that today's header gives them. A library accepts those of a newer version whose
-// unknown part is zero; what it does not accept it says, and the row is left out.
+// Options are passed with the size that today's header gives them, or in the layout that a library from before that has
+// (see Passed). A library accepts those of a newer version whose unknown part is zero; what it does not accept it says,
+// and the row is left out.
 struct Library {
   std::string who;
   void *handle;
@@ -50,6 +54,7 @@ struct Library {
   ATTEND_BENCH_FIND(attention);
   ATTEND_BENCH_FIND(attention_workspace);
   ATTEND_BENCH_FIND(attention_merge);
+  ATTEND_BENCH_FIND(attention_merge_workspace);
   ATTEND_BENCH_FIND(self_attention);
   ATTEND_BENCH_FIND(self_attention_workspace);
 #undef ATTEND_BENCH_FIND
@@ -62,6 +67,51 @@ struct Library {
     const std::string argument = status_argument(status);
     return status_string(status) + (argument.empty() ? "" : " (" + argument + ")");
   }
+
+  // Until options took the layout of 0.1.0; the same commit brought this function.
+  bool has_old_options() const { return !attention_merge_workspace; }
+};
+
+// Options for libraries of either layout. In the old one they had no message and no executor (bytes 32 to 55), and these
+// sizes.
+template <class Options>
+constexpr size_t kOldSize = 0;
+template <>
+inline constexpr size_t kOldSize<attend_matmul_options> = 40;
+template <>
+inline constexpr size_t kOldSize<attend_softmax_options> = 64;
+template <>
+inline constexpr size_t kOldSize<attend_attention_options> = 144;
+template <>
+inline constexpr size_t kOldSize<attend_merge_options> = 16;
+template <>
+inline constexpr size_t kOldSize<attend_self_attention_options> = 32;
+
+template <class Options>
+class Passed {
+ public:
+  Options value;
+
+  explicit Passed(const Options &options) : value(options) {}
+
+  // Once `value` is final: nothing is translated while a call is timed.
+  void settle() {
+    constexpr size_t kFrom = 32, kTo = 56;
+    const char *const from = reinterpret_cast<const char *>(&value);
+    std::copy(from, from + kFrom, old_);
+    std::copy(from + kTo, from + sizeof value, old_ + kFrom);
+    // What the old layout has no place for lies behind it, where the library refuses it.
+    std::copy(from + kFrom, from + kTo, std::end(old_) - (kTo - kFrom));
+    const bool fits = std::all_of(old_ + kOldSize<Options>, std::end(old_), [](char byte) { return byte == 0; });
+    const uint32_t size = static_cast<uint32_t>(fits ? kOldSize<Options> : sizeof value);
+    std::memcpy(old_, &size, sizeof size);
+  }
+  const Options *to(const Library &library) const {
+    return library.has_old_options() ? reinterpret_cast<const Options *>(old_) : &value;
+  }
+
+ private:
+  alignas(Options) char old_[sizeof(Options)] = {};
 };
 
 }  // namespace attend::bench::against

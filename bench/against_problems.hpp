@@ -70,13 +70,14 @@ class Repeated : public Problem {
 class GrowingWorkspace {
  public:
   template <class Options>
-  void give(attend_status status, uint64_t bytes, Options &options) {
+  void give(attend_status status, uint64_t bytes, Passed<Options> &options) {
     if (status == ATTEND_OK && (memory_ == nullptr || bytes > bytes_)) {
       memory_ = allocate_aligned<unsigned char>(static_cast<size_t>(bytes));
       bytes_ = bytes;
     }
-    options.workspace = memory_.get();
-    options.workspace_size = bytes_;
+    options.value.workspace = memory_.get();
+    options.value.workspace_size = bytes_;
+    options.settle();
   }
 
  private:
@@ -95,16 +96,18 @@ class Matmul final : public Repeated<Matmul> {
   const char *missing(const Library &library) const override { return library.matmul ? nullptr : "attend_matmul"; }
   void prepare(const Library &library) override {
     uint64_t bytes = 0;
-    const attend_status status = library.matmul_workspace(1, &a_.tensor, &b_.tensor, 0, &c_.tensor, &options_, &bytes);
+    options_.settle();
+    const attend_status status =
+        library.matmul_workspace(1, &a_.tensor, &b_.tensor, 0, &c_.tensor, options_.to(library), &bytes);
     workspace_.give(status, bytes, options_);
   }
   attend_status call(const Library &library) const {
-    return library.matmul(1, &a_.tensor, &b_.tensor, 0, &c_.tensor, &options_);
+    return library.matmul(1, &a_.tensor, &b_.tensor, 0, &c_.tensor, options_.to(library));
   }
 
  private:
   Array a_, b_, c_;
-  attend_matmul_options options_;
+  Passed<attend_matmul_options> options_;
   GrowingWorkspace workspace_;
 };
 
@@ -143,20 +146,23 @@ class Softmax final : public Repeated<Softmax> {
         y_(ATTEND_F32, rows, columns, 1, layout),
         mask_(ATTEND_BOOL, rows, columns, 1, layout),
         options_(make_options<attend_softmax_options>(threads)) {
-    if (is_masked) options_.mask = &mask_.tensor;
+    if (is_masked) options_.value.mask = &mask_.tensor;
   }
 
   const char *missing(const Library &library) const override { return library.softmax ? nullptr : "attend_softmax"; }
   void prepare(const Library &library) override {
     uint64_t bytes = 0;
-    const attend_status status = library.softmax_workspace(&x_.tensor, &y_.tensor, &options_, &bytes);
+    options_.settle();
+    const attend_status status = library.softmax_workspace(&x_.tensor, &y_.tensor, options_.to(library), &bytes);
     workspace_.give(status, bytes, options_);
   }
-  attend_status call(const Library &library) const { return library.softmax(&x_.tensor, &y_.tensor, &options_); }
+  attend_status call(const Library &library) const {
+    return library.softmax(&x_.tensor, &y_.tensor, options_.to(library));
+  }
 
  private:
   Array x_, y_, mask_;
-  attend_softmax_options options_;
+  Passed<attend_softmax_options> options_;
   GrowingWorkspace workspace_;
 };
 
@@ -164,7 +170,7 @@ class Softmax final : public Repeated<Softmax> {
 class Attention final : public Repeated<Attention> {
  public:
   Array q, k, v, out;
-  attend_attention_options options;
+  Passed<attend_attention_options> options;
   std::deque<Array> more;  // does not move what it holds: options point there
 
   Attention(uint32_t dtype, int64_t features, int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads,
@@ -180,12 +186,13 @@ class Attention final : public Repeated<Attention> {
   }
   void prepare(const Library &library) override {
     uint64_t bytes = 0;
+    options.settle();
     const attend_status status =
-        library.attention_workspace(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options, &bytes);
+        library.attention_workspace(&q.tensor, &k.tensor, &v.tensor, &out.tensor, options.to(library), &bytes);
     workspace_.give(status, bytes, options);
   }
   attend_status call(const Library &library) const {
-    return library.attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options);
+    return library.attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, options.to(library));
   }
 
  private:
@@ -205,14 +212,15 @@ class Merge final : public Repeated<Merge> {
   const char *missing(const Library &library) const override {
     return library.attention_merge ? nullptr : "attend_attention_merge";
   }
-  void prepare(const Library &) override {}
+  void prepare(const Library &) override { options_.settle(); }
   attend_status call(const Library &library) const {
-    return library.attention_merge(&out_a_.tensor, &lse_a_.tensor, &out_b_.tensor, &lse_b_.tensor, &options_);
+    return library.attention_merge(&out_a_.tensor, &lse_a_.tensor, &out_b_.tensor, &lse_b_.tensor,
+                                   options_.to(library));
   }
 
  private:
   Array out_a_, lse_a_, out_b_, lse_b_;
-  attend_merge_options options_;
+  Passed<attend_merge_options> options_;
 };
 
 // Weights lie as W[out][in] does in C. With `projects` the heads are brought together by w_o; with `allocates` the
@@ -242,19 +250,21 @@ class SelfAttention final : public Repeated<SelfAttention> {
   }
   void prepare(const Library &library) override {
     uint64_t bytes = 0;
+    options_.settle();
     const attend_status status =
-        library.self_attention_workspace(&x_.tensor, &weights_, &out_.tensor, &options_, nullptr, &bytes);
+        library.self_attention_workspace(&x_.tensor, &weights_, &out_.tensor, options_.to(library), nullptr, &bytes);
     workspace_.give(status, bytes, options_);
   }
   attend_status call(const Library &library) const {
-    return library.self_attention(&x_.tensor, &weights_, &out_.tensor, allocates_ ? nullptr : &options_, nullptr);
+    const attend_self_attention_options *const options = allocates_ ? nullptr : options_.to(library);
+    return library.self_attention(&x_.tensor, &weights_, &out_.tensor, options, nullptr);
   }
 
  private:
   Array x_, out_, w_o_, b_o_;
   std::deque<Array> w_, b_;  // of q, k, v
   attend_self_attention_weights weights_ = {};
-  attend_self_attention_options options_;
+  Passed<attend_self_attention_options> options_;
   GrowingWorkspace workspace_;
   bool allocates_;
 };

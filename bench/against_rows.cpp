@@ -80,16 +80,16 @@ const attend_tensor *add(Attention &p, uint32_t dtype, int64_t rows, int64_t col
 }
 
 void plain(Attention &) {}
-void causal(Attention &p) { p.options.flags = ATTEND_CAUSAL_TOP_LEFT; }
+void causal(Attention &p) { p.options.value.flags = ATTEND_CAUSAL_TOP_LEFT; }
 void window_256(Attention &p) {
-  p.options.flags = ATTEND_CAUSAL_TOP_LEFT | ATTEND_WINDOW;
-  p.options.window_left = 255;
+  p.options.value.flags = ATTEND_CAUSAL_TOP_LEFT | ATTEND_WINDOW;
+  p.options.value.window_left = 255;
 }
-void mask(Attention &p) { p.options.mask = add(p, ATTEND_BOOL, p.k.tensor.shape[1], p.q.tensor.shape[1]); }
-void bias(Attention &p) { p.options.bias = add(p, F32, p.k.tensor.shape[1], p.q.tensor.shape[1]); }
-void softcap(Attention &p) { p.options.softcap = 20; }
+void mask(Attention &p) { p.options.value.mask = add(p, ATTEND_BOOL, p.k.tensor.shape[1], p.q.tensor.shape[1]); }
+void bias(Attention &p) { p.options.value.bias = add(p, F32, p.k.tensor.shape[1], p.q.tensor.shape[1]); }
+void softcap(Attention &p) { p.options.value.softcap = 20; }
 void alibi(Attention &p) {
-  p.options.alibi_slopes = add(p, F32, p.q.tensor.shape[2], 1);
+  p.options.value.alibi_slopes = add(p, F32, p.q.tensor.shape[2], 1);
   for (int64_t h = 0; h < p.q.tensor.shape[2]; ++h) p.more.back().values<float>()[h] = 1.0f / 64;
 }
 // Heads become a batch, whose sequences have different lengths.
@@ -98,7 +98,7 @@ void lengths(Attention &p) {
   for (attend_tensor *t : {&p.q.tensor, &p.k.tensor, &p.v.tensor, &p.out.tensor}) {
     *t = {t->data, t->dtype, 4, {t->shape[0], t->shape[1], 1, 4}, {1, t->stride[1], 0, t->stride[2]}};
   }
-  p.options.kv_lengths = kLengths;
+  p.options.value.kv_lengths = kLengths;
 }
 // [N, H, D] in the words of NumPy: the heads of an item lie side by side.
 void interleaved(Attention &p) {

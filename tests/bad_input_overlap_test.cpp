@@ -8,9 +8,10 @@ using namespace operands;
 
 namespace {
 
-// The one that is named when output i lies on operand j: of two outputs the later.
+// The one that is named when output i lies on operand j: of two outputs the later, but of the merge's the earlier.
 const std::string &overlapping(const Call &call, size_t i, size_t j) {
-  return call.slots[call.slots[j].output && j > i ? j : i].name;
+  const bool later = call.function != "attend_attention_merge";
+  return call.slots[call.slots[j].output && (j > i) == later ? j : i].name;
 }
 
 // What only some calls have: `field`, in turn on the memory of every output.

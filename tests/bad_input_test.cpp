@@ -45,6 +45,10 @@ const Blame kBlame[] = {
     {4, "a", {"a", "b", "a", "a"}},
     {4, "b", {"b", "b", "b", "b"}},
     {4, "c", {"a", "b", nullptr, nullptr}},  // one head of A and B fits any number
+    {5, "out_a", {"out_b", "lse_a", "lse_a", "lse_a"}},
+    {5, "lse_a", {"lse_a", "lse_a", "lse_a", "lse_a"}},
+    {5, "out_b", {"out_b", "out_b", "out_b", "out_b"}},
+    {5, "lse_b", {"lse_b", "lse_b", "lse_b", "lse_b"}},
 };
 
 }  // namespace
@@ -111,10 +115,10 @@ TEST_CASE("element types") {
     uint32_t dtype;
     int reason;
   } wrong[] = {
-      {0, ATTEND_INVALID_DTYPE},         {ATTEND_BOOL, ATTEND_INVALID_DTYPE}, {8, ATTEND_INVALID_DTYPE},
+      {0, ATTEND_INVALID_DTYPE},         {ATTEND_BOOL, ATTEND_INVALID_DTYPE}, {10, ATTEND_INVALID_DTYPE},
       {99, ATTEND_INVALID_DTYPE},        {0x101, ATTEND_INVALID_DTYPE},       {0xffffffff, ATTEND_INVALID_DTYPE},
       {ATTEND_BF16, ATTEND_UNSUPPORTED}, {ATTEND_F16, ATTEND_UNSUPPORTED},    {ATTEND_I8, ATTEND_UNSUPPORTED},
-      {ATTEND_U8, ATTEND_UNSUPPORTED},
+      {ATTEND_U8, ATTEND_UNSUPPORTED},   {ATTEND_I32, ATTEND_UNSUPPORTED},    {ATTEND_F8E4M3, ATTEND_UNSUPPORTED},
   };
   for (const auto &w : wrong) {
     for_each_operand([w](Call &call, size_t i) {
@@ -259,7 +263,7 @@ TEST_CASE("the fields that all options begin with") {
     expect_success(call);
   });
   each_head([](Call &call, Head &head) {
-    for (const uint32_t flags : {8u, 0x80000000u, 0xffffffffu}) {
+    for (const uint32_t flags : {8u, 0x20000u, 0x80000000u, 0xffffffffu}) {
       *head.flags = flags;
       expect_failure(call, ATTEND_UNSUPPORTED, head.name + ".flags");
     }

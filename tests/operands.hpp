@@ -69,9 +69,10 @@ struct Slot {
   bool required;
 };
 
-// The six fields that all options begin with, and the bytes behind the struct.
+// The fields that all options begin with, and the bytes behind the struct.
 struct Head {
   std::string name;
+  unsigned char *begin;
   uint32_t struct_size;
   uint32_t *size, *flags;
   int32_t *threads;
@@ -91,6 +92,7 @@ struct Padded {
 
   Head head(const std::string &name) {
     return {name,
+            reinterpret_cast<unsigned char *>(&value),
             sizeof value,
             &value.size,
             &value.flags,
@@ -299,14 +301,41 @@ class SelfAttentionCall : public Call {
   }
 };
 
-constexpr int kFunctions = 5;
+class MergeCall : public Call {
+ public:
+  Operand out_a, lse_a, out_b, lse_b;
+  const attend_tensor *pout_a, *plse_a, *pout_b, *plse_b;
+  Padded<attend_merge_options> options;
+
+  explicit MergeCall(const Layout &l = {})
+      : out_a(l, 3 * l.scale, 5 * l.scale, 2, 2),
+        lse_a(l, 1, 5 * l.scale, 2, 2),
+        out_b(l, 3 * l.scale, 5 * l.scale, 2, 2),
+        lse_b(l, 1, 5 * l.scale, 2, 2) {
+    function = "attend_attention_merge";
+    add("out_a", out_a, pout_a, kOutput, kRequired);
+    add("lse_a", lse_a, plse_a, kOutput, kRequired);
+    add("out_b", out_b, pout_b, kInput, kRequired);
+    add("lse_b", lse_b, plse_b, kInput, kRequired);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override {
+    return attend_attention_merge(pout_a, plse_a, pout_b, plse_b, pointer(options));
+  }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_attention_merge_workspace(pout_a, plse_a, pout_b, plse_b, pointer(options), bytes);
+  }
+};
+
+constexpr int kFunctions = 6;
 
 inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 0) return std::make_unique<MatmulCall>(layout);
   if (function == 1) return std::make_unique<SoftmaxCall>(layout);
   if (function == 2) return std::make_unique<AttentionCall>(layout);
   if (function == 3) return std::make_unique<SelfAttentionCall>(layout);
-  return std::make_unique<SmallMatmulCall>(layout);
+  if (function == 4) return std::make_unique<SmallMatmulCall>(layout);
+  return std::make_unique<MergeCall>(layout);
 }
 
 // Calls `test` with each operand of each function, in a valid call of its own.

@@ -1,5 +1,7 @@
 // Small calls take a shorter way through the library than others of the same shapes: the results must not show it, and
 // what is wrong with a call must be found all the same.
+#include "api/attention_options.hpp"
+#include "api/plain_matrix.hpp"
 #include "support.hpp"
 
 using namespace attend;
@@ -142,4 +144,39 @@ TEST_CASE("small calls: what is wrong is found") {
   options.scale = 0;
   options.workspace_size = 1;  // without a workspace
   CHECK(attend_attention(&good, &good, &good, &out, &options) != ATTEND_OK);
+}
+
+// Whatever it may come to mean: no byte of the options can be set and not be seen.
+TEST_CASE("small calls: every byte of the options counts") {
+  const auto each_byte = [](auto options, size_t scale, const auto &is_plain) {
+    using Options = decltype(options);
+    options = {};
+    options.size = sizeof options;
+    CHECK(is_plain(options));
+    for (size_t i = sizeof options.size; i < sizeof options; ++i) {
+      const auto in = [i](size_t offset, size_t size) { return i >= offset && i < offset + size; };
+      if (in(offsetof(Options, threads), sizeof options.threads) || in(scale, sizeof(double))) continue;
+      if (in(offsetof(Options, workspace), sizeof options.workspace)) continue;
+      INFO("byte " << i);
+      reinterpret_cast<unsigned char *>(&options)[i] = 1;
+      CHECK(!is_plain(options));
+      reinterpret_cast<unsigned char *>(&options)[i] = 0;
+    }
+    options.threads = 3;
+    options.workspace = &options;
+    options.workspace_size = 8;
+    CHECK(is_plain(options));
+    options.threads = -1;
+    CHECK(!is_plain(options));
+    options.threads = 0;
+    ++options.size;
+    CHECK(!is_plain(options));
+  };
+  constexpr size_t kNone = SIZE_MAX / 2;
+  each_byte(attend_matmul_options(), kNone, [](const auto &o) { return is_plain_options(&o); });
+  each_byte(attend_self_attention_options(), kNone, [](const auto &o) { return is_plain_options(&o); });
+  each_byte(attend_attention_options(), offsetof(attend_attention_options, scale), [](const auto &o) {
+    double scale = 0;
+    return only_scales(&o, ATTEND_F32, &scale);
+  });
 }

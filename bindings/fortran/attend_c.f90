@@ -13,7 +13,9 @@ module attend_c
   integer(c_int32_t), parameter :: attend_invalid_value = 7, attend_overflow = 8, attend_overlap = 9
   integer(c_int32_t), parameter :: attend_unsupported = 10, attend_workspace_too_small = 11
   integer(c_int32_t), parameter :: attend_out_of_memory = 12, attend_unknown_isa = 13
-  integer(c_int32_t), parameter :: dtype_f32 = 1, dtype_f64 = 2, dtype_bool = 7
+  integer(c_int32_t), parameter :: dtype_f32 = 1, dtype_f64 = 2, dtype_bf16 = 3, dtype_f16 = 4, dtype_i8 = 5
+  integer(c_int32_t), parameter :: dtype_u8 = 6, dtype_bool = 7, dtype_i32 = 8, dtype_f8e4m3 = 9
+  integer(c_int32_t), parameter :: attend_native_dot = 65536
   integer, parameter :: attend_causal_top_left = 1, attend_causal_bottom_right = 2
   integer, parameter :: attend_scores_scaled = 0, attend_scores_softcapped = 1
   integer, parameter :: attend_scores_masked = 2, attend_scores_probabilities = 3
@@ -28,13 +30,20 @@ module attend_c
     integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
     type(c_ptr) :: workspace = c_null_ptr
     integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
     type(c_ptr) :: bias = c_null_ptr
+    type(c_ptr) :: a_scale = c_null_ptr, b_scale = c_null_ptr, a_zero = c_null_ptr, b_zero = c_null_ptr
   end type
 
   type, bind(c) :: softmax_options
     integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
     type(c_ptr) :: workspace = c_null_ptr
     integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
     real(c_double) :: scale = 0
     type(c_ptr) :: mask = c_null_ptr, bias = c_null_ptr, lse = c_null_ptr
   end type
@@ -43,6 +52,9 @@ module attend_c
     integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
     type(c_ptr) :: workspace = c_null_ptr
     integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
     real(c_double) :: scale = 0, softcap = 0
     integer(c_int64_t) :: query_offset = 0
     type(c_ptr) :: query_offsets = c_null_ptr, kv_lengths = c_null_ptr
@@ -50,10 +62,20 @@ module attend_c
     type(c_ptr) :: mask = c_null_ptr, bias = c_null_ptr, alibi_slopes = c_null_ptr, sinks = c_null_ptr
     type(c_ptr) :: lse = c_null_ptr, scores = c_null_ptr
     integer(c_int32_t) :: scores_stage = 0, reserved2 = 0
+    type(c_ptr) :: k_scale = c_null_ptr, v_scale = c_null_ptr, kv_first = c_null_ptr
+    integer(c_int64_t) :: sequences = 0
+    type(c_ptr) :: query_starts = c_null_ptr, key_starts = c_null_ptr, pages = c_null_ptr
+    integer(c_int64_t) :: key_offset = 0
+    type(c_ptr) :: state = c_null_ptr
   end type
 
   type, bind(c) :: merge_options
     integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
+    type(c_ptr) :: workspace = c_null_ptr
+    integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
   end type
 
   type, bind(c) :: self_attention_weights
@@ -67,6 +89,9 @@ module attend_c
     integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
     type(c_ptr) :: workspace = c_null_ptr
     integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
   end type
 
   interface

@@ -23,11 +23,14 @@
  *            bounds the OpenMP threads of one call; 1 never enters OpenMP. Inside a caller's own OpenMP parallel region
  *            and in a child made by fork() calls run on the calling thread alone. (The OpenMP runtime itself may end
  *            the process when the system refuses it a thread; threads = 1 excludes that.)
- * Options.   A null options pointer means all defaults. Otherwise set every byte to zero, then `size` to sizeof the
- *            struct, then the fields you want: zero always means "off" or "the default", also for fields that a later
- *            version appends. A struct of an older version is accepted; one of a newer version is accepted when the
- *            part unknown to this library is zero. Unknown flags and nonzero reserved fields are errors. A scale or
- *            softcap is rounded to the element type: it must be finite there, and only 0 may become 0.
+ * Options.   A null options pointer means all defaults. Otherwise begin with the struct's ATTEND_..._INIT, or with all
+ *            bytes zero and `size` = sizeof the struct, then set the fields you want: zero always means "off" or "the
+ *            default", also for fields that a later version appends. A struct of an older version is accepted; one of
+ *            a newer version is accepted when the part unknown to this library is zero. Unknown flags and nonzero
+ *            reserved fields are errors. A scale or softcap is rounded to the element type: it must be finite there,
+ *            and only 0 may become 0.
+ * (0.2)      marks what has its number or its place already and belongs to that version: until then it must be 0, and
+ *            is answered ATTEND_UNSUPPORTED otherwise. docs/abi.md says what it will be.
  */
 #ifndef ATTEND_ATTEND_H
 #define ATTEND_ATTEND_H
@@ -86,16 +89,17 @@ ATTEND_API const char *attend_status_argument(attend_status status);
 /* ------------------------------------------------------------------------------------------------------- tensors -- */
 
 /* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except
- * masks, which are BOOL. The types marked (later) have their number but are answered ATTEND_UNSUPPORTED by this
- * version. */
+ * masks, which are BOOL. */
 enum {
   ATTEND_F32 = 1,
   ATTEND_F64 = 2,
-  ATTEND_BF16 = 3, /* (later) */
-  ATTEND_F16 = 4,  /* (later) */
-  ATTEND_I8 = 5,   /* (later) */
-  ATTEND_U8 = 6,   /* (later) */
-  ATTEND_BOOL = 7  /* one byte, zero or not: masks */
+  ATTEND_BF16 = 3,  /* (0.2) */
+  ATTEND_F16 = 4,   /* (0.2) */
+  ATTEND_I8 = 5,    /* (0.2) */
+  ATTEND_U8 = 6,    /* (0.2) */
+  ATTEND_BOOL = 7,  /* one byte, zero or not: masks */
+  ATTEND_I32 = 8,   /* (0.2) */
+  ATTEND_F8E4M3 = 9 /* (0.2) */
 };
 
 /* A view of the caller's memory: element (row, column, head, batch) lies at
@@ -132,16 +136,52 @@ typedef struct attend_tensor {
   int64_t stride[4]; /* the same order */
 } attend_tensor;
 
+/* ------------------------------------------------------------------------------------------------------- options -- */
+
+/* ATTEND_MATMUL_OPTIONS_INIT and so on: all zero but for `size`. In C an initialiser, in C++ a value:
+ *     attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT; */
+#ifdef __cplusplus
+extern "C++" {
+template <class Struct>
+Struct attend_zero_with_size() {
+  Struct zero = Struct();
+  zero.size = static_cast<uint32_t>(sizeof(Struct));
+  return zero;
+}
+}
+#define ATTEND_INIT(Struct) attend_zero_with_size<Struct>()
+#else
+#define ATTEND_INIT(Struct) \
+  { .size = sizeof(Struct) }
+#endif
+#define ATTEND_MATMUL_OPTIONS_INIT ATTEND_INIT(attend_matmul_options)
+#define ATTEND_SOFTMAX_OPTIONS_INIT ATTEND_INIT(attend_softmax_options)
+#define ATTEND_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_attention_options)
+#define ATTEND_MERGE_OPTIONS_INIT ATTEND_INIT(attend_merge_options)
+#define ATTEND_SELF_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_self_attention_options)
+#define ATTEND_SELF_ATTENTION_WEIGHTS_INIT ATTEND_INIT(attend_self_attention_weights)
+
+/* Flags. Bits 0..15 belong to the function, bits 16..31 mean the same in all options. */
+#define ATTEND_NATIVE_DOT 0x10000u /* accepted, without effect: (0.2) allows dot products of 16-bit pairs */
+
+typedef struct attend_executor attend_executor; /* (0.2) threads of the caller's instead of OpenMP's */
+
 /* -------------------------------------------------------------------------------------------------------- matmul -- */
 
+/* The first nine fields are those of all options. */
 typedef struct attend_matmul_options {
-  uint32_t size;             /* sizeof(attend_matmul_options) */
-  uint32_t flags;            /* none yet: 0 */
-  int32_t threads;           /* at most so many; 0 = attend_threads() */
-  uint32_t reserved;         /* 0 */
-  void *workspace;           /* null = allocate */
-  uint64_t workspace_size;   /* bytes */
-  const attend_tensor *bias; /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
+  uint32_t size;                          /* sizeof(attend_matmul_options) */
+  uint32_t flags;                         /* ATTEND_NATIVE_DOT */
+  int32_t threads;                        /* at most so many; 0 = attend_threads() */
+  uint32_t reserved;                      /* 0 */
+  void *workspace;                        /* null = allocate */
+  uint64_t workspace_size;                /* bytes */
+  char *message;                          /* (0.2) takes a sentence on what is wrong, with the extents at hand */
+  uint64_t message_size;                  /* (0.2) bytes */
+  const attend_executor *executor;        /* (0.2) for this call */
+  const attend_tensor *bias;              /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
+  const attend_tensor *a_scale, *b_scale; /* (0.2) of integers: (M, 1, H, B) and (1, N, H, B) */
+  const attend_tensor *a_zero, *b_zero;   /* (0.2) of the same shapes */
 } attend_matmul_options;
 
 /* C = alpha A B + beta C (+ bias), for every head and batch.
@@ -174,16 +214,19 @@ ATTEND_API attend_status attend_matmul_workspace(double alpha, const attend_tens
 #define ATTEND_LOG 1u /* flag: y = log(softmax(x)) */
 
 typedef struct attend_softmax_options {
-  uint32_t size;  /* this and the next five as in attend_matmul_options */
-  uint32_t flags; /* ATTEND_LOG */
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_LOG, ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  double scale;              /* 0 = 1 */
-  const attend_tensor *mask; /* BOOL, broadcasts to x: true = takes part */
-  const attend_tensor *bias; /* broadcasts to x: added after the scale; -inf masks */
-  const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
+  char *message;                   /* (0.2) */
+  uint64_t message_size;           /* (0.2) */
+  const attend_executor *executor; /* (0.2) */
+  double scale;                    /* 0 = 1 */
+  const attend_tensor *mask;       /* BOOL, broadcasts to x: true = takes part */
+  const attend_tensor *bias;       /* broadcasts to x: added after the scale; -inf masks */
+  const attend_tensor *lse;        /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
 } attend_softmax_options;
 
 /* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
@@ -217,6 +260,8 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 #define ATTEND_CAUSAL_TOP_LEFT 1u     /* offset = query_offset, 0 by default: query 0 sees key 0 */
 #define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq (kv_lengths[b] - Nq); query_offset must be 0 */
 #define ATTEND_WINDOW 4u              /* window_left and window_right hold */
+#define ATTEND_PARTIAL 8u             /* (0.5) more keys follow: writes `state` */
+#define ATTEND_CONTINUE 16u           /* (0.5) goes on from `state` */
 
 /* What options.scores receives. */
 enum {
@@ -228,12 +273,15 @@ enum {
 };
 
 typedef struct attend_attention_options {
-  uint32_t size; /* this and the next five as in attend_matmul_options */
-  uint32_t flags;
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* those above, ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
+  char *message;                     /* (0.2) */
+  uint64_t message_size;             /* (0.2) */
+  const attend_executor *executor;   /* (0.2) */
   double scale;                      /* 0 = 1 / sqrt(D); 1 = unscaled */
   double softcap;                    /* > 0: s = softcap * tanh(s / softcap); 0 = none */
   int64_t query_offset;              /* position of query 0 among the keys, for causal masks, windows and ALiBi */
@@ -249,6 +297,15 @@ typedef struct attend_attention_options {
   const attend_tensor *scores;       /* output (Nk, Nq, H, B) */
   uint32_t scores_stage;             /* which scores: ATTEND_SCORES_... */
   uint32_t reserved2;                /* 0 */
+  const attend_tensor *k_scale;      /* (0.2) of I8 and F8E4M3: as k, with 1 row or 1 key, broadcast */
+  const attend_tensor *v_scale;      /* (0.2) as v, the same */
+  const int64_t *kv_first;           /* (0.3) one per batch: keys before it do not exist */
+  int64_t sequences;                 /* (0.3) packed one after the other in q, or in k and v, or in all */
+  const int64_t *query_starts;       /* (0.3) sequences + 1 columns of q where they begin */
+  const int64_t *key_starts;         /* (0.3) the same of k and v */
+  const attend_tensor *pages;        /* (0.3) the page of each block of keys; k and v are pools then */
+  int64_t key_offset;                /* (0.5) position of key 0 */
+  const attend_tensor *state;        /* (0.5) what ATTEND_PARTIAL and ATTEND_CONTINUE write and read */
 } attend_attention_options;
 
 /* O = V softmax(scale K^T Q), fused: memory of order Nq + Nk, whatever Nk times Nq is (unless `scores` asks for them).
@@ -290,10 +347,15 @@ ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, cons
                                                     const attend_attention_options *options, uint64_t *bytes);
 
 typedef struct attend_merge_options {
-  uint32_t size;  /* sizeof(attend_merge_options) */
-  uint32_t flags; /* none yet: 0 */
+  uint32_t size;  /* all nine as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
+  void *workspace; /* none is needed */
+  uint64_t workspace_size;
+  char *message;                   /* (0.2) */
+  uint64_t message_size;           /* (0.2) */
+  const attend_executor *executor; /* (0.2) */
 } attend_merge_options;
 
 /* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the
@@ -303,10 +365,14 @@ typedef struct attend_merge_options {
  * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), all of one type, equal shapes. None may overlap another.
  * m = max(lse_a, lse_b), w = exp(lse - m), out = (w_a out_a + w_b out_b) / (w_a + w_b), lse = m + log(w_a + w_b).
  * Error: at most 4 ulp of the larger of |out_a| and |out_b|, beside what lse_a and lse_b carry: an error d of lse
- * changes weights by the factor 1 + d. Bits differ from those of one call over all keys. Needs no workspace. */
+ * changes weights by the factor 1 + d. Bits differ from those of one call over all keys. */
 ATTEND_API attend_status attend_attention_merge(const attend_tensor *out_a, const attend_tensor *lse_a,
                                                 const attend_tensor *out_b, const attend_tensor *lse_b,
                                                 const attend_merge_options *options);
+/* Says 0: there for callers that treat all functions alike. */
+ATTEND_API attend_status attend_attention_merge_workspace(const attend_tensor *out_a, const attend_tensor *lse_a,
+                                                          const attend_tensor *out_b, const attend_tensor *lse_b,
+                                                          const attend_merge_options *options, uint64_t *bytes);
 
 /* ------------------------------------------------------------------------------------------------ self-attention -- */
 
@@ -326,12 +392,15 @@ typedef struct attend_self_attention_weights {
 } attend_self_attention_weights;
 
 typedef struct attend_self_attention_options {
-  uint32_t size;  /* all six as in attend_matmul_options */
-  uint32_t flags; /* none yet: 0 */
+  uint32_t size;  /* all nine as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
+  char *message;                   /* (0.2) */
+  uint64_t message_size;           /* (0.2) */
+  const attend_executor *executor; /* (0.2) */
 } attend_self_attention_options;
 
 /* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O +
@@ -355,7 +424,7 @@ ATTEND_API uint32_t attend_version(void);
 
 /* The number of the arithmetic contract: what "Exactly" says of each function, the order of every sum. Libraries of one
  * number that both have fused multiply-add give the same bits for the same call. Now 2. */
-ATTEND_API int32_t attend_contract(void);
+ATTEND_API uint32_t attend_contract(void);
 
 /* The instruction set in use: "avx512", "avx2", "sse42", "neon", "generic". Chosen at the first call from what the CPU
  * and the operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go

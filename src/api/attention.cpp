@@ -57,7 +57,7 @@ bool attend_at_once(const attend_tensor *q, const attend_tensor *k, const attend
                     const attend_attention_options *options) {
   SmallAttention<T> p;
   PlainMatrix mq, mk, mv, mo;
-  if (!is_plain_head(options) || !only_scales(options, out->dtype, &p.scale)) return false;
+  if (!only_scales(options, out->dtype, &p.scale)) return false;
   if (!is_plain(q, out->dtype, &mq) || !is_plain(k, out->dtype, &mk) || !is_plain(v, out->dtype, &mv) ||
       !is_plain(out, out->dtype, &mo)) {
     return false;

@@ -7,19 +7,14 @@
 namespace attend {
 namespace {
 
-constexpr size_t kFirstVersion = offsetof(attend_merge_options, reserved) + sizeof(uint32_t);
+constexpr size_t kFirstVersion = offsetof(attend_merge_options, executor) + sizeof(void *);
 
 attend_status read(const attend_tensor *out_a, const attend_tensor *lse_a, const attend_tensor *out_b,
-                   const attend_tensor *lse_b, const attend_merge_options *given, AttentionMerge *p, int *threads) {
+                   const attend_tensor *lse_b, const attend_merge_options *given, Purpose purpose, AttentionMerge *p,
+                   Execution *execution) {
   attend_merge_options options;
-  Execution execution;
-  if (attend_status s = read_struct(given, kFirstVersion, Argument::options_size, &options)) return s;
-  if (attend_status s =
-          check_head(options.flags, 0, options.threads, options.reserved, nullptr, 0, Purpose::compute, &execution))
-    return s;
-  *threads = execution.threads;
+  if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
   uint32_t dtype = kAnyDtype;
-  const Purpose purpose = Purpose::compute;
   if (attend_status s = read_tensor(out_a, Argument::out_a, Role::output, purpose, &dtype, &p->out_a)) return s;
   if (attend_status s = read_tensor(lse_a, Argument::lse_a, Role::output, purpose, &dtype, &p->lse_a)) return s;
   if (attend_status s = read_tensor(out_b, Argument::out_b, Role::input, purpose, &dtype, &p->out_b)) return s;
@@ -29,6 +24,7 @@ attend_status read(const attend_tensor *out_a, const attend_tensor *lse_a, const
   if (attend_status s = expect_shape(p->lse_a, Argument::lse_a, of_lse)) return s;
   if (attend_status s = expect_shape(p->out_b, Argument::out_b, shape)) return s;
   if (attend_status s = expect_shape(p->lse_b, Argument::lse_b, of_lse)) return s;
+  if (purpose == Purpose::size) return ATTEND_OK;
   for (const Tensor *other : {&p->lse_a, &p->out_b, &p->lse_b}) {
     if (attend_status s = expect_apart(p->out_a, Argument::out_a, *other)) return s;
   }
@@ -46,8 +42,18 @@ using namespace attend;
 attend_status attend_attention_merge(const attend_tensor *out_a, const attend_tensor *lse_a, const attend_tensor *out_b,
                                      const attend_tensor *lse_b, const attend_merge_options *options) {
   AttentionMerge problem;
-  int threads = 0;
-  if (attend_status s = read(out_a, lse_a, out_b, lse_b, options, &problem, &threads)) return s;
-  if (!is_empty(problem.lse_a)) attention_merge(problem, threads);
+  Execution execution;
+  if (attend_status s = read(out_a, lse_a, out_b, lse_b, options, Purpose::compute, &problem, &execution)) return s;
+  if (!is_empty(problem.lse_a)) attention_merge(problem, execution.threads);
   return ATTEND_OK;
+}
+
+attend_status attend_attention_merge_workspace(const attend_tensor *out_a, const attend_tensor *lse_a,
+                                               const attend_tensor *out_b, const attend_tensor *lse_b,
+                                               const attend_merge_options *options, uint64_t *bytes) {
+  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
+  AttentionMerge problem;
+  Execution execution;
+  if (attend_status s = read(out_a, lse_a, out_b, lse_b, options, Purpose::size, &problem, &execution)) return s;
+  return store_bytes(Need(), execution.threads, bytes);
 }

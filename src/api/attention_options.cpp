@@ -3,10 +3,12 @@
 #include <cmath>
 #include <cstddef>
 
+#include "api/plain_matrix.hpp"
+
 namespace attend {
 namespace {
 
-constexpr size_t kFirstVersion = offsetof(attend_attention_options, reserved2) + sizeof(uint32_t);
+constexpr size_t kFirstVersion = offsetof(attend_attention_options, state) + sizeof(void *);
 constexpr uint32_t kCausal = ATTEND_CAUSAL_TOP_LEFT | ATTEND_CAUSAL_BOTTOM_RIGHT;
 constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW;
 
@@ -24,6 +26,17 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
     if (side < least || side > most) return failure(ATTEND_INVALID_VALUE, Argument::options_window);
   }
   if (o.reserved2 != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved2);
+  if (attend_status s = expect_unset({{o.k_scale != nullptr, Argument::options_k_scale},
+                                      {o.v_scale != nullptr, Argument::options_v_scale},
+                                      {o.kv_first != nullptr, Argument::options_kv_first},
+                                      {o.sequences != 0, Argument::options_sequences},
+                                      {o.query_starts != nullptr, Argument::options_query_starts},
+                                      {o.key_starts != nullptr, Argument::options_key_starts},
+                                      {o.pages != nullptr, Argument::options_pages},
+                                      {o.key_offset != 0, Argument::options_key_offset},
+                                      {o.state != nullptr, Argument::options_state}})) {
+    return s;
+  }
   if (o.scores_stage > ATTEND_SCORES_PROBABILITIES)
     return failure(ATTEND_INVALID_VALUE, Argument::options_scores_stage);
   if ((o.flags & kCausal) == kCausal) return failure(ATTEND_INVALID_VALUE, Argument::options_flags);
@@ -53,17 +66,8 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
 }
 
 bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale) {
-  *scale = 0;
-  if (given == nullptr) return true;
-  const attend_attention_options &o = *given;
-  *scale = o.scale;
-  const void *const pointers[] = {o.query_offsets, o.kv_lengths, o.mask, o.bias,
-                                  o.alibi_slopes,  o.sinks,      o.lse,  o.scores};
-  for (const void *p : pointers) {
-    if (p != nullptr) return false;
-  }
-  return is_representable(o.scale, dtype) && o.softcap == 0 && (o.query_offset | o.window_left | o.window_right) == 0 &&
-         (o.scores_stage | o.reserved2) == 0;
+  *scale = given == nullptr ? 0 : given->scale;
+  return is_plain_options<offsetof(attend_attention_options, scale)>(given) && is_representable(*scale, dtype);
 }
 
 namespace {

@@ -21,8 +21,7 @@ constexpr int64_t kMostFeatures = INT32_MAX;
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem);
 
-// Whether nothing but `scale` is asked for, and nothing can be wrong; the head of the struct apart, which callers check
-// with is_plain_head.
+// Whether nothing but `scale`, threads and a workspace is asked for, and nothing can be wrong.
 bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale);
 
 // Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the

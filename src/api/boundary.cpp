@@ -82,7 +82,7 @@ attend_status measure_small(Tensor *t, Argument argument, size_t dimensions) {
 }
 
 attend_status check_dtype(uint32_t given, Argument argument, uint32_t *dtype) {
-  if (given == 0 || given > ATTEND_BOOL || (given == ATTEND_BOOL) != (*dtype == ATTEND_BOOL)) {
+  if (given == 0 || given > ATTEND_F8E4M3 || (given == ATTEND_BOOL) != (*dtype == ATTEND_BOOL)) {
     return failure(ATTEND_INVALID_DTYPE, argument);
   }
   if (given == ATTEND_BOOL) return ATTEND_OK;
@@ -169,20 +169,6 @@ attend_status check_size(const void *given, uint32_t size, size_t known, size_t 
   for (size_t i = known; i < size; ++i) {
     if (bytes[i] != 0) return failure(ATTEND_INVALID_STRUCT_SIZE, argument);
   }
-  return ATTEND_OK;
-}
-
-attend_status check_head(uint32_t flags, uint32_t known_flags, int32_t threads, uint32_t reserved,
-                         const void *workspace, uint64_t workspace_size, Purpose purpose, Execution *execution) {
-  if ((flags & ~known_flags) != 0) return failure(ATTEND_UNSUPPORTED, Argument::options_flags);
-  if (threads < 0) return failure(ATTEND_INVALID_VALUE, Argument::options_threads);
-  if (reserved != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved);
-  if (purpose == Purpose::compute && workspace == nullptr && workspace_size != 0) {
-    return failure(ATTEND_NULL_POINTER, Argument::options_workspace);
-  }
-  execution->threads = threads;
-  execution->workspace = const_cast<void *>(workspace);
-  execution->workspace_size = workspace_size;
   return ATTEND_OK;
 }
 

@@ -11,75 +11,76 @@
 
 namespace attend {
 
+// The fields of `options`, or of the `attention_options` of attend_self_attention.
+#define ATTEND_OPTION_ARGUMENTS(X, options)               \
+  X(options##_size, #options ".size")                     \
+  X(options##_flags, #options ".flags")                   \
+  X(options##_threads, #options ".threads")               \
+  X(options##_reserved, #options ".reserved")             \
+  X(options##_workspace, #options ".workspace")           \
+  X(options##_workspace_size, #options ".workspace_size") \
+  X(options##_message, #options ".message")               \
+  X(options##_message_size, #options ".message_size")     \
+  X(options##_executor, #options ".executor")             \
+  X(options##_scale, #options ".scale")                   \
+  X(options##_softcap, #options ".softcap")               \
+  X(options##_query_offset, #options ".query_offset")     \
+  X(options##_query_offsets, #options ".query_offsets")   \
+  X(options##_kv_lengths, #options ".kv_lengths")         \
+  X(options##_window, #options ".window_left")            \
+  X(options##_mask, #options ".mask")                     \
+  X(options##_bias, #options ".bias")                     \
+  X(options##_alibi_slopes, #options ".alibi_slopes")     \
+  X(options##_sinks, #options ".sinks")                   \
+  X(options##_lse, #options ".lse")                       \
+  X(options##_scores, #options ".scores")                 \
+  X(options##_scores_stage, #options ".scores_stage")     \
+  X(options##_reserved2, #options ".reserved2")           \
+  X(options##_k_scale, #options ".k_scale")               \
+  X(options##_v_scale, #options ".v_scale")               \
+  X(options##_kv_first, #options ".kv_first")             \
+  X(options##_sequences, #options ".sequences")           \
+  X(options##_query_starts, #options ".query_starts")     \
+  X(options##_key_starts, #options ".key_starts")         \
+  X(options##_pages, #options ".pages")                   \
+  X(options##_key_offset, #options ".key_offset")         \
+  X(options##_state, #options ".state")
+
 // What a status can point at. The number is part of the status; new ones go to the end.
-#define ATTEND_ARGUMENTS(X)                                               \
-  X(none, "")                                                             \
-  X(a, "a")                                                               \
-  X(b, "b")                                                               \
-  X(c, "c")                                                               \
-  X(x, "x")                                                               \
-  X(y, "y")                                                               \
-  X(q, "q")                                                               \
-  X(k, "k")                                                               \
-  X(v, "v")                                                               \
-  X(out, "out")                                                           \
-  X(bytes, "bytes")                                                       \
-  X(name, "name")                                                         \
-  X(threads, "threads")                                                   \
-  X(options_size, "options.size")                                         \
-  X(options_flags, "options.flags")                                       \
-  X(options_threads, "options.threads")                                   \
-  X(options_reserved, "options.reserved")                                 \
-  X(options_workspace, "options.workspace")                               \
-  X(options_workspace_size, "options.workspace_size")                     \
-  X(options_scale, "options.scale")                                       \
-  X(options_softcap, "options.softcap")                                   \
-  X(options_query_offset, "options.query_offset")                         \
-  X(options_query_offsets, "options.query_offsets")                       \
-  X(options_kv_lengths, "options.kv_lengths")                             \
-  X(options_window, "options.window_left")                                \
-  X(options_mask, "options.mask")                                         \
-  X(options_bias, "options.bias")                                         \
-  X(options_alibi_slopes, "options.alibi_slopes")                         \
-  X(options_sinks, "options.sinks")                                       \
-  X(options_lse, "options.lse")                                           \
-  X(options_scores, "options.scores")                                     \
-  X(options_scores_stage, "options.scores_stage")                         \
-  X(options_reserved2, "options.reserved2")                               \
-  X(attention_options_size, "attention_options.size")                     \
-  X(attention_options_flags, "attention_options.flags")                   \
-  X(attention_options_threads, "attention_options.threads")               \
-  X(attention_options_reserved, "attention_options.reserved")             \
-  X(attention_options_workspace, "attention_options.workspace")           \
-  X(attention_options_workspace_size, "attention_options.workspace_size") \
-  X(attention_options_scale, "attention_options.scale")                   \
-  X(attention_options_softcap, "attention_options.softcap")               \
-  X(attention_options_query_offset, "attention_options.query_offset")     \
-  X(attention_options_query_offsets, "attention_options.query_offsets")   \
-  X(attention_options_kv_lengths, "attention_options.kv_lengths")         \
-  X(attention_options_window, "attention_options.window_left")            \
-  X(attention_options_mask, "attention_options.mask")                     \
-  X(attention_options_bias, "attention_options.bias")                     \
-  X(attention_options_alibi_slopes, "attention_options.alibi_slopes")     \
-  X(attention_options_sinks, "attention_options.sinks")                   \
-  X(attention_options_lse, "attention_options.lse")                       \
-  X(attention_options_scores, "attention_options.scores")                 \
-  X(attention_options_scores_stage, "attention_options.scores_stage")     \
-  X(attention_options_reserved2, "attention_options.reserved2")           \
-  X(weights, "weights")                                                   \
-  X(weights_size, "weights.size")                                         \
-  X(weights_reserved, "weights.reserved")                                 \
-  X(weights_w_q, "weights.w_q")                                           \
-  X(weights_w_k, "weights.w_k")                                           \
-  X(weights_w_v, "weights.w_v")                                           \
-  X(weights_b_q, "weights.b_q")                                           \
-  X(weights_b_k, "weights.b_k")                                           \
-  X(weights_b_v, "weights.b_v")                                           \
-  X(weights_w_o, "weights.w_o")                                           \
-  X(weights_b_o, "weights.b_o")                                           \
-  X(out_a, "out_a")                                                       \
-  X(lse_a, "lse_a")                                                       \
-  X(out_b, "out_b")                                                       \
+#define ATTEND_ARGUMENTS(X)                     \
+  X(none, "")                                   \
+  X(a, "a")                                     \
+  X(b, "b")                                     \
+  X(c, "c")                                     \
+  X(x, "x")                                     \
+  X(y, "y")                                     \
+  X(q, "q")                                     \
+  X(k, "k")                                     \
+  X(v, "v")                                     \
+  X(out, "out")                                 \
+  X(bytes, "bytes")                             \
+  X(name, "name")                               \
+  X(threads, "threads")                         \
+  ATTEND_OPTION_ARGUMENTS(X, options)           \
+  ATTEND_OPTION_ARGUMENTS(X, attention_options) \
+  X(options_a_scale, "options.a_scale")         \
+  X(options_b_scale, "options.b_scale")         \
+  X(options_a_zero, "options.a_zero")           \
+  X(options_b_zero, "options.b_zero")           \
+  X(weights, "weights")                         \
+  X(weights_size, "weights.size")               \
+  X(weights_reserved, "weights.reserved")       \
+  X(weights_w_q, "weights.w_q")                 \
+  X(weights_w_k, "weights.w_k")                 \
+  X(weights_w_v, "weights.w_v")                 \
+  X(weights_b_q, "weights.b_q")                 \
+  X(weights_b_k, "weights.b_k")                 \
+  X(weights_b_v, "weights.b_v")                 \
+  X(weights_w_o, "weights.w_o")                 \
+  X(weights_b_o, "weights.b_o")                 \
+  X(out_a, "out_a")                             \
+  X(lse_a, "lse_a")                             \
+  X(out_b, "out_b")                             \
   X(lse_b, "lse_b")
 
 enum class Argument : int32_t {
@@ -93,8 +94,6 @@ constexpr Argument in_attention_options(Argument field) {
   return static_cast<Argument>(static_cast<int32_t>(field) - static_cast<int32_t>(Argument::options_size) +
                                static_cast<int32_t>(Argument::attention_options_size));
 }
-static_assert(in_attention_options(Argument::options_reserved2) == Argument::attention_options_reserved2,
-              "the two lists of option fields run in parallel");
 
 constexpr attend_status failure(int32_t reason, Argument argument) {
   return reason | static_cast<int32_t>(argument) << 8;
@@ -157,16 +156,39 @@ attend_status read_struct(const Struct *given, size_t first_version, Argument si
   return ATTEND_OK;
 }
 
+// A field that belongs to a later version, and whether it is set.
+struct LaterField {
+  bool set;
+  Argument argument;
+};
+template <size_t kCount>
+attend_status expect_unset(const LaterField (&fields)[kCount]) {
+  for (const LaterField &field : fields) {
+    if (field.set) return failure(ATTEND_UNSUPPORTED, field.argument);
+  }
+  return ATTEND_OK;
+}
+
 // The fields that all options structs begin with; the workspace counts for Purpose::compute only.
-attend_status check_head(uint32_t flags, uint32_t known_flags, int32_t threads, uint32_t reserved,
-                         const void *workspace, uint64_t workspace_size, Purpose purpose, Execution *execution);
+template <class Options>
+attend_status check_head(const Options &o, uint32_t known_flags, Purpose purpose, Execution *execution) {
+  if ((o.flags & ~(known_flags | ATTEND_NATIVE_DOT)) != 0) return failure(ATTEND_UNSUPPORTED, Argument::options_flags);
+  if (o.threads < 0) return failure(ATTEND_INVALID_VALUE, Argument::options_threads);
+  if (o.reserved != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved);
+  if (purpose == Purpose::compute && o.workspace == nullptr && o.workspace_size != 0) {
+    return failure(ATTEND_NULL_POINTER, Argument::options_workspace);
+  }
+  *execution = {o.threads, o.workspace, o.workspace_size};
+  return expect_unset({{o.message != nullptr, Argument::options_message},
+                       {o.message_size != 0, Argument::options_message_size},
+                       {o.executor != nullptr, Argument::options_executor}});
+}
 
 template <class Options>
 attend_status read_options(const Options *given, size_t first_version, uint32_t known_flags, Purpose purpose,
                            Options *copy, Execution *execution) {
   if (attend_status s = read_struct(given, first_version, Argument::options_size, copy)) return s;
-  return check_head(copy->flags, known_flags, copy->threads, copy->reserved, copy->workspace, copy->workspace_size,
-                    purpose, execution);
+  return given == nullptr ? ATTEND_OK : check_head(*copy, known_flags, purpose, execution);
 }
 
 attend_status status_of(Acquired result);

@@ -9,12 +9,18 @@
 namespace attend {
 namespace {
 
-constexpr size_t kFirstVersion = offsetof(attend_matmul_options, bias) + sizeof(void *);
+constexpr size_t kFirstVersion = offsetof(attend_matmul_options, b_zero) + sizeof(void *);
 
 attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b, double beta, const attend_tensor *c,
                    const attend_matmul_options *given, Purpose purpose, Matmul *p, Execution *execution) {
   attend_matmul_options options;
   if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
+  if (attend_status s = expect_unset({{options.a_scale != nullptr, Argument::options_a_scale},
+                                      {options.b_scale != nullptr, Argument::options_b_scale},
+                                      {options.a_zero != nullptr, Argument::options_a_zero},
+                                      {options.b_zero != nullptr, Argument::options_b_zero}})) {
+    return s;
+  }
   uint32_t dtype = kAnyDtype;
   if (attend_status s = read_tensor(a, Argument::a, Role::input, purpose, &dtype, &p->a)) return s;
   if (attend_status s = read_tensor(b, Argument::b, Role::input, purpose, &dtype, &p->b)) return s;
@@ -48,7 +54,7 @@ bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, cons
   if (!is_plain(a, c->dtype, &p) || !is_plain(b, c->dtype, &q) || !is_plain(c, c->dtype, &r)) return false;
   if (p.rows != r.rows || p.columns != q.rows || q.columns != r.columns) return false;
   if (!is_distinct(r) || !is_apart(r, p) || !is_apart(r, q)) return false;
-  if (!is_plain_head(options) || (options != nullptr && options->bias != nullptr)) return false;
+  if (!is_plain_options(options)) return false;
   return matmul_small(kernel, alpha, view_of<const T>(p), view_of<const T>(q), beta, view_of<T>(r));
 }
 

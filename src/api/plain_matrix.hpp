@@ -2,6 +2,10 @@
 // is not plain goes the general way, which finds out whether something is wrong with it and what.
 #pragma once
 
+#include <cstddef>
+#include <cstring>
+#include <utility>
+
 #include "attend/attend.h"
 #include "drivers/matmul.hpp"
 
@@ -43,11 +47,27 @@ inline bool is_distinct(const PlainMatrix &m) {
 
 inline bool is_apart(const PlainMatrix &a, const PlainMatrix &b) { return a.end <= b.begin || b.end <= a.begin; }
 
-// Whether the head of an options struct, or null, is of today's version and asks for nothing but threads and workspace.
-template <class Options>
-bool is_plain_head(const Options *o) {
-  return o == nullptr || (o->size == sizeof *o && (o->flags | o->reserved) == 0 && o->threads >= 0 &&
-                          (o->workspace != nullptr || o->workspace_size == 0));
+// The bits of all words of a struct from byte `kBegin` on but for the one at `kExcept`.
+template <size_t kBegin, size_t kExcept, class Struct, size_t... kWord>
+uint64_t bits_of(const Struct &s, std::index_sequence<kWord...>) {
+  const auto word = [&s](size_t at) {
+    uint64_t bits = 0;
+    if (at != kExcept) std::memcpy(&bits, reinterpret_cast<const char *>(&s) + at, sizeof bits);
+    return bits;
+  };
+  return (word(kBegin + kWord * sizeof(uint64_t)) | ...);
+}
+
+// Whether an options struct, or null, is of today's version and asks for nothing but threads, a workspace and the number
+// that lies at `kScale`, if that is not 0. All other bytes must be 0, so that no field can be forgotten here.
+template <size_t kScale = 0, class Options>
+bool is_plain_options(const Options *o) {
+  if (o == nullptr) return true;
+  if (o->size != sizeof *o || (o->flags | o->reserved) != 0 || o->threads < 0) return false;
+  if (o->workspace == nullptr && o->workspace_size != 0) return false;
+  constexpr size_t kBytes = sizeof(uint64_t), kHead = offsetof(Options, workspace_size) + kBytes;
+  static_assert(sizeof(Options) % kBytes == 0 && kHead % kBytes == 0 && kScale % kBytes == 0, "whole words");
+  return bits_of<kHead, kScale>(*o, std::make_index_sequence<(sizeof(Options) - kHead) / kBytes>()) == 0;
 }
 template <class Options>
 Execution execution_of(const Options *o) {

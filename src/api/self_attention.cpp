@@ -12,13 +12,13 @@
 namespace attend {
 namespace {
 
-constexpr size_t kFirstVersion = offsetof(attend_self_attention_options, workspace_size) + sizeof(uint64_t);
+constexpr size_t kFirstVersion = offsetof(attend_self_attention_options, executor) + sizeof(void *);
 constexpr size_t kFirstVersionOfWeights = offsetof(attend_self_attention_weights, b_o) + sizeof(void *);
 
 // A field of options that turned out wrong is one of attention_options here.
 attend_status in_attention_options(attend_status status) {
   const Argument field = static_cast<Argument>(status >> 8);
-  if (field < Argument::options_size || field > Argument::options_reserved2) return status;
+  if (field < Argument::options_size || field > Argument::options_state) return status;
   return failure(ATTEND_REASON(status), in_attention_options(field));
 }
 
@@ -150,11 +150,10 @@ template <class T>
 bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights *w, const attend_tensor *out,
                     const attend_self_attention_options *options, const attend_attention_options *attention_options) {
   SmallSelfAttention<T> p;
-  if (!is_plain_head(options) || !is_plain_head(attention_options)) return false;
+  if (!is_plain_options(options) || !only_scales(attention_options, out->dtype, &p.scale)) return false;
   if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr)) {
     return false;
   }
-  if (!only_scales(attention_options, out->dtype, &p.scale)) return false;
   if (w == nullptr || w->size != sizeof *w || w->reserved != 0 || w->w_o != nullptr || w->b_o != nullptr) return false;
   PlainMatrix mx, mo, q, k, v;
   const uint32_t dtype = out->dtype;

@@ -6,7 +6,7 @@ using namespace attend;
 
 uint32_t attend_version(void) { return ATTEND_VERSION; }
 
-int32_t attend_contract(void) { return kContract; }
+uint32_t attend_contract(void) { return static_cast<uint32_t>(kContract); }
 
 const char *attend_isa(void) { return active_kernels()->name; }
 

@@ -19,10 +19,13 @@ typedef struct {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-} head; /* what options begin with; all of self-attention's */
+  char *message;
+  uint64_t message_size;
+  const void *executor;
+} head; /* what options begin with; all of merge's and self-attention's */
 typedef struct {
   head h;
-  const tensor *bias;
+  const tensor *bias, *a_scale, *b_scale, *a_zero, *b_zero;
 } matmul_options;
 typedef struct {
   head h;
@@ -37,12 +40,14 @@ typedef struct {
   int64_t window_left, window_right;
   const tensor *mask, *bias, *alibi_slopes, *sinks, *lse, *scores;
   uint32_t scores_stage, reserved2;
+  const tensor *k_scale, *v_scale;
+  const int64_t *kv_first;
+  int64_t sequences;
+  const int64_t *query_starts, *key_starts;
+  const tensor *pages;
+  int64_t key_offset;
+  const tensor *state;
 } attention_options;
-typedef struct {
-  uint32_t size, flags;
-  int32_t threads;
-  uint32_t reserved;
-} merge_options;
 typedef struct {
   uint32_t size, reserved;
   const tensor *w_q, *w_k, *w_v, *b_q, *b_k, *b_v, *w_o, *b_o;
@@ -57,8 +62,9 @@ attend_status attend_attention(const tensor *, const tensor *, const tensor *, c
                                const attention_options *);
 attend_status attend_attention_workspace(const tensor *, const tensor *, const tensor *, const tensor *,
                                          const attention_options *, uint64_t *);
-attend_status attend_attention_merge(const tensor *, const tensor *, const tensor *, const tensor *,
-                                     const merge_options *);
+attend_status attend_attention_merge(const tensor *, const tensor *, const tensor *, const tensor *, const head *);
+attend_status attend_attention_merge_workspace(const tensor *, const tensor *, const tensor *, const tensor *,
+                                               const head *, uint64_t *);
 attend_status attend_self_attention(const tensor *, const weights *, const tensor *, const head *,
                                     const attention_options *);
 attend_status attend_self_attention_workspace(const tensor *, const weights *, const tensor *, const head *,
@@ -66,6 +72,7 @@ attend_status attend_self_attention_workspace(const tensor *, const weights *, c
 const char *attend_status_string(attend_status);
 const char *attend_status_argument(attend_status);
 uint32_t attend_version(void);
+uint32_t attend_contract(void);
 const char *attend_isa(void);
 const char *attend_isa_name(int32_t);
 attend_status attend_set_isa(const char *);
@@ -117,6 +124,8 @@ static void check_head(head *h, attend_status (*run)(void)) {
   h->flags = 1u << 31, expect_wrong(run(), UNSUPPORTED, "options.flags"), *h = good;
   h->threads = -1, expect_wrong(run(), VALUE, "options.threads"), *h = good;
   h->reserved = 1, expect_wrong(run(), VALUE, "options.reserved"), *h = good;
+  h->workspace_size = 1, expect_wrong(run(), NULL_POINTER, "options.workspace"), *h = good;
+  h->flags = 1u << 16, expect(run() == 0, "a flag without effect"), *h = good;
 }
 
 static int near(double a, double b) { return fabs(a - b) < 1e-12; }
@@ -233,24 +242,23 @@ static void check_attention(void) {
 }
 
 /* ---- two keys, merged with the third ---- */
+static tensor lse_a, lse_b, out_b;
+static head go;
+static attend_status run_merge(void) { return attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &go); }
 static void check_merge(void) {
-  tensor k = matrix(x, 2, 2), v = k, rest = matrix(x + 4, 2, 1), lse_a = matrix(row, 1, 3), lse_b = matrix(other, 1, 3),
-         out_b = matrix(z, 2, 3);
-  merge_options o = {sizeof o, 0, 1, 0};
-  ty = matrix(y, 2, 3);
+  uint64_t bytes = 1;
+  tensor k = matrix(x, 2, 2), v = k, rest = matrix(x + 4, 2, 1);
+  go.size = sizeof go, go.threads = 1;
+  lse_a = matrix(row, 1, 3), lse_b = matrix(other, 1, 3), out_b = matrix(z, 2, 3), ty = matrix(y, 2, 3);
   ao.h.size = sizeof ao, ao.h.threads = 1, ao.scale = 1, ao.lse = &lse_a;
   expect(attend_attention(&tx, &k, &v, &ty, &ao) == 0, "attention of two keys");
   ao.lse = &lse_b;
   expect(attend_attention(&tx, &rest, &rest, &out_b, &ao) == 0, "attention of one key");
-  expect(attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &o) == 0, "attention_merge");
+  expect(run_merge() == 0, "attention_merge");
   check_values(y, 3, "attention_merge's values");
-  o.size = 8, expect_wrong(attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &o), STRUCT_SIZE, "options.size");
-  o.size = sizeof o, o.flags = 1;
-  expect_wrong(attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &o), UNSUPPORTED, "options.flags");
-  o.flags = 0, o.threads = -1;
-  expect_wrong(attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &o), VALUE, "options.threads");
-  o.threads = 0, o.reserved = 1;
-  expect_wrong(attend_attention_merge(&ty, &lse_a, &out_b, &lse_b, &o), VALUE, "options.reserved");
+  expect(attend_attention_merge_workspace(&ty, &lse_a, &out_b, &lse_b, &go, &bytes) == 0 && bytes == 0,
+         "attention_merge_workspace");
+  check_head(&go, run_merge);
   memset(&ao, 0, sizeof ao);
 }
 
@@ -294,7 +302,7 @@ int main(void) {
   check_attention();
   check_merge();
   check_self_attention();
-  expect(attend_version() >= 100, "version");
+  expect(attend_version() >= 100 && attend_contract() >= 2, "version");
   expect(strcmp(attend_isa(), attend_isa_name(0)) == 0 || attend_set_isa(NULL) == 0, "isa");
   expect_wrong(attend_set_isa("none such"), UNKNOWN_ISA, "name");
   expect(attend_set_threads(1) == 0 && attend_threads() == 1 && attend_set_threads(0) == 0, "threads");

@@ -19,12 +19,13 @@ int main(void) {
   float a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 0, -1, 2, 1, 0}, c[4] = {0}, p[4] = {0};
   const float product[] = {-4, -4, 5, 8};
   attend_tensor ta = matrix(a, 2, 3), tb = matrix(b, 3, 2), tc = matrix(c, 2, 2), tp = matrix(p, 2, 2);
+  const attend_softmax_options options = ATTEND_SOFTMAX_OPTIONS_INIT;
   attend_status status;
   int i;
 
   if (attend_version() != ATTEND_VERSION) return printf("the library is version %u\n", attend_version()), 1;
   status = attend_matmul(1, &ta, &tb, 0, &tc, NULL);
-  if (status == ATTEND_OK) status = attend_softmax(&tc, &tp, NULL);
+  if (status == ATTEND_OK) status = attend_softmax(&tc, &tp, &options);
   if (status != ATTEND_OK) {
     printf("%s: %s\n", attend_status_argument(status), attend_status_string(status));
     return 1;

@@ -3,8 +3,8 @@
 namespace attend::fuzz {
 namespace {
 
-constexpr uint32_t kDtypes[] = {0,         ATTEND_F32, ATTEND_F64,  ATTEND_BF16, ATTEND_F16,
-                                ATTEND_I8, ATTEND_U8,  ATTEND_BOOL, 8,           0xffffffffu};
+constexpr uint32_t kDtypes[] = {0,         ATTEND_F32,  ATTEND_F64, ATTEND_BF16, ATTEND_F16, ATTEND_I8,
+                                ATTEND_U8, ATTEND_BOOL, ATTEND_I32, 0xffffffffu, 10,         ATTEND_F8E4M3};
 
 int64_t nonsense(Decoder &d) {
   const int64_t n = d.pick<int64_t>({-1, 0, 1, 2, INT64_MIN, INT64_MAX, int64_t{1} << 32, int64_t{1} << 58, 0, 0});
@@ -19,7 +19,7 @@ void Call::spoil_operand(Decoder &d, Operand &o) {
       o.given = !o.given;
       break;
     case 1:
-      o.view.dtype = kDtypes[d.in(0, 9)];
+      o.view.dtype = kDtypes[d.in(0, 11)];
       break;
     case 2:
       o.view.rank = d.pick<uint32_t>({0, 5, 1, 2, 3, 4, 0xffffffffu});
@@ -45,7 +45,7 @@ void Call::spoil_operand(Decoder &d, Operand &o) {
 }
 
 void Call::spoil_head(Decoder &d, Head &h) {
-  switch (d.in(0, 6)) {
+  switch (d.in(0, 7)) {
     case 0:
       *h.size = d.pick<uint32_t>({0, 4, *h.size - 4, *h.size - 1});
       break;
@@ -63,8 +63,13 @@ void Call::spoil_head(Decoder &d, Head &h) {
       *h.reserved = static_cast<uint32_t>(d.in(0, 2));
       break;
     case 5:
-      if (h.workspace_size != nullptr) *h.workspace_size = static_cast<uint64_t>(d.in(0, 100));
+      *h.workspace_size = static_cast<uint64_t>(d.in(0, 100));
       break;
+    case 6: {
+      const size_t field = static_cast<size_t>(d.in(0, static_cast<int64_t>(h.later.size()) - 1));
+      h.begin[h.later[field].offset + static_cast<size_t>(d.in(0, 7))] = 1;
+      break;
+    }
     default:
       *h.given = false;
   }
@@ -112,9 +117,10 @@ void Call::find_faults_of(const Operand &o, Purpose purpose, Faults *faults) con
   }
   const attend_tensor &t = o.view;
   if (t.rank < 1 || t.rank > 4) return faults->add(ATTEND_INVALID_RANK, o.name);
-  const bool is_type = t.dtype >= ATTEND_F32 && t.dtype <= ATTEND_BOOL;
+  const bool is_type = t.dtype >= ATTEND_F32 && t.dtype <= ATTEND_F8E4M3;
   if (!is_type || (t.dtype == ATTEND_BOOL) != o.is_mask) faults->add(ATTEND_INVALID_DTYPE, o.name);
-  if (!o.is_mask && t.dtype >= ATTEND_BF16 && t.dtype <= ATTEND_U8) faults->add(ATTEND_UNSUPPORTED, o.name);
+  const bool is_known = t.dtype == ATTEND_F32 || t.dtype == ATTEND_F64 || t.dtype == ATTEND_BOOL;
+  if (!o.is_mask && is_type && !is_known) faults->add(ATTEND_UNSUPPORTED, o.name);
   const Extent e(t);
   if (e.negative) return faults->add(ATTEND_INVALID_SHAPE, o.name);
   // Where the library draws the line between 2^57 and 2^63 elements is its own affair.
@@ -158,8 +164,12 @@ Faults Call::faults(Purpose purpose) const {
     if ((*h.flags & ~h.known_flags) != 0) all.add(ATTEND_UNSUPPORTED, h.name + ".flags");
     if (*h.threads < 0) all.add(ATTEND_INVALID_VALUE, h.name + ".threads");
     if (*h.reserved != 0) all.add(ATTEND_INVALID_VALUE, h.name + ".reserved");
-    if (purpose == Purpose::compute && h.workspace != nullptr && *h.workspace == nullptr && *h.workspace_size != 0)
+    if (purpose == Purpose::compute && *h.workspace == nullptr && *h.workspace_size != 0)
       all.add(ATTEND_NULL_POINTER, h.name + ".workspace");
+    for (const LaterField &field : h.later) {
+      const unsigned char *const bytes = h.begin + field.offset;
+      if (std::count(bytes, bytes + 8, 0) != 8) all.add(ATTEND_UNSUPPORTED, h.name + "." + field.name);
+    }
   }
   find_faults(&all);
   if (comparable) {
@@ -202,7 +212,7 @@ void Call::give_workspace(Decoder &d, Faults *faults) {
   Head &h = heads_[0];
   const int64_t mode = d.in(0, 5);
   const size_t offset = static_cast<size_t>(d.in(0, 15));
-  if (mode < 2 || h.workspace == nullptr || !*h.given || *h.workspace_size != 0) return;
+  if (mode < 2 || !*h.given || *h.workspace_size != 0) return;
   const int32_t threads = *h.threads;
   uint64_t bytes = 0;
   if (mode == 3) *h.threads = 1;
@@ -329,7 +339,7 @@ void Call::check(Decoder &d) {
   };
   seal();
 
-  const attend_status size_status = heads_[0].workspace != nullptr ? check_workspace_function() : ATTEND_OK;
+  const attend_status size_status = check_workspace_function();
   Faults wrong = faults(Purpose::compute);
   find_overlaps(&wrong);
   const bool backed = std::all_of(operands_.begin(), operands_.end(), [](auto &o) { return !o.given || o.backed; });

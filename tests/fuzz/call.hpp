@@ -44,16 +44,42 @@ class Faults {
 
 enum class Purpose { compute, size };
 
+// The eight bytes of a field that belongs to a later version.
+struct LaterField {
+  std::string name;
+  size_t offset;
+};
+#define ATTEND_FUZZ_LATER(field) \
+  { #field, offsetof(Options, field) }
+template <class Options>
+std::vector<LaterField> later_fields() {
+  std::vector<LaterField> all = {ATTEND_FUZZ_LATER(message), ATTEND_FUZZ_LATER(message_size),
+                                 ATTEND_FUZZ_LATER(executor)};
+  if constexpr (std::is_same_v<Options, attend_matmul_options>) {
+    all.insert(all.end(), {ATTEND_FUZZ_LATER(a_scale), ATTEND_FUZZ_LATER(b_scale), ATTEND_FUZZ_LATER(a_zero),
+                           ATTEND_FUZZ_LATER(b_zero)});
+  }
+  if constexpr (std::is_same_v<Options, attend_attention_options>) {
+    all.insert(all.end(), {ATTEND_FUZZ_LATER(k_scale), ATTEND_FUZZ_LATER(v_scale), ATTEND_FUZZ_LATER(kv_first),
+                           ATTEND_FUZZ_LATER(sequences), ATTEND_FUZZ_LATER(query_starts), ATTEND_FUZZ_LATER(key_starts),
+                           ATTEND_FUZZ_LATER(pages), ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
+  }
+  return all;
+}
+#undef ATTEND_FUZZ_LATER
+
 // The fields that all options begin with.
 struct Head {
   std::string name;
   size_t struct_size;
   uint32_t known_flags;
+  unsigned char *begin;
   uint32_t *size, *flags;
   int32_t *threads;
   uint32_t *reserved;
-  void **workspace;  // null where the function needs none
+  void **workspace;
   uint64_t *workspace_size;
+  std::vector<LaterField> later;
   bool *given;
   Bytes *tail;
   std::function<void()> seal;
@@ -61,13 +87,20 @@ struct Head {
 
 template <class Options>
 Head head_of(const std::string &name, uint32_t known_flags, Boxed<Options> &o) {
-  Head h = {name,    sizeof o.value, known_flags, &o.value.size, &o.value.flags,    &o.value.threads, &o.value.reserved,
-            nullptr, nullptr,        &o.given,    &o.tail,       [&o] { o.seal(); }};
-  if constexpr (!std::is_same_v<Options, attend_merge_options>) {
-    h.workspace = &o.value.workspace;
-    h.workspace_size = &o.value.workspace_size;
-  }
-  return h;
+  return {name,
+          sizeof o.value,
+          known_flags | ATTEND_NATIVE_DOT,
+          reinterpret_cast<unsigned char *>(&o.value),
+          &o.value.size,
+          &o.value.flags,
+          &o.value.threads,
+          &o.value.reserved,
+          &o.value.workspace,
+          &o.value.workspace_size,
+          later_fields<Options>(),
+          &o.given,
+          &o.tail,
+          [&o] { o.seal(); }};
 }
 
 class Call {
@@ -82,7 +115,7 @@ class Call {
 
  protected:
   virtual attend_status run() = 0;
-  virtual attend_status workspace(uint64_t *) { return ATTEND_OK; }
+  virtual attend_status workspace(uint64_t *bytes) = 0;
   // Fields outside their range; and shapes that do not fit together, if every tensor is there and has a rank.
   virtual void find_faults(Faults *) const {}
   virtual void find_shape_faults(Faults *faults) const = 0;

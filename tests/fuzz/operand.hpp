@@ -110,7 +110,8 @@ struct Extent {
 enum class Role { input, output, both };
 
 constexpr int64_t size_of(uint32_t dtype) {
-  return dtype == ATTEND_F64 ? 8 : dtype == ATTEND_F32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
+  if (dtype == ATTEND_F64) return 8;
+  return dtype == ATTEND_F32 || dtype == ATTEND_I32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
 }
 
 struct Operand {

@@ -245,6 +245,10 @@ class MergeCall : public Call {
     return attend_attention_merge(out_a_->tensor(), lse_a_->tensor(), out_b_->tensor(), lse_b_->tensor(),
                                   options_.pointer());
   }
+  attend_status workspace(uint64_t *bytes) override {
+    return attend_attention_merge_workspace(out_a_->tensor(), lse_a_->tensor(), out_b_->tensor(), lse_b_->tensor(),
+                                            options_.pointer(), bytes);
+  }
   void find_shape_faults(Faults *faults) const override {
     const Shape s = Extent(out_a_->view).shape;
     expect_shape(faults, *lse_a_, {1, s[1], s[2], s[3]});

@@ -25,12 +25,22 @@ pub const ATTEND_UNKNOWN_ISA: i32 = 13;
 
 pub const ATTEND_F32: u32 = 1;
 pub const ATTEND_F64: u32 = 2;
+pub const ATTEND_BF16: u32 = 3;
+pub const ATTEND_F16: u32 = 4;
+pub const ATTEND_I8: u32 = 5;
+pub const ATTEND_U8: u32 = 6;
 pub const ATTEND_BOOL: u32 = 7;
+pub const ATTEND_I32: u32 = 8;
+pub const ATTEND_F8E4M3: u32 = 9;
+
+pub const ATTEND_NATIVE_DOT: u32 = 0x10000;
 
 pub const ATTEND_LOG: u32 = 1;
 pub const ATTEND_CAUSAL_TOP_LEFT: u32 = 1;
 pub const ATTEND_CAUSAL_BOTTOM_RIGHT: u32 = 2;
 pub const ATTEND_WINDOW: u32 = 4;
+pub const ATTEND_PARTIAL: u32 = 8;
+pub const ATTEND_CONTINUE: u32 = 16;
 
 pub const ATTEND_SCORES_SCALED: u32 = 0;
 pub const ATTEND_SCORES_SOFTCAPPED: u32 = 1;
@@ -47,6 +57,13 @@ pub struct attend_tensor {
     pub stride: [i64; 4],
 }
 
+/// Of a later version.
+#[repr(C)]
+#[derive(Debug)]
+pub struct attend_executor {
+    _opaque: [u8; 0],
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct attend_matmul_options {
@@ -56,7 +73,14 @@ pub struct attend_matmul_options {
     pub reserved: u32,
     pub workspace: *mut c_void,
     pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
     pub bias: *const attend_tensor,
+    pub a_scale: *const attend_tensor,
+    pub b_scale: *const attend_tensor,
+    pub a_zero: *const attend_tensor,
+    pub b_zero: *const attend_tensor,
 }
 
 #[repr(C)]
@@ -68,6 +92,9 @@ pub struct attend_softmax_options {
     pub reserved: u32,
     pub workspace: *mut c_void,
     pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
     pub scale: f64,
     pub mask: *const attend_tensor,
     pub bias: *const attend_tensor,
@@ -83,6 +110,9 @@ pub struct attend_attention_options {
     pub reserved: u32,
     pub workspace: *mut c_void,
     pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
     pub scale: f64,
     pub softcap: f64,
     pub query_offset: i64,
@@ -98,6 +128,15 @@ pub struct attend_attention_options {
     pub scores: *const attend_tensor,
     pub scores_stage: u32,
     pub reserved2: u32,
+    pub k_scale: *const attend_tensor,
+    pub v_scale: *const attend_tensor,
+    pub kv_first: *const i64,
+    pub sequences: i64,
+    pub query_starts: *const i64,
+    pub key_starts: *const i64,
+    pub pages: *const attend_tensor,
+    pub key_offset: i64,
+    pub state: *const attend_tensor,
 }
 
 #[repr(C)]
@@ -107,6 +146,11 @@ pub struct attend_merge_options {
     pub flags: u32,
     pub threads: i32,
     pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
 }
 
 #[repr(C)]
@@ -133,6 +177,31 @@ pub struct attend_self_attention_options {
     pub reserved: u32,
     pub workspace: *mut c_void,
     pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+}
+
+macro_rules! init {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// ATTEND_..._INIT: all zero but for `size`.
+            pub fn init() -> Self {
+                // Safety: of integers, floats and raw pointers all are valid as zeros.
+                let mut zero: Self = unsafe { std::mem::zeroed() };
+                zero.size = std::mem::size_of::<Self>() as u32;
+                zero
+            }
+        }
+    )*};
+}
+init! {
+    attend_matmul_options
+    attend_softmax_options
+    attend_attention_options
+    attend_merge_options
+    attend_self_attention_options
+    attend_self_attention_weights
 }
 
 extern "C" {
@@ -188,6 +257,14 @@ extern "C" {
         lse_b: *const attend_tensor,
         options: *const attend_merge_options,
     ) -> attend_status;
+    pub fn attend_attention_merge_workspace(
+        out_a: *const attend_tensor,
+        lse_a: *const attend_tensor,
+        out_b: *const attend_tensor,
+        lse_b: *const attend_tensor,
+        options: *const attend_merge_options,
+        bytes: *mut u64,
+    ) -> attend_status;
     pub fn attend_self_attention(
         x: *const attend_tensor,
         weights: *const attend_self_attention_weights,
@@ -204,6 +281,7 @@ extern "C" {
         bytes: *mut u64,
     ) -> attend_status;
     pub fn attend_version() -> u32;
+    pub fn attend_contract() -> u32;
     pub fn attend_isa() -> *const c_char;
     pub fn attend_isa_name(i: i32) -> *const c_char;
     pub fn attend_set_isa(name: *const c_char) -> attend_status;
@@ -216,15 +294,38 @@ mod tests {
     use super::*;
     use std::mem::size_of;
 
+    macro_rules! offsets {
+        ($name:ident { $($field:ident $offset:expr),* }) => {{
+            let all = $name::init();
+            $(assert_eq!(
+                std::ptr::addr_of!(all.$field) as usize - std::ptr::addr_of!(all) as usize,
+                $offset,
+                concat!(stringify!($name), ".", stringify!($field))
+            );)*
+        }};
+    }
+
     #[test]
     fn layout() {
         // What a C compiler says of attend.h on every 64-bit platform.
         assert_eq!(size_of::<attend_tensor>(), 80);
-        assert_eq!(size_of::<attend_matmul_options>(), 40);
-        assert_eq!(size_of::<attend_softmax_options>(), 64);
-        assert_eq!(size_of::<attend_attention_options>(), 144);
-        assert_eq!(size_of::<attend_merge_options>(), 16);
+        assert_eq!(size_of::<attend_matmul_options>(), 96);
+        assert_eq!(size_of::<attend_softmax_options>(), 88);
+        assert_eq!(size_of::<attend_attention_options>(), 240);
+        assert_eq!(size_of::<attend_merge_options>(), 56);
         assert_eq!(size_of::<attend_self_attention_weights>(), 72);
-        assert_eq!(size_of::<attend_self_attention_options>(), 32);
+        assert_eq!(size_of::<attend_self_attention_options>(), 56);
+        // In the order of the fields: those that differ in size, or have a neighbour of their type.
+        offsets!(attend_matmul_options { threads 8, workspace 16, message 32, message_size 40, executor 48,
+            bias 56, a_scale 64, b_scale 72, a_zero 80, b_zero 88 });
+        offsets!(attend_softmax_options { workspace 16, executor 48, scale 56, mask 64, bias 72, lse 80 });
+        offsets!(attend_attention_options { workspace 16, executor 48, scale 56, softcap 64, query_offset 72,
+            query_offsets 80, kv_lengths 88, window_left 96, window_right 104, mask 112, bias 120,
+            alibi_slopes 128, sinks 136, lse 144, scores 152, scores_stage 160, reserved2 164, k_scale 168,
+            v_scale 176, kv_first 184, sequences 192, query_starts 200, key_starts 208, pages 216,
+            key_offset 224, state 232 });
+        offsets!(attend_merge_options { threads 8, workspace 16, message 32, executor 48 });
+        offsets!(attend_self_attention_options { threads 8, workspace 16, message 32, executor 48 });
+        offsets!(attend_self_attention_weights { w_q 8, w_k 16, w_v 24, b_q 32, b_k 40, b_v 48, w_o 56, b_o 64 });
     }
 }

@@ -23,7 +23,6 @@ pub use view::{Element, Float, View, ViewMut};
 
 use attend_sys as sys;
 use std::ffi::{CStr, CString};
-use std::mem::size_of;
 use std::ptr::null;
 
 /// Version of the library that is loaded: 10000 * major + 100 * minor + patch.
@@ -100,13 +99,9 @@ pub fn matmul<T: Float>(
 ) -> Result<(), Error> {
     check_version()?;
     let o = sys::attend_matmul_options {
-        size: size_of::<sys::attend_matmul_options>() as u32,
-        flags: 0,
         threads: options.threads,
-        reserved: 0,
-        workspace: std::ptr::null_mut(),
-        workspace_size: 0,
         bias: of(&options.bias),
+        ..sys::attend_matmul_options::init()
     };
     Error::check(unsafe {
         sys::attend_matmul(
@@ -148,16 +143,13 @@ impl<T> Default for SoftmaxOptions<'_, T> {
 fn softmax_of<T: Float>(x: &Tensor, y: &Tensor, options: SoftmaxOptions<T>) -> Result<(), Error> {
     check_version()?;
     let o = sys::attend_softmax_options {
-        size: size_of::<sys::attend_softmax_options>() as u32,
         flags: if options.log { sys::ATTEND_LOG } else { 0 },
         threads: options.threads,
-        reserved: 0,
-        workspace: std::ptr::null_mut(),
-        workspace_size: 0,
         scale: options.scale,
         mask: of(&options.mask),
         bias: of(&options.bias),
         lse: of_mut(&options.lse),
+        ..sys::attend_softmax_options::init()
     };
     Error::check(unsafe { sys::attend_softmax(x, y, &o) })
 }
@@ -265,12 +257,8 @@ impl<T> AttentionOptions<'_, T> {
         }
         let (window_left, window_right) = self.window.unwrap_or((0, 0));
         Ok(sys::attend_attention_options {
-            size: size_of::<sys::attend_attention_options>() as u32,
             flags,
             threads: self.threads,
-            reserved: 0,
-            workspace: std::ptr::null_mut(),
-            workspace_size: 0,
             scale: self.scale.unwrap_or(0.0),
             softcap: self.softcap.unwrap_or(0.0),
             query_offset: self.query_offset,
@@ -290,7 +278,7 @@ impl<T> AttentionOptions<'_, T> {
                 Stage::Masked => sys::ATTEND_SCORES_MASKED,
                 Stage::Probabilities => sys::ATTEND_SCORES_PROBABILITIES,
             },
-            reserved2: 0,
+            ..sys::attend_attention_options::init()
         })
     }
 }
@@ -318,12 +306,9 @@ pub fn merge<T: Float>(
     threads: i32,
 ) -> Result<(), Error> {
     check_version()?;
-    let size = size_of::<sys::attend_merge_options>() as u32;
     let o = sys::attend_merge_options {
-        size,
-        flags: 0,
         threads,
-        reserved: 0,
+        ..sys::attend_merge_options::init()
     };
     Error::check(unsafe {
         sys::attend_attention_merge(
@@ -376,16 +361,10 @@ pub fn self_attention<T: Float>(
     check_version()?;
     let mut attention = options.raw(&out.tensor)?;
     let o = sys::attend_self_attention_options {
-        size: size_of::<sys::attend_self_attention_options>() as u32,
-        flags: 0,
         threads: std::mem::take(&mut attention.threads),
-        reserved: 0,
-        workspace: std::ptr::null_mut(),
-        workspace_size: 0,
+        ..sys::attend_self_attention_options::init()
     };
     let w = sys::attend_self_attention_weights {
-        size: size_of::<sys::attend_self_attention_weights>() as u32,
-        reserved: 0,
         w_q: &weights.w_q.tensor,
         w_k: &weights.w_k.tensor,
         w_v: &weights.w_v.tensor,
@@ -394,6 +373,7 @@ pub fn self_attention<T: Float>(
         b_v: of(&weights.b_v),
         w_o: of(&weights.w_o),
         b_o: of(&weights.b_o),
+        ..sys::attend_self_attention_weights::init()
     };
     Error::check(unsafe { sys::attend_self_attention(&x.tensor, &w, &out.tensor, &o, &attention) })
 }

@@ -202,9 +202,9 @@ ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, con
 
 /* The ..._workspace functions take the arguments of the call they size and store an upper bound in *bytes, from the
  * shapes, strides and options.threads alone (0 there counts as 64): it never depends on the CPU or on
- * attend_set_threads. Data pointers may be null, the workspace fields are not looked at. A smaller workspace is
- * accepted as long as it is enough for one thread (ask with options.threads = 1): fewer threads run then. *bytes may be
- * 0. */
+ * attend_set_threads. Data pointers may be null; the workspace fields are not looked at, nor are the numbers in arrays
+ * such as kv_lengths. Everything else is checked as by the call. A smaller workspace is accepted as long as it is enough
+ * for one thread (ask with options.threads = 1): fewer threads run then. *bytes may be 0. */
 ATTEND_API attend_status attend_matmul_workspace(double alpha, const attend_tensor *a, const attend_tensor *b,
                                                  double beta, const attend_tensor *c,
                                                  const attend_matmul_options *options, uint64_t *bytes);

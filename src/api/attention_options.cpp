@@ -122,7 +122,7 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
       options.sinks != nullptr) {
     if (attend_status s = read_inputs(options, dtype, keys, out_shape, purpose, problem)) return s;
   }
-  if (problem->lengths != nullptr) {
+  if (problem->lengths != nullptr && purpose == Purpose::compute) {
     for (int64_t b = 0; b < out_shape[3]; ++b) {
       if (problem->lengths[b] < 0 || problem->lengths[b] > keys) {
         return failure(ATTEND_INVALID_VALUE, Argument::options_kv_lengths);

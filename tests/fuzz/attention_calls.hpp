@@ -91,6 +91,7 @@ class AttentionBase : public Call {
     if (!fits(lengths_)) o.kv_lengths = nullptr;
   }
   virtual int64_t batch() const = 0;
+  virtual int64_t keys() const = 0;
 
   void spoil_option(Decoder &d) override {
     attend_attention_options &o = attention_.value;
@@ -154,8 +155,10 @@ class AttentionBase : public Call {
     expect_shape(faults, *sinks_, {heads, 1, 1, 1});
     expect_shape(faults, *lse_, {1, queries, heads, batch()});
     expect_shape(faults, *scores_, all);
+  }
+  void find_number_faults(Faults *faults) const override {
     for (const int64_t length : lengths_) {
-      if (attention_.value.kv_lengths != nullptr && (length < 0 || length > keys))
+      if (attention_.value.kv_lengths != nullptr && (length < 0 || length > keys()))
         faults->add(ATTEND_INVALID_VALUE, options_name_ + ".kv_lengths");
     }
   }
@@ -279,6 +282,7 @@ class AttentionCall : public AttentionBase<T> {
 
  private:
   int64_t batch() const override { return Extent(out_->view).shape[3]; }
+  int64_t keys() const override { return Extent(k_->view).shape[1]; }
   attend_status run() override {
     return attend_attention(q_->tensor(), k_->tensor(), v_->tensor(), out_->tensor(), this->attention_.pointer());
   }

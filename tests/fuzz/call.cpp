@@ -174,6 +174,7 @@ Faults Call::faults(Purpose purpose) const {
   find_faults(&all);
   if (comparable) {
     find_shape_faults(&all);
+    if (purpose == Purpose::compute) find_number_faults(&all);
   } else {
     all.add(ATTEND_INVALID_SHAPE, "*", false);  // of the operands that have a rank, since another has none
   }

@@ -119,6 +119,8 @@ class Call {
   // Fields outside their range; and shapes that do not fit together, if every tensor is there and has a rank.
   virtual void find_faults(Faults *) const {}
   virtual void find_shape_faults(Faults *faults) const = 0;
+  // Numbers in arrays, which the ..._workspace functions do not look at.
+  virtual void find_number_faults(Faults *) const {}
   // Points the arguments at the operands, now that it is known which are given.
   virtual void connect() = 0;
   // Spoils an option of its own.

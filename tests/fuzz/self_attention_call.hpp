@@ -41,6 +41,7 @@ class SelfAttentionCall : public AttentionBase<T> {
 
  private:
   int64_t batch() const override { return Extent(out_->view).shape[3]; }
+  int64_t keys() const override { return Extent(x_->view).shape[1]; }
   void connect() override {
     AttentionBase<T>::connect();
     attend_self_attention_weights &w = weights_.value;

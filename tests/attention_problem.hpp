@@ -32,7 +32,7 @@ struct Problem {
   O q, k, v, out, lse, scores, bias;
   Shape mask_shape;
   std::vector<uint8_t> mask_bytes;
-  std::vector<int64_t> lengths, offsets;
+  std::vector<int64_t> lengths, firsts, offsets;
   std::vector<T> slopes, sinks;
   attend_tensor mask, slopes_view, sinks_view;
   attend_attention_options options = {};
@@ -99,6 +99,11 @@ struct Problem {
       for (int64_t b = 0; b < batch; ++b) lengths.push_back(random.in(0, nk));
       spec.lengths = options.kv_lengths = lengths.data();
     }
+    if (random.one_in(3)) {
+      for (size_t b = 0; b < static_cast<size_t>(batch); ++b)
+        firsts.push_back(random.in(0, lengths.empty() ? nk : lengths[b]));
+      spec.firsts = options.kv_first = firsts.data();
+    }
     if (random.one_in(3)) spec.scale = options.scale = random.pick({1.0, 0.4, -0.3});
     if (random.one_in(3)) spec.softcap = options.softcap = random.pick({0.7, 5.0, 50.0});
     for (int64_t h = 0; h < heads; ++h) {
@@ -121,6 +126,7 @@ struct Problem {
     }
     spec.scores_stage = static_cast<int>(random.in(0, 3));
     options.scores_stage = static_cast<uint32_t>(spec.scores_stage);
+    poison_missing(random);
   }
   Problem(const Problem &) = delete;
   Problem &operator=(const Problem &) = delete;
@@ -155,10 +161,23 @@ struct Problem {
     const auto say = [&text](const char *what, auto value) { text += what + std::to_string(value); };
     say(" D ", d), say(" Dv ", dv), say(" Nq ", nq), say(" Nk ", nk), say(" H ", heads), say(" Hkv ", kv_heads);
     say(" flags ", options.flags), say(" left ", options.window_left), say(" right ", options.window_right);
-    say(" offset ", options.query_offset), say(" lengths ", lengths.size()), say(" mask ", masked);
-    say(" bias ", biased), say(" softcap ", options.softcap), say(" alibi ", options.alibi_slopes != nullptr);
+    say(" offset ", options.query_offset), say(" lengths ", lengths.size()), say(" firsts ", firsts.size());
+    say(" mask ", masked), say(" bias ", biased), say(" softcap ", options.softcap),
+        say(" alibi ", options.alibi_slopes != nullptr);
     say(" sinks ", options.sinks != nullptr), say(" stage ", options.scores_stage), say(" threads ", options.threads);
     return text;
+  }
+
+  // What is there of keys that do not exist is never read.
+  void poison_missing(Random &random) {
+    const auto poison = [&](T &x, int64_t j, int64_t b) {
+      if (!spec.exists(j, b)) x = random.pick({kNan, kInf, -kInf});
+    };
+    k.each([&](T &x, int64_t, int64_t j, int64_t, int64_t b) { poison(x, j, b); });
+    v.each([&](T &x, int64_t, int64_t j, int64_t, int64_t b) { poison(x, j, b); });
+    const Shape &s = bias.shape();
+    if (s[0] != nk || s[3] != batch) return;
+    bias.each([&](T &x, int64_t j, int64_t, int64_t, int64_t b) { poison(x, j, b); });
   }
 
   // Whether any query of any head that shares it sees the key.

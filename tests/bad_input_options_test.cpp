@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 const attend_tensor kUnused = {};
 const int64_t kOffsets[] = {0, 1};
-const int64_t kNegative[] = {0, -1, 0, 0}, kBeyondKeys[] = {0, 1 << 20, 0, 0};
+const int64_t kNegative[] = {0, -1, 0, 0}, kBeyondKeys[] = {0, 1 << 20, 0, 0}, kTwo[] = {2, 2, 2, 2},
+              kThree[] = {2, 3, 2, 2};
 char g_bytes[8];
 const attend_tensor kBytes = {g_bytes, ATTEND_U8, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
 const attend_tensor kBools = {g_bytes, ATTEND_BOOL, 1, {1, 0, 0, 0}, {1, 0, 0, 0}};
@@ -30,6 +31,14 @@ const Wrong kWrong[] = {
     {"softcap", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.softcap = std::nan(""); }},
     {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kNegative; }, Twin::accepts},
     {"kv_lengths", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_lengths = kBeyondKeys; },
+     Twin::accepts},
+    {"kv_first", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_first = kNegative; }, Twin::accepts},
+    {"kv_first", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.kv_first = kBeyondKeys; }, Twin::accepts},
+    {"kv_first", ATTEND_INVALID_VALUE,
+     [](attend_attention_options &o) {
+       o.kv_lengths = kTwo;
+       o.kv_first = kThree;
+     },
      Twin::accepts},
     {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_left = 1; }},
     {"window_left", ATTEND_INVALID_VALUE, [](attend_attention_options &o) { o.window_right = 1; }},
@@ -121,6 +130,23 @@ TEST_CASE("a scale or softcap beyond the element type") {
       expect_success(self);
     }
   }
+}
+
+TEST_CASE("sequences that begin where they end, and of nothing") {
+  AttentionCall call;
+  call.options.value.kv_first = call.options.value.kv_lengths = kTwo;
+  expect_success(call);
+  CHECK(floats(call.out)[0] == 0);
+  CHECK(floats(call.lse)[0] == -HUGE_VALF);
+  CHECK(floats(call.scores)[0] == -HUGE_VALF);
+  SelfAttentionCall self;
+  self.attention_options.value.kv_first = self.attention_options.value.kv_lengths = kTwo;
+  expect_success(self);
+  CHECK(floats(self.lse)[0] == -HUGE_VALF);
+  const int64_t all[] = {7, 7};
+  call.options.value.kv_lengths = nullptr;
+  call.options.value.kv_first = all;
+  expect_success(call);
 }
 
 TEST_CASE("query offsets that are valid, however far") {

@@ -143,7 +143,8 @@ TEST_CASE("outputs that overlap a mask, a bias, slopes or sinks") {
 TEST_CASE("outputs that overlap lengths or offsets") {
   const auto of_attention = [](Call &call, attend_attention_options &options) {
     for (const int64_t *attend_attention_options::*field :
-         {&attend_attention_options::kv_lengths, &attend_attention_options::query_offsets}) {
+         {&attend_attention_options::kv_lengths, &attend_attention_options::kv_first,
+          &attend_attention_options::query_offsets}) {
       for (const Slot &slot : call.slots) {
         if (!slot.output) continue;
         std::fill_n(slot.operand->memory.begin(), 4, 0.0);  // lengths of 0

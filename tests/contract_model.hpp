@@ -96,8 +96,9 @@ class ContractModel {
   T query(int64_t i, int64_t h, int64_t b) {
     constexpr int64_t kChunk = 256;
     RunningSoftmax<T> whole(v_.shape()[0]), span = whole;
-    for (int64_t j = 0; j < keys(); j += kChunk) {
-      if (j % span_ == 0) {
+    const int64_t first = spec_.firsts != nullptr ? spec_.firsts[b] : 0;
+    for (int64_t j = first; j < keys(); j += kChunk) {
+      if ((j - first) % span_ == 0) {
         whole.fold(span);
         span = RunningSoftmax<T>(v_.shape()[0]);
       }

@@ -139,6 +139,45 @@ TEST_CASE_TEMPLATE("attention stays within its operands", T, float, double) {
   });
 }
 
+TEST_CASE_TEMPLATE("attention reads nothing of keys before the first one", T, float, double) {
+  Random random(306);
+  for_each_isa([&] {
+    const auto test = [&](int64_t nq, int64_t nk, Place at) {
+      at.end = false;  // right behind the page that the keys before would lie in
+      if (random.one_in(9)) nk += random.pick<int64_t>({240, 280, 1100});
+      const int64_t d = random.in(1, 70), dv = random.in(1, 70), widest = std::max({d, dv, nq});
+      const int64_t first = random.in(1, std::max<int64_t>(1, 4096 / static_cast<int64_t>(sizeof(T)) / widest));
+      const bool by_rows = random.one_in(2);  // else before the first of each query lies the last of another
+      const int64_t before = by_rows ? first * nq : first, masks = (first + nk) * nq - before;
+      Guarded<T> q(d * nq, at), k(d * nk, at), v(dv * nk, at), out(dv * nq, at), bias(masks, at);
+      Guarded<uint8_t> mask(masks, at);
+      for (int64_t i = 0; i < masks; ++i) mask.data[i] = i % 3 != 0;
+      const attend_tensor tq = matrix(q.data, d, nq, false), tout = matrix(out.data, dv, nq, random.one_in(4));
+      const attend_tensor tk = matrix(k.data - first * d, d, first + nk, false),
+                          tv = matrix(v.data - first * dv, dv, first + nk, false);
+      const attend_tensor tb = matrix(bias.data - before, first + nk, nq, by_rows),
+                          tm = matrix(mask.data - before, first + nk, nq, by_rows, ATTEND_BOOL);
+      attend_attention_options options = {};
+      options.size = sizeof options;
+      options.kv_first = &first;
+      options.flags = random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_TOP_LEFT, ATTEND_CAUSAL_BOTTOM_RIGHT});
+      if (random.one_in(3)) options.bias = &tb;
+      if (random.one_in(3)) options.mask = &tm;
+      if (random.one_in(3)) options.query_offset = options.flags == ATTEND_CAUSAL_BOTTOM_RIGHT ? 0 : first;
+      if (random.one_in(3)) {
+        options.flags |= ATTEND_WINDOW;
+        options.window_left = random.in(-1, nk);
+        options.window_right = -1;
+      }
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) { return attend_attention_workspace(&tq, &tk, &tv, &tout, &options, bytes); },
+          [&] { return attend_attention(&tq, &tk, &tv, &tout, &options); });
+    };
+    each_edge(random, 60, test);
+  });
+}
+
 TEST_CASE_TEMPLATE("the merge of attention stays within its operands", T, float, double) {
   Random random(304);
   for_each_isa([&] {

@@ -170,13 +170,15 @@ contains
     call finish(c_softmax(x, y, options), status)
   end subroutine
 
-  ! causal: attend_causal_top_left or attend_causal_bottom_right; window: keys to the left and right, -1 = no bound.
+  ! causal: attend_causal_top_left or attend_causal_bottom_right; window: keys to the left and right, -1 = no bound;
+  ! kv_lengths, kv_first: of each batch the keys kv_first ... kv_lengths - 1 exist, counted from 0.
   type(attention_options) function options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
-                                              mask, bias, alibi_slopes, sinks, lse, scores, scores_stage) result(options)
+                                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage) &
+    result(options)
     integer, intent(in), optional :: causal, window(2), scores_stage
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
-    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     options%size = int(c_sizeof(options), c_int32_t)
     if (present(causal)) options%flags = causal
@@ -190,6 +192,7 @@ contains
     if (present(query_offset)) options%query_offset = query_offset
     if (present(query_offsets)) options%query_offsets = c_loc(query_offsets)
     if (present(kv_lengths)) options%kv_lengths = c_loc(kv_lengths)
+    if (present(kv_first)) options%kv_first = c_loc(kv_first)
     options%mask = optional_loc(mask)
     options%bias = optional_loc(bias)
     options%alibi_slopes = optional_loc(alibi_slopes)
@@ -209,22 +212,22 @@ contains
 
   ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
   subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
-                              mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status)
+                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status)
     type(attend_tensor), intent(in), target :: q, k, v, out
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
-    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
     type(attention_options), target :: options
     call check_version()
-    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out)) then
+    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out) .or. is_short(kv_first, out)) then
       call finish(attend_invalid_shape, status)
       return
     end if
-    options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, mask, bias, &
-                         alibi_slopes, sinks, lse, scores, scores_stage)
+    options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
+                         bias, alibi_slopes, sinks, lse, scores, scores_stage)
     if (present(threads)) options%threads = threads
     call finish(c_attention(q, k, v, out, options), status)
   end subroutine
@@ -244,26 +247,26 @@ contains
   ! x (d, n, 1, b), w_q (dh, d, h), w_k (dh, d, hkv), w_v (dv, d, hkv), biases (dh, 1, h) ..., w_o (dout, dv, h),
   ! b_o (dout); out (dv, n, h, b), or (dout, n, 1, b) with w_o.
   subroutine attend_self_attention(x, w_q, w_k, w_v, out, b_q, b_k, b_v, w_o, b_o, causal, window, scale, softcap, &
-                                   query_offset, query_offsets, kv_lengths, mask, bias, alibi_slopes, sinks, lse, &
-                                   scores, scores_stage, threads, status)
+                                   query_offset, query_offsets, kv_lengths, kv_first, mask, bias, alibi_slopes, &
+                                   sinks, lse, scores, scores_stage, threads, status)
     type(attend_tensor), intent(in), target :: x, w_q, w_k, w_v, out
     type(attend_tensor), intent(in), target, optional :: b_q, b_k, b_v, w_o, b_o
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
-    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:)
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
     type(attention_options), target :: attention
     type(self_attention_options), target :: options
     type(self_attention_weights), target :: weights
     call check_version()
-    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out)) then
+    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out) .or. is_short(kv_first, out)) then
       call finish(attend_invalid_shape, status)
       return
     end if
-    attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, mask, bias, &
-                           alibi_slopes, sinks, lse, scores, scores_stage)
+    attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
+                           bias, alibi_slopes, sinks, lse, scores, scores_stage)
     options%size = int(c_sizeof(options), c_int32_t)
     if (present(threads)) options%threads = threads
     weights%size = int(c_sizeof(weights), c_int32_t)

@@ -159,6 +159,7 @@ type AttentionOptions[T Float] struct {
 	QueryOffset  int
 	QueryOffsets []int64 // one per batch, instead
 	KVLengths    []int64 // one per batch
+	KVFirst      []int64 // one per batch: keys before it do not exist (padding on the left)
 	Mask         *Tensor[bool]
 	Bias         *Tensor[T]
 	ALiBiSlopes  *Tensor[T]
@@ -198,7 +199,7 @@ func perBatch[T Float](o *operands, argument string, list []int64, of *Tensor[T]
 
 type optionalOperands struct {
 	mask, bias, slopes, sinks, lse, scores unsafe.Pointer
-	offsets, lengths                       *C.int64_t
+	offsets, lengths, firsts               *C.int64_t
 }
 
 func optional[T Float](o *operands, out *Tensor[T], options *AttentionOptions[T]) optionalOperands {
@@ -211,6 +212,7 @@ func optional[T Float](o *operands, out *Tensor[T], options *AttentionOptions[T]
 		scores:  add(o, "options.scores", options.Scores),
 		offsets: perBatch(o, "options.query_offsets", options.QueryOffsets, out),
 		lengths: perBatch(o, "options.kv_lengths", options.KVLengths, out),
+		firsts:  perBatch(o, "options.kv_first", options.KVFirst, out),
 	}
 }
 
@@ -225,7 +227,7 @@ func Attention[T Float](q, k, v, out *Tensor[T], options AttentionOptions[T]) er
 	}
 	scalars := options.scalars()
 	return failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.lse, more.scores, more.offsets, more.lengths, &o.views[0]))
+		more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0]))
 }
 
 // Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each.
@@ -257,5 +259,5 @@ func SelfAttention[T Float](x *Tensor[T], w Weights[T], out *Tensor[T], options 
 	}
 	scalars := options.scalars()
 	return failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
-		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, &o.views[0]))
+		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0]))
 }

@@ -106,7 +106,7 @@ func testAttention[T Float](t *testing.T) {
 	}
 	bias := Of(normals[T](heads*queries*keys), 1, heads, queries, keys)
 	slopes := Of([]T{0.5, 0.25, 0.125, 0.0625}, heads)
-	lengths := []int64{30, 37}
+	lengths, firsts := []int64{30, 37}, []int64{3, 20}
 	cases := map[string]struct {
 		options AttentionOptions[T]
 		bias    func(j, i, h, b int) float64
@@ -124,6 +124,8 @@ func testAttention[T Float](t *testing.T) {
 			func(j, i, h, b int) bool { return at(mask, j, i, h, b) }, scale},
 		"lengths": {AttentionOptions[T]{KVLengths: lengths}, none,
 			func(j, i, h, b int) bool { return j < int(lengths[b]) }, scale},
+		"first keys": {AttentionOptions[T]{KVFirst: firsts, KVLengths: lengths}, none,
+			func(j, i, h, b int) bool { return j >= int(firsts[b]) && j < int(lengths[b]) }, scale},
 		"alibi": {AttentionOptions[T]{ALiBiSlopes: slopes, QueryOffset: 32},
 			func(j, i, h, b int) float64 { return -float64(slopes.Data[h]) * math.Abs(float64(i+32-j)) }, all, scale},
 	}
@@ -284,6 +286,9 @@ func TestErrors(t *testing.T) {
 		{"lengths", "options.kv_lengths", InvalidValue, attention(q, k, v, out, AttentionOptions[float32]{KVLengths: []int64{6}})},
 		{"few lengths", "options.kv_lengths", InvalidShape, attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), x(2, 1, 3, 4),
 			AttentionOptions[float32]{KVLengths: []int64{5}})},
+		{"first keys", "options.kv_first", InvalidValue, attention(q, k, v, out, AttentionOptions[float32]{KVFirst: []int64{6}})},
+		{"few first keys", "options.kv_first", InvalidShape, attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), x(2, 1, 3, 4),
+			AttentionOptions[float32]{KVFirst: []int64{5}})},
 		{"isa", "", UnknownISA, SetISA("mmx")},
 		{"threads", "", InvalidValue, SetThreads(-1)},
 		{"threads of 64 bits", "", InvalidValue, SetThreads(math.MinInt)},

@@ -33,13 +33,14 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
 
 static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[6], void *mask,
                                                   void *bias, void *slopes, void *sinks, void *lse, void *scores,
-                                                  int64_t *query_offsets, int64_t *kv_lengths,
+                                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
                                                   const shim_view views[6]) {
   attend_attention_options options = {.size = sizeof options, .flags = s->flags, .scale = s->scale};
   options.softcap = s->softcap;
   options.query_offset = s->query_offset;
   options.query_offsets = query_offsets;
   options.kv_lengths = kv_lengths;
+  options.kv_first = kv_first;
   options.window_left = s->window_left;
   options.window_right = s->window_right;
   options.mask = tensor(&t[0], mask, &views[0]);
@@ -54,10 +55,10 @@ static attend_attention_options attention_options(const shim_attention_scalars *
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
-                             int64_t *kv_lengths, const shim_view views[10]) {
+                             int64_t *kv_lengths, int64_t *kv_first, const shim_view views[10]) {
   attend_tensor t[10];
-  attend_attention_options options =
-      attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores, query_offsets, kv_lengths, &views[4]);
+  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores,
+                                                       query_offsets, kv_lengths, kv_first, &views[4]);
   options.threads = scalars->threads;
   return attend_attention(tensor(&t[0], q, &views[0]), tensor(&t[1], k, &views[1]), tensor(&t[2], v, &views[2]),
                           tensor(&t[3], out, &views[3]), &options);
@@ -74,7 +75,8 @@ attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b,
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *lse, void *scores,
-                                  int64_t *query_offsets, int64_t *kv_lengths, const shim_view views[16]) {
+                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                                  const shim_view views[16]) {
   attend_tensor t[16];
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = tensor(&t[2], w_q, &views[2]);
@@ -86,8 +88,8 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   weights.w_o = tensor(&t[8], w_o, &views[8]);
   weights.b_o = tensor(&t[9], b_o, &views[9]);
   const attend_self_attention_options options = {.size = sizeof options, .threads = scalars->threads};
-  const attend_attention_options attention =
-      attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores, query_offsets, kv_lengths, &views[10]);
+  const attend_attention_options attention = attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores,
+                                                               query_offsets, kv_lengths, kv_first, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
 }

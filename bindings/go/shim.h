@@ -29,7 +29,7 @@ typedef struct shim_attention_scalars {
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
-                             int64_t *kv_lengths, const shim_view views[10]);
+                             int64_t *kv_lengths, int64_t *kv_first, const shim_view views[10]);
 
 attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b, const shim_view views[4]);
 
@@ -37,6 +37,7 @@ attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b,
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *lse, void *scores,
-                                  int64_t *query_offsets, int64_t *kv_lengths, const shim_view views[16]);
+                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                                  const shim_view views[16]);
 
 #endif

@@ -64,6 +64,8 @@ export interface AttentionOptions extends Threads {
   /** One for each batch. */
   queryOffsets?: ArrayLike<number>;
   kvLengths?: ArrayLike<number>;
+  /** Where the keys of each batch begin: padding on the left. */
+  kvFirst?: ArrayLike<number>;
   /** [..., Nq, Nk], broadcast; 0 = hidden. */
   mask?: Operand<Uint8Array>;
   bias?: Operand;

@@ -73,7 +73,7 @@ const row = (v) => v && { ...v, shape: [1, ...[...v.shape].reverse()], strides: 
 const column = (v) => v && { ...v, shape: [v.shape.at(-1), 1, ...v.shape.slice(0, -1).reverse()],
   strides: [v.strides.at(-1), 0, ...v.strides.slice(0, -1).reverse()] };
 
-function pack(name, operands, scalars, lists = [null, null]) {
+function pack(name, operands, scalars, lists = [null, null, null]) {
   const numbers = new Float64Array(operands.length * 11);
   operands.forEach((v, i) => {
     if (!v) return;
@@ -190,7 +190,7 @@ function attentionOptions(options, batch) {
   if (stage === undefined) throw new AttendError('INVALID_VALUE', 'scoresStage', Object.keys(STAGES).join(', '));
   if (options.window) flags |= 4;
   const [left, right] = options.window ?? [0, 0];
-  const lists = ['queryOffsets', 'kvLengths'].map((name) => {
+  const lists = ['queryOffsets', 'kvLengths', 'kvFirst'].map((name) => {
     if (options[name] == null) return null;
     if (options[name].length < batch) throw new AttendError('INVALID_SHAPE', name, 'one number for each batch is needed');
     return BigInt64Array.from(options[name], (given) => {

@@ -269,7 +269,7 @@ enum {
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
   ATTEND_SCORES_MASKED = 2,       /* after ALiBi, bias and mask: -inf where a key is not visible */
   ATTEND_SCORES_PROBABILITIES = 3 /* P: each column sums to 1 (less with a sink), or is 0 if it sees no key */
-  /* Keys beyond a length do not exist: they are not read, and show as -inf, or 0 as a probability. */
+  /* Keys before kv_first or beyond a length do not exist: they show as -inf, or 0 as a probability. */
 };
 
 typedef struct attend_attention_options {
@@ -299,7 +299,7 @@ typedef struct attend_attention_options {
   uint32_t reserved2;                /* 0 */
   const attend_tensor *k_scale;      /* (0.2) of I8 and F8E4M3: as k, with 1 row or 1 key, broadcast */
   const attend_tensor *v_scale;      /* (0.2) as v, the same */
-  const int64_t *kv_first;           /* (0.3) one per batch: keys before it do not exist */
+  const int64_t *kv_first;           /* one per batch, 0..length: keys before it do not exist and are not read */
   int64_t sequences;                 /* (0.3) packed one after the other in q, or in k and v, or in all */
   const int64_t *query_starts;       /* (0.3) sequences + 1 columns of q where they begin */
   const int64_t *key_starts;         /* (0.3) the same of k and v */
@@ -321,6 +321,10 @@ typedef struct attend_attention_options {
  * for each image, or in an array [images, W, H, N, D] the heads of all windows are the heads, W * H of them in q, k
  * and v, the batch is the images, and a bias (Nk, Nq, W * H) is -inf where the mask hides. The bits are the same.
  *
+ * kv_first and kv_lengths are for batches padded on the left and on the right. Neither moves a position: offsets, causal
+ * masks, windows, ALiBi and the rows of mask and bias count all columns of k. The bits are those of each sequence alone,
+ * with k and v from kv_first on and a query_offset that is smaller by kv_first.
+ *
  * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of
  * -inf), sink, softmax. Keys that no query of a block sees cost nothing. ALiBi takes offsets beyond +-2^60 as +-2^60.
  *
@@ -334,7 +338,7 @@ typedef struct attend_attention_options {
  * the last place of |lse| + |largest score|: next to 0 that is an absolute error.
  *
  * Exactly: scores s = one FMA chain over D of (scale q) k, then softcap, fma(-slope, distance, s), + bias. Keys in chunks
- * of 256, counted from the sequence's first key, each with its true maximum m, weights exp2((s - m) log2(e)), which are 0
+ * of 256, counted from kv_first, each with its true maximum m, weights exp2((s - m) log2(e)), which are 0
  * from 2^-125.5 (f64: 2^-1021.5) down, one sum chain and one FMA chain per output in key order; chunks folded in order
  * into spans of 16384 keys, these in order into the whole, and then the sink (online softmax: Milakov and Gimelshein,
  * arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */

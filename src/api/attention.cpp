@@ -35,9 +35,10 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
     const Tensor *output;
     Argument argument;
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
-  const Tensor offsets = integers(p->offsets, batch), lengths = integers(p->lengths, batch);
-  const Tensor *const others[] = {&p->q,      &p->k,     &p->v,    &p->mask, &p->bias,
-                                  &p->slopes, &p->sinks, &offsets, &lengths, &p->out};
+  const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
+               lengths = integers(p->lengths, batch);
+  const Tensor *const others[] = {&p->q,     &p->k,    &p->v,   &p->mask, &p->bias, &p->slopes,
+                                  &p->sinks, &offsets, &firsts, &lengths, &p->out};
   for (const auto &o : outputs) {
     for (const Tensor *other : others) {
       if (other == o.output) continue;

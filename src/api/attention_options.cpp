@@ -28,7 +28,6 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   if (o.reserved2 != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved2);
   if (attend_status s = expect_unset({{o.k_scale != nullptr, Argument::options_k_scale},
                                       {o.v_scale != nullptr, Argument::options_v_scale},
-                                      {o.kv_first != nullptr, Argument::options_kv_first},
                                       {o.sequences != 0, Argument::options_sequences},
                                       {o.query_starts != nullptr, Argument::options_query_starts},
                                       {o.key_starts != nullptr, Argument::options_key_starts},
@@ -52,6 +51,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   p.bottom_right = bottom_right;
   p.offset = o.query_offset;
   p.offsets = o.query_offsets;
+  p.firsts = o.kv_first;
   p.lengths = o.kv_lengths;
   p.left = window ? o.window_left : -1;
   p.right = window ? o.window_right : -1;
@@ -106,6 +106,16 @@ attend_status read_inputs(const AttentionOptions &options, uint32_t dtype, int64
   return ATTEND_OK;
 }
 
+attend_status check_keys(const Attention &p, int64_t keys, int64_t batch) {
+  if (p.lengths == nullptr && p.firsts == nullptr) return ATTEND_OK;
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t length = p.lengths != nullptr ? p.lengths[b] : keys, first = p.firsts != nullptr ? p.firsts[b] : 0;
+    if (length < 0 || length > keys) return failure(ATTEND_INVALID_VALUE, Argument::options_kv_lengths);
+    if (first < 0 || first > length) return failure(ATTEND_INVALID_VALUE, Argument::options_kv_first);
+  }
+  return ATTEND_OK;
+}
+
 }  // namespace
 
 attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
@@ -122,12 +132,8 @@ attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, 
       options.sinks != nullptr) {
     if (attend_status s = read_inputs(options, dtype, keys, out_shape, purpose, problem)) return s;
   }
-  if (problem->lengths != nullptr && purpose == Purpose::compute) {
-    for (int64_t b = 0; b < out_shape[3]; ++b) {
-      if (problem->lengths[b] < 0 || problem->lengths[b] > keys) {
-        return failure(ATTEND_INVALID_VALUE, Argument::options_kv_lengths);
-      }
-    }
+  if (purpose == Purpose::compute) {
+    if (attend_status s = check_keys(*problem, keys, out_shape[3])) return s;
   }
   if (problem->lse) {
     if (attend_status s = expect_shape(problem->lse, lse, {1, out_shape[1], out_shape[2], out_shape[3]})) return s;

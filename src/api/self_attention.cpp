@@ -108,7 +108,8 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
     return in_attention_options(s);
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  const Tensor offsets = integers(p->attention.offsets, batch), lengths = integers(p->attention.lengths, batch);
+  const Tensor offsets = integers(p->attention.offsets, batch), firsts = integers(p->attention.firsts, batch),
+               lengths = integers(p->attention.lengths, batch);
   const Tensor *const inputs[] = {&p->x,
                                   &p->w_q,
                                   &p->w_k,
@@ -123,6 +124,7 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                                   &p->attention.slopes,
                                   &p->attention.sinks,
                                   &offsets,
+                                  &firsts,
                                   &lengths};
   const struct {
     const Tensor *output;

@@ -225,6 +225,7 @@ static void check_attention(void) {
   expect_wrong(run_attention(), VALUE, "options.query_offsets");
   ao.h.flags = 0, ao.query_offsets = NULL;
   ao.kv_lengths = &minus, expect_wrong(run_attention(), VALUE, "options.kv_lengths"), ao.kv_lengths = NULL;
+  ao.kv_first = &minus, expect_wrong(run_attention(), VALUE, "options.kv_first"), ao.kv_first = NULL;
   ao.window_left = 1, expect_wrong(run_attention(), VALUE, "options.window_left"), ao.window_left = 0;
   ao.window_right = 1, expect_wrong(run_attention(), VALUE, "options.window_left"), ao.window_right = 0;
   ao.mask = &bad, expect_wrong(run_attention(), RANK, "options.mask"), ao.mask = NULL;

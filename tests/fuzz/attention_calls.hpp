@@ -71,6 +71,11 @@ class AttentionBase : public Call {
       for (int64_t &x : lengths_) x = d.in(0, s.keys);
       o.kv_lengths = lengths_.data();
     }
+    if (d.one_in(4)) {
+      firsts_.resize(static_cast<size_t>(s.batch));
+      for (size_t b = 0; b < firsts_.size(); ++b) firsts_[b] = d.in(0, lengths_.empty() ? s.keys : lengths_[b]);
+      o.kv_first = firsts_.data();
+    }
     o.scale = d.pick({0.0, 0.0, 1.0, 0.4, -0.3});
     o.softcap = d.pick({0.0, 0.0, 0.0, 0.7, 5.0, 50.0});
   }
@@ -89,13 +94,14 @@ class AttentionBase : public Call {
     const auto fits = [this](const std::vector<int64_t> &v) { return batch() == static_cast<int64_t>(v.size()); };
     if (!fits(offsets_)) o.query_offsets = nullptr;
     if (!fits(lengths_)) o.kv_lengths = nullptr;
+    if (!fits(firsts_)) o.kv_first = nullptr;
   }
   virtual int64_t batch() const = 0;
   virtual int64_t keys() const = 0;
 
   void spoil_option(Decoder &d) override {
     attend_attention_options &o = attention_.value;
-    switch (d.in(0, 9)) {
+    switch (d.in(0, 10)) {
       case 0:
         o.scale = d.pick({std::nan(""), kDtype<T> == ATTEND_F32 ? 1e39 : HUGE_VAL});
         break;
@@ -122,6 +128,9 @@ class AttentionBase : public Call {
         break;
       case 8:
         if (!offsets_.empty()) offsets_.back() = d.any();
+        break;
+      case 9:
+        if (!firsts_.empty()) firsts_.back() = d.one_in(2) ? d.any() : d.in(-1, 2 * keys());
         break;
       default:
         o.flags ^= d.pick<uint32_t>({ATTEND_CAUSAL_TOP_LEFT, ATTEND_CAUSAL_BOTTOM_RIGHT, ATTEND_WINDOW});
@@ -157,9 +166,13 @@ class AttentionBase : public Call {
     expect_shape(faults, *scores_, all);
   }
   void find_number_faults(Faults *faults) const override {
-    for (const int64_t length : lengths_) {
-      if (attention_.value.kv_lengths != nullptr && (length < 0 || length > keys()))
-        faults->add(ATTEND_INVALID_VALUE, options_name_ + ".kv_lengths");
+    const attend_attention_options &o = attention_.value;
+    if (o.kv_lengths == nullptr && o.kv_first == nullptr) return;
+    for (size_t b = 0; b < static_cast<size_t>(batch()); ++b) {
+      const int64_t length = o.kv_lengths != nullptr ? lengths_[b] : keys();
+      if (length < 0 || length > keys()) faults->add(ATTEND_INVALID_VALUE, options_name_ + ".kv_lengths");
+      if (o.kv_first != nullptr && (firsts_[b] < 0 || firsts_[b] > length))
+        faults->add(ATTEND_INVALID_VALUE, options_name_ + ".kv_first");
     }
   }
 
@@ -176,6 +189,7 @@ class AttentionBase : public Call {
     spec.window = (o.flags & ATTEND_WINDOW) != 0;
     spec.left = o.window_left;
     spec.right = o.window_right;
+    spec.firsts = o.kv_first;
     spec.lengths = o.kv_lengths;
     spec.scores_stage = static_cast<int>(o.scores_stage);
     bound_.keys = static_cast<double>(keys);
@@ -237,7 +251,7 @@ class AttentionBase : public Call {
           *scores_ = nullptr;
   std::string options_name_;
   Boxed<attend_attention_options> attention_;
-  std::vector<int64_t> offsets_, lengths_;
+  std::vector<int64_t> offsets_, firsts_, lengths_;
   AttentionBound<T> bound_ = {};
   std::unique_ptr<WideCopy<T>> wide_bias_, wide_slopes_, wide_sinks_;
   std::unique_ptr<reference::Buffer<Wide<T>>> want_out_, want_lse_, want_scores_;

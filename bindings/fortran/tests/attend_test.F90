@@ -136,6 +136,10 @@ contains
     call expect(status, attend_invalid_value, 'kv_lengths')
     call attend_attention(view(q), view(k), view(k), view(out), kv_lengths=lengths(1:0), status=status)
     call check(attend_reason(status) == attend_invalid_shape, 'no lengths')
+    call attend_attention(view(q), view(k), view(k), view(out), kv_first=lengths, status=status)
+    call expect(status, attend_invalid_value, 'kv_first')
+    call attend_attention(view(q), view(k), view(k), view(out), kv_first=lengths(1:0), status=status)
+    call check(attend_reason(status) == attend_invalid_shape, 'no first keys')
     t = view(q)
     t%rank = 5
     call attend_attention(t, view(k), view(k), view(out), status=status)

@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { kOperands = 16, kNumbers = 11 /* rank, shape, stride, offset, needed length */ };
+enum { kOperands = 16, kLists = 3, kNumbers = 11 /* rank, shape, stride, offset, needed length */ };
 enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention };
 
 typedef struct {
   attend_tensor tensors[kOperands];
   const attend_tensor *operands[kOperands]; /* null where absent */
   double scalars[10];
-  const int64_t *lists[2]; /* query offsets, kv lengths */
+  const int64_t *lists[kLists]; /* query offsets, kv lengths, kv first */
   int32_t function;
   attend_status status;
   /* of an asynchronous call */
@@ -44,6 +44,7 @@ static attend_attention_options attention_options(const call *c, int first) {
   options.scores_stage = (uint32_t)c->scalars[7];
   options.query_offsets = c->lists[0];
   options.kv_lengths = c->lists[1];
+  options.kv_first = c->lists[2];
   options.mask = c->operands[first];
   options.bias = c->operands[first + 1];
   options.alibi_slopes = c->operands[first + 2];
@@ -130,7 +131,7 @@ static call *read(napi_env env, napi_callback_info info, call *c, napi_value *ar
     t->data = data == NULL ? NULL : (char *)data + (size_t)numbers[9] * bytes;
     c->operands[i] = t;
   }
-  for (uint32_t i = 0; i < 2; ++i) {
+  for (uint32_t i = 0; i < kLists; ++i) {
     napi_valuetype kind;
     TRY(napi_get_element(env, arguments[4], i, &element));
     TRY(napi_typeof(env, element, &kind));

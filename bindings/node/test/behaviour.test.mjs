@@ -42,6 +42,8 @@ test('errors', async () => {
   await refused('INVALID_VALUE', 'scale', (a) => a.attention(q, k, k, { out, scale: '1' }));
   await refused('INVALID_VALUE', 'kv_lengths', (a) => a.attention(q, k, k, { out, kvLengths: [6] }));
   await refused('INVALID_SHAPE', 'kvLengths', (a) => a.attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), { kvLengths: [5] }));
+  await refused('INVALID_VALUE', 'kv_first', (a) => a.attention(q, k, k, { out, kvFirst: [6] }));
+  await refused('INVALID_SHAPE', 'kvFirst', (a) => a.attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4), { kvFirst: [5] }));
   for (const scale of [1e39, 1e-46]) await refused('INVALID_VALUE', 'scale', (a) => a.attention(q, k, k, { out, scale }));
   for (const n of [2 ** 31, 2 ** 32 + 1, 1.5, NaN, -(2 ** 40)]) {
     await refused('INVALID_VALUE', 'threads', (a) => a.attention(q, k, k, { out, threads: n }));
@@ -51,7 +53,7 @@ test('errors', async () => {
     await refused('INVALID_VALUE', 'queryOffset', (a) => a.attention(q, k, k, { out, queryOffset: n }));
     await refused('INVALID_VALUE', 'window', (a) => a.attention(q, k, k, { out, window: [0, n] }));
   }
-  for (const name of ['queryOffsets', 'kvLengths']) {
+  for (const name of ['queryOffsets', 'kvLengths', 'kvFirst']) {
     await refused('INVALID_VALUE', name, (a) => a.attention(q, k, k, { out, [name]: [2 ** 63] }));
     await refused('INVALID_VALUE', name, (a) => a.attention(q, k, k, { out, [name]: [-(2n ** 63n) - 1n] }));
   }

@@ -27,7 +27,7 @@ for (const [Type, tolerance] of [[Float32Array, 1e-5], [Float64Array, 1e-12]]) {
     const scale = 1 / Math.sqrt(d), none = () => 0, visible = (yes) => (yes ? 0 : -Infinity);
     const mask = Uint8Array.from(normals(queries * keys, 4), (x) => (x < 0.6 ? 1 : 0));
     const bias = Type.from(normals(heads * queries * keys, 5));
-    const slopes = Type.of(0.5, 0.25, 0.125, 0.0625), lengths = [30, 37];
+    const slopes = Type.of(0.5, 0.25, 0.125, 0.0625), lengths = [30, 37], firsts = [3, 20];
     const cases = {
       plain: [{}, scale, none],
       'mask, bias, scale': [{ mask: { data: mask, shape: [1, 1, queries, keys] }, bias: { data: bias, shape: [heads, queries, keys] }, scale: 0.5, threads: 1 },
@@ -35,6 +35,7 @@ for (const [Type, tolerance] of [[Float32Array, 1e-5], [Float64Array, 1e-12]]) {
       causal: [{ causal: 'bottom-right' }, scale, (j, i) => visible(j <= i + keys - queries)],
       window: [{ causal: 'top-left', queryOffset: 7, window: [4, 0] }, scale, (j, i) => visible(j <= i + 7 && j >= i + 3)],
       lengths: [{ kvLengths: lengths }, scale, (j, i, h, b) => visible(j < lengths[b])],
+      'first keys': [{ kvFirst: firsts, kvLengths: lengths }, scale, (j, i, h, b) => visible(j >= firsts[b] && j < lengths[b])],
       alibi: [{ alibiSlopes: slopes, queryOffset: 32, softcap: 1e9 }, scale, (j, i, h) => -slopes[h] * Math.abs(i + 32 - j)],
     };
     for (const [name, [options, factor, added]] of Object.entries(cases)) {
@@ -105,7 +106,7 @@ test('self-attention of a batch with heads and an output projection', () => {
   const x = { data: normals(batch * n * d, 1), shape: [batch, n, d] };
   const w = (seed) => ({ data: normals(heads * dh * d, seed), shape: [heads, dh, d] });
   const weights = { wq: w(2), wk: w(3), wv: w(4), wo: { data: normals(heads * d * dh, 5), shape: [heads, d, dh] }, bo: normals(d, 6) };
-  const got = attend.selfAttention(x, weights, { causal: 'top-left', kvLengths: [6, 5] });
+  const got = attend.selfAttention(x, weights, { causal: 'top-left', kvLengths: [6, 5], kvFirst: [0, 1] });
   assert.deepEqual(got.shape, [batch, n, d]);
   // Step by step: project by matmul, attend, project back.
   const project = (name) => {
@@ -116,7 +117,7 @@ test('self-attention of a batch with heads and an output projection', () => {
     }
     return { data: out, shape: [batch, heads, n, dh] };
   };
-  const o = attend.attention(project('wq'), project('wk'), project('wv'), { causal: 'top-left', kvLengths: [6, 5] });
+  const o = attend.attention(project('wq'), project('wk'), project('wv'), { causal: 'top-left', kvLengths: [6, 5], kvFirst: [0, 1] });
   for (let b = 0; b < batch; b++) for (let i = 0; i < n; i++) for (let f = 0; f < d; f++) {
     let want = weights.bo[f];
     for (let h = 0; h < heads; h++) for (let e = 0; e < dh; e++) want += weights.wo.data[(h * d + f) * dh + e] * o.data[((b * heads + h) * n + i) * dh + e];

@@ -71,6 +71,24 @@ def test_window_lengths_and_offsets(draw, dtype):
     check(q, k, v, dtype, reference.attention(q, k, v, visible=reference.causal(4, 9)), window=(None, 0))
 
 
+def test_padding_on_the_left(draw, dtype):
+    q, k, v = draw(3, 2, 9, 8), draw(3, 2, 9, 8), draw(3, 2, 9, 8)
+    firsts, lengths = [0, 3, 5], [9, 8, 5]
+    there = np.stack([(np.arange(9) >= f) & (np.arange(9) < n) for f, n in zip(firsts, lengths, strict=True)])
+    k, v = (np.where(there[:, None, :, None], x, np.nan).astype(dtype) for x in (k, v))  # it is not read
+    visible = there[:, None, None, :] & reference.causal(9, 9)
+    expected = reference.attention(q, *(np.nan_to_num(x) for x in (k, v)), visible=visible)
+    check(q, k, v, dtype, expected, causal="top-left", kv_first=np.array(firsts, np.int32), kv_lengths=lengths)
+    # Each has the bits that it has alone.
+    out = attend.attention(q, k, v, causal="top-left", kv_first=firsts, kv_lengths=lengths)
+    alone = attend.attention(q[1, :, 3:8], k[1, :, 3:8], v[1, :, 3:8], causal="top-left")
+    assert (out[1, :, 3:8] == alone).all() and not out[2].any()
+    x, w = draw(3, 9, 8), draw(8, 8)
+    x[1, :3] = np.nan
+    out = attend.self_attention(x, w, w, w, causal="top-left", kv_first=[0, 3, 0])
+    assert (out[1, 3:] == attend.self_attention(x[1, 3:], w, w, w, causal="top-left")).all()
+
+
 def test_no_bound_on_a_side_of_a_window(draw, dtype):
     q, k, v = draw(4, 8), draw(9, 8), draw(9, 8)
     for side, same in (((None, 0), (-1, 0)), ((2, None), (2, -1)), ((None, None), (-1, -1))):

@@ -27,6 +27,8 @@ NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERF
     ("out", OVERLAP, lambda: attend.softmax(X[:, :3], out=X[:, 1:])),
     ("out", OVERLAP, lambda: attend.matmul(np.eye(6), X[:, :3], out=X[:, 1:])),
     ("kv_lengths", INVALID_VALUE, lambda: attend.attention(X, X, X, kv_lengths=[7])),
+    ("kv_first", INVALID_VALUE, lambda: attend.attention(X, X, X, kv_first=[-1])),
+    ("kv_first", INVALID_VALUE, lambda: attend.self_attention(X, *[np.eye(4)] * 3, kv_first=[4], kv_lengths=[3])),
     ("query_offset", INVALID_VALUE, lambda: attend.attention(X, X, X, causal="bottom-right", query_offset=1)),
     ("query_offset", INVALID_VALUE, lambda: attend.attention(X, X, X, causal="bottom-right", query_offset=[1])),
     ("threads", INVALID_VALUE, lambda: attend.attention(X, X, X, threads=-1)),
@@ -80,6 +82,7 @@ def read_only(array):
     (ValueError, "causal: must be one of", lambda: attend.attention(X, X, X, causal=True)),
     (ValueError, "return_scores: must be one of", lambda: attend.attention(X, X, X, return_scores="all")),
     (ValueError, "kv_lengths: 2 numbers for a batch of 1", lambda: attend.attention(X, X, X, kv_lengths=[1, 2])),
+    (ValueError, "kv_first: 0 numbers for a batch of 1", lambda: attend.attention(X, X, X, kv_first=[])),
     (TypeError, "kv_lengths: integers are needed", lambda: attend.attention(X, X, X, kv_lengths=[1.5])),
     (OverflowError, "threads: too large", lambda: attend.attention(X, X, X, threads=2**31)),
 ])
@@ -127,7 +130,7 @@ def test_nothing_is_allocated_before_the_shapes_are_right(argument, reason, call
     (ValueError, "query_offset: 1099511627776 numbers for a batch of 1",
      lambda: attend.attention(X, X, X, query_offset=np.broadcast_to(np.uint64(1), 1 << 40))),
     *[(OverflowError, f"{name}: numbers", lambda name=name, value=value: attend.attention(X, X, X, **{name: value}))
-      for name in ("query_offset", "kv_lengths")
+      for name in ("query_offset", "kv_lengths", "kv_first")
       for value in (np.array([2**63], np.uint64), np.array([2**64 - 1], ">u8"), [2**63], [2**64], (-2**63 - 1,))],
     (OverflowError, "int too", lambda: attend.attention(X, X, X, query_offset=2**63)),
     (OverflowError, "int too", lambda: attend.attention(X, X, X, query_offset=np.uint64(2**63))),
@@ -144,11 +147,11 @@ def test_integers_that_are_no_int64(error, words, call):
 
 def test_integers_of_every_type():
     x = np.stack([X, X])[:, None]
-    want = attend.attention(x, x, x, causal="top-left", query_offset=[1, 2], kv_lengths=[3, 5])
+    want = attend.attention(x, x, x, causal="top-left", query_offset=[1, 2], kv_lengths=[3, 5], kv_first=[2, 1])
     for dtype in ("i1", "u1", "i2", ">u2", "i4", "u4", ">i8", "u8"):
         numbers = np.array([5, 3, 2, 1], dtype)
         assert (want == attend.attention(x, x, x, causal="top-left", query_offset=numbers[:1:-1],
-                                         kv_lengths=numbers[1::-1])).all()
+                                         kv_lengths=numbers[1::-1], kv_first=numbers[2:])).all()
     assert attend.attention(x[:0], x[:0], x[:0], kv_lengths=[], query_offset=()).shape == (0, 1, 6, 4)
 
 
@@ -168,7 +171,7 @@ M = np.ma.masked_less(X, 2)
     *[(name, lambda name=name: attend.attention(X, X, X, **{name: M}))
       for name in ("out", "mask", "bias", "alibi_slopes", "sinks")],
     *[(name, lambda name=name: attend.attention(X, X, X, **{name: np.ma.array([1])}))
-      for name in ("query_offset", "kv_lengths")],
+      for name in ("query_offset", "kv_lengths", "kv_first")],
     *[(name, lambda i=i: attend.self_attention(*[M if i == j else X for j in range(7)]))
       for i, name in enumerate(("x", "w_q", "w_k", "w_v", "b_q", "b_k", "b_v"))],
     *[(name, lambda name=name: attend.self_attention(X, X, X, X, **{"w_o": X, name: M}))

@@ -29,7 +29,7 @@ assert_type(attend.softmax(x, out=x, return_lse=True), tuple[Double, New])
 assert_type(attend.attention(x, tensor, x, causal="top-left", window=(4, None), query_offset=[0, 1]), New)
 assert_type(attend.attention(x, x, x, return_lse=True, mask=mask), tuple[New, New])
 assert_type(attend.attention(x, x, x, return_scores="masked"), tuple[New, New])
-assert_type(attend.attention(x, x, x, return_lse=True, return_scores="scaled", kv_lengths=np.array([1])),
+assert_type(attend.attention(x, x, x, return_lse=True, return_scores="scaled", kv_lengths=np.array([1]), kv_first=[0]),
             tuple[New, New, New])
 assert_type(attend.attention(x, x, x, out=tensor), Tensor)
 assert_type(attend.self_attention(x, x, x, x, scale=1, w_o=x, b_o=x), New)

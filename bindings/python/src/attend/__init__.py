@@ -76,6 +76,7 @@ class AttentionOptions(TypedDict, total=False):
     window: _Window | None
     query_offset: int | _Integers
     kv_lengths: _Integers | None
+    kv_first: _Integers | None
     mask: Array | None
     bias: Array | None
     softcap: float
@@ -177,8 +178,8 @@ def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:
 
 
 def _options(scale: float | None, causal: Causal | None, window: _Window | None, query_offset: int | _Integers,
-             kv_lengths: _Integers | None, mask: Array | None, bias: Array | None, softcap: float,
-             alibi_slopes: Array | None, sinks: Array | None, return_lse: bool,
+             kv_lengths: _Integers | None, kv_first: _Integers | None, mask: Array | None, bias: Array | None,
+             softcap: float, alibi_slopes: Array | None, sinks: Array | None, return_lse: bool,
              return_scores: Scores | None) -> tuple[Any, ...]:
     """The attention options in the order that the native functions take them."""
     flags = _code("causal", causal, _CAUSAL)
@@ -197,7 +198,8 @@ def _options(scale: float | None, causal: Causal | None, window: _Window | None,
     else:
         offsets = _integers("query_offset", query_offset)
     lengths = None if kv_lengths is None else _integers("kv_lengths", kv_lengths)
-    return (flags, scale, softcap, offset, offsets, lengths, left, right, mask, bias, alibi_slopes, sinks,
+    firsts = None if kv_first is None else _integers("kv_first", kv_first)
+    return (flags, scale, softcap, offset, offsets, lengths, firsts, left, right, mask, bias, alibi_slopes, sinks,
             bool(return_lse), stage)
 
 
@@ -221,9 +223,10 @@ def attention(q: Array, k: Array, v: Array, *, out: Array, return_lse: bool = ..
               **options: Unpack[AttentionOptions]) -> tuple[Any, ...]: ...
 def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: float | None = None,
               causal: Causal | None = None, window: _Window | None = None, query_offset: int | _Integers = 0,
-              kv_lengths: _Integers | None = None, mask: Array | None = None, bias: Array | None = None,
-              softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
-              return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0) -> Any:
+              kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
+              bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
+              sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
+              threads: int = 0) -> Any:
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
     q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
@@ -236,6 +239,8 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     window         (left, right): only keys from i + offset - left to i + offset + right; None on a side, or -1: no bound
     query_offset   position of the first query among the keys: an int, or one per batch
     kv_lengths     how many keys of each batch exist; the rest is not read
+    kv_first       where the keys of each batch begin, for padding on the left: what is before is not read. Positions
+                   and the rows of mask and bias count from the first column all the same
     mask           bool ``[B, H, Nq, Nk]``, broadcast: True is visible. One of padded keys is ``[B, 1, 1, Nk]``: a
                    ``[B, Nk]`` says something of queries, and fits by accident where B = Nq
     bias           ``[B, H, Nq, Nk]``, broadcast: added to the scores; -inf hides a key
@@ -248,8 +253,8 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     Returns out, or a tuple (out, lse, scores) of what was asked for. A query that sees no key gives 0 and -inf.
     """
     return _attend.attention(q, k, v, out, threads, *_options(
-        scale, causal, window, query_offset, kv_lengths, mask, bias, softcap, alibi_slopes, sinks, return_lse,
-        return_scores))
+        scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
+        return_lse, return_scores))
 
 
 @overload
@@ -280,9 +285,10 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
                    b_v: Array | None = None, *, w_o: Array | None = None, b_o: Array | None = None,
                    out: Array | None = None, scale: float | None = None, causal: Causal | None = None,
                    window: _Window | None = None, query_offset: int | _Integers = 0,
-                   kv_lengths: _Integers | None = None, mask: Array | None = None, bias: Array | None = None,
-                   softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
-                   return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0) -> Any:
+                   kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
+                   bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
+                   sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
+                   threads: int = 0) -> Any:
     """Projections, :func:`attention`, and with w_o an output projection.
 
     x ``[B, N, D]`` or ``[N, D]``; the book's D x N matrix X is passed as ``X.T``, which copies nothing. Weights stand as
@@ -293,8 +299,8 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
     out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. Everything else as in :func:`attention`.
     """
     return _attend.self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads, *_options(
-        scale, causal, window, query_offset, kv_lengths, mask, bias, softcap, alibi_slopes, sinks, return_lse,
-        return_scores))
+        scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
+        return_lse, return_scores))
 
 
 def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0) -> tuple[_A, _B]:

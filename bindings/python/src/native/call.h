@@ -16,7 +16,7 @@ enum { MAX_RESULTS = 3 };
 typedef struct call {
   int failed, views_open, integers_open, results;
   view views[MAX_VIEWS];
-  Py_buffer integers[2];
+  Py_buffer integers[3]; /* query_offset, kv_lengths, kv_first */
   PyObject *result[MAX_RESULTS];
   view *planned[MAX_RESULTS]; /* of results that are still to be made */
 } call;

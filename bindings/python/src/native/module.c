@@ -147,9 +147,9 @@ typedef struct scores_shape {
   uint32_t dtype;
 } scores_shape;
 
-enum { ATTENTION_OPTIONS = 14 };
+enum { ATTENTION_OPTIONS = 15 };
 
-/* (flags, scale, softcap, query_offset, query_offsets, kv_lengths, window_left, window_right, mask, bias, alibi_slopes,
+/* (flags, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, window_left, window_right, mask, bias, alibi_slopes,
  * sinks, want_lse, scores_stage or None). To be called after the call's main output is taken: results keep that order. */
 static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
                                    attend_attention_options *options) {
@@ -160,20 +160,21 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   options->query_offset = take_int64(self, args[3]);
   options->query_offsets = take_integers(self, args[4], "query_offset", scores->batch);
   options->kv_lengths = take_integers(self, args[5], "kv_lengths", scores->batch);
-  options->window_left = take_int64(self, args[6]);
-  options->window_right = take_int64(self, args[7]);
-  options->mask = take_input(self, args[8], "mask", arrangement);
-  options->bias = take_input(self, args[9], "bias", arrangement);
-  options->alibi_slopes = take_input(self, args[10], "alibi_slopes", AS_ACTIVATION);
-  options->sinks = take_input(self, args[11], "sinks", AS_ACTIVATION);
-  if (args[12] == Py_True) {
+  options->kv_first = take_integers(self, args[6], "kv_first", scores->batch);
+  options->window_left = take_int64(self, args[7]);
+  options->window_right = take_int64(self, args[8]);
+  options->mask = take_input(self, args[9], "mask", arrangement);
+  options->bias = take_input(self, args[10], "bias", arrangement);
+  options->alibi_slopes = take_input(self, args[11], "alibi_slopes", AS_ACTIVATION);
+  options->sinks = take_input(self, args[12], "sinks", AS_ACTIVATION);
+  if (args[13] == Py_True) {
     const int64_t shape[4] = {1, scores->queries, scores->heads, scores->batch};
     options->lse = take_output(self, Py_None, "lse", arrangement | WITHOUT_ROWS, shape, scores->rank, scores->dtype);
   }
-  if (args[13] != Py_None) {
+  if (args[14] != Py_None) {
     const int64_t shape[4] = {scores->keys, scores->queries, scores->heads, scores->batch};
     options->scores = take_output(self, Py_None, "scores", arrangement, shape, scores->rank, scores->dtype);
-    options->scores_stage = (uint32_t)take_int64(self, args[13]);
+    options->scores_stage = (uint32_t)take_int64(self, args[14]);
   }
 }
 

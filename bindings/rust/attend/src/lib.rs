@@ -200,6 +200,8 @@ pub struct AttentionOptions<'a, T> {
     pub query_offsets: Option<&'a [i64]>,
     /// One per batch.
     pub kv_lengths: Option<&'a [i64]>,
+    /// One per batch: keys before it do not exist (padding on the left).
+    pub kv_first: Option<&'a [i64]>,
     pub mask: Option<View<'a, bool>>,
     pub bias: Option<View<'a, T>>,
     pub alibi_slopes: Option<View<'a, T>>,
@@ -222,6 +224,7 @@ impl<T> Default for AttentionOptions<'_, T> {
             query_offset: 0,
             query_offsets: None,
             kv_lengths: None,
+            kv_first: None,
             mask: None,
             bias: None,
             alibi_slopes: None,
@@ -264,6 +267,7 @@ impl<T> AttentionOptions<'_, T> {
             query_offset: self.query_offset,
             query_offsets: list(self.query_offsets, "options.query_offsets")?,
             kv_lengths: list(self.kv_lengths, "options.kv_lengths")?,
+            kv_first: list(self.kv_first, "options.kv_first")?,
             window_left,
             window_right,
             mask: of(&self.mask),

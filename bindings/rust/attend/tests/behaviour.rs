@@ -79,6 +79,30 @@ fn errors() {
             q,
             k,
             AttentionOptions {
+                kv_first: Some(&[6]),
+                ..Default::default()
+            },
+        ),
+        Kind::InvalidValue,
+        "kv_first",
+    );
+    refused(
+        run(
+            q,
+            k,
+            AttentionOptions {
+                kv_first: Some(&[]),
+                ..Default::default()
+            },
+        ),
+        Kind::InvalidShape,
+        "kv_first",
+    );
+    refused(
+        run(
+            q,
+            k,
+            AttentionOptions {
                 threads: -1,
                 ..Default::default()
             },

@@ -116,6 +116,20 @@ macro_rules! attention_of {
                 $tolerance,
                 "lengths"
             );
+            let firsts = [3i64, 20];
+            let got = run(AttentionOptions {
+                kv_first: Some(&firsts),
+                kv_lengths: Some(&lengths),
+                ..Default::default()
+            });
+            near!(
+                got,
+                p.formula(scale, |j, _, _, batch| visible(
+                    (firsts[batch]..lengths[batch]).contains(&(j as i64))
+                )),
+                $tolerance,
+                "first keys"
+            );
             let slopes = [0.5 as $t, 0.25, 0.125, 0.0625];
             let got = run(AttentionOptions {
                 alibi_slopes: Some(View::new(&slopes, &[h]).unwrap()),

@@ -1,24 +1,25 @@
 # The instruction sets: the only file of the build with -m flags.
 #
 # A row is a name and the flags src/kernels/isa/<name>.cpp is compiled with. The order of the rows is the order of
-# dispatch, best first; the last row runs everywhere. The baseline holds for all other code.
+# dispatch, best first; the last row runs everywhere. The baseline holds for all other code. Rows of -O2 are there for
+# CPUs without a better one, and small (at -O3 twice as large).
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   set(ATTEND_BASELINE -march=x86-64)
   set(ATTEND_ISA_ROWS
-    "avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
-    "avx2 -mavx2 -mfma"
-    "sse42 -msse4.2"
-    "generic")
+    "avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
+    "avx2 -O3 -mavx2 -mfma"
+    "sse42 -O2 -msse4.2"
+    "generic -O2")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   # Out of line, atomics bring a constructor of libgcc's, which looks at the CPU when the library is loaded.
   set(ATTEND_BASELINE -mno-outline-atomics)
   set(ATTEND_ISA_ROWS
-    "neon"
-    "generic")
+    "neon -O3"
+    "generic -O2")
 else()
   set(ATTEND_BASELINE "")
-  set(ATTEND_ISA_ROWS "generic")
+  set(ATTEND_ISA_ROWS "generic -O2")
 endif()
 
 # For builds that are only tested (tests/mutations): a list of names, to build these rows alone and quickly, at -O1.
@@ -36,7 +37,7 @@ endif()
 # and of the sign of constants that are the bounds of arrays in templates; clang looks at signs too, without false
 # alarms.)
 # Callers may have stacks of 64 KiB: no frame over 8 KiB, where the compiler is the one the kernels were written with.
-set(ATTEND_KERNEL_OPTIONS -O3 $<$<CXX_COMPILER_ID:GNU>:-Wframe-larger-than=8192>)
+set(ATTEND_KERNEL_OPTIONS $<$<CXX_COMPILER_ID:GNU>:-Wframe-larger-than=8192>)
 if(ATTEND_QUICK_ISAS)
   set(ATTEND_KERNEL_OPTIONS -O1)
 endif()

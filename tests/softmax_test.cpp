@@ -227,6 +227,27 @@ TEST_CASE_TEMPLATE("softmax: weights below the smallest normal number are exactl
   });
 }
 
+// One large score and n others of 0: the logarithm of a probability next to 1 has the header's absolute error.
+TEST_CASE_TEMPLATE("softmax: logarithms next to 0", T, float, double) {
+  const struct {
+    double large;
+    size_t others;
+  } columns[] = {{16.94, 1}, {20, 99999}, {36.5, 1}, {40, 3}};
+  for_each_isa([&] {
+    for (const auto &c : columns) {
+      std::vector<T> list(c.others + 1, T(0));
+      list[c.others / 2] = static_cast<T>(c.large);
+      const double s = static_cast<double>(list[c.others / 2]);
+      const double want = -std::log1p(static_cast<double>(c.others) * std::exp(-s));
+      of_list(list, ATTEND_LOG, [&](const std::vector<T> &y, T lse) {
+        CHECK(std::fabs(static_cast<double>(y[c.others / 2]) - want) <= 2 * kUnit<T> * (4 + 2 * std::fabs(want) + s));
+        CHECK(y[c.others / 2] <= 0);
+        CHECK(std::fabs(static_cast<double>(lse) - (s - want)) <= 2 * kUnit<T> * (4 + 2 * s));
+      });
+    }
+  });
+}
+
 TEST_CASE_TEMPLATE("softmax: monotone, and the same for a column shifted by a power of two", T, float, double) {
   for_each_isa([] {
     Random random(13);

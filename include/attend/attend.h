@@ -246,8 +246,9 @@ typedef struct attend_softmax_options {
  * summed in chunks of 512, in 16 lanes each (element i in lane i mod 16, in parts of 8) that are added as a tree,
  * others in chunks of 8, one after the other; the chunks' sums are added in order, compensated. In contiguous columns
  * of more than 256 KiB a chunk's sum is taken with the chunk's own maximum first. Error: at most 4 ulp plus 1 ulp of
- * the column's largest result. Source: the max-shifted form of equation 12.5 in S. Prince, Understanding Deep Learning.
- * */
+ * the column's largest result; with ATTEND_LOG 2^-23 (f64: 2^-52) times 4 + 2 |y| + |s|, and of lse times 4 + 2 |lse|,
+ * which next to 0 is absolute: the logarithm of a probability within 2^-24 of 1 is 0. Source: the max-shifted form of
+ * equation 12.5 in S. Prince, Understanding Deep Learning. */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
                                         const attend_softmax_options *options);
 ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
@@ -340,8 +341,8 @@ typedef struct attend_attention_options {
  * Exactly: scores s = one FMA chain over D of (scale q) k, then softcap, fma(-slope, distance, s), + bias. Keys in chunks
  * of 256, counted from kv_first, each with its true maximum m, weights exp2((s - m) log2(e)), which are 0
  * from 2^-125.5 (f64: 2^-1021.5) down, one sum chain and one FMA chain per output in key order; chunks folded in order
- * into spans of 16384 keys, these in order into the whole, and then the sink (online softmax: Milakov and Gimelshein,
- * arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
+ * into spans of 16384 keys, these in order into the whole, and then the sink; an output of 0 is +0 (online softmax:
+ * Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them. Keys whose stride is

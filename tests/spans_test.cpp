@@ -54,13 +54,16 @@ TEST_CASE_TEMPLATE("spans: every combination of features, against the formula an
   MESSAGE("largest error over its bound: " << worst);
 }
 
-// Enough work for five threads, and fewer blocks than threads.
+// Enough work for five threads, and fewer blocks than threads. Each head has a sink of its own.
 TEST_CASE_TEMPLATE("spans: keys that threads share, in one round and in several", T, float, double) {
   Random random(sizeof(T) == 4 ? 831 : 832);
   const ShortSpans table;
   for (const int64_t dv : {40, 700}) {
     for (const int64_t nk : {1024, 2200, 9000}) {
-      AttentionCall<T> x(random, 60, dv, 9, nk);
+      AttentionCall<T> x(random, 60, dv, 7, nk, 2);
+      Operand<T> sinks({2, 1, 1, 1}, {});
+      sinks.at(0, 0) = 5, sinks.at(1, 0) = 7;
+      x.options.sinks = sinks.tensor();
       // (The first chunk that a query sees is not the first of a span.)
       x.options.flags = ATTEND_CAUSAL_BOTTOM_RIGHT | ATTEND_WINDOW;
       x.options.window_left = nk - random.in(1, 800);

@@ -263,3 +263,32 @@ TEST_CASE_TEMPLATE("keys and values beyond a length are not read, whatever is sh
     }
   });
 }
+
+// (Compilers read the size together with the four bytes behind it.)
+TEST_CASE_TEMPLATE("of options that are too short nothing is read but their size", T, float, double) {
+  const Guarded<uint32_t> size(2, {true, 0});
+  T numbers[8] = {};
+  const attend_tensor t = matrix(numbers, 1, 1, false), out = matrix(numbers + 1, 1, 1, false);
+  const attend_tensor lse_a = matrix(numbers + 2, 1, 1, false), b = matrix(numbers + 3, 1, 1, false),
+                      lse_b = matrix(numbers + 4, 1, 1, false);
+  const void *const few = size.data;
+  attend_self_attention_weights weights = {};
+  weights.size = sizeof weights;
+  weights.w_q = weights.w_k = weights.w_v = &t;
+  const auto *attention = static_cast<const attend_attention_options *>(few);
+  const auto *self = static_cast<const attend_self_attention_options *>(few);
+  const auto *few_weights = static_cast<const attend_self_attention_weights *>(few);
+  for (const uint32_t bytes : {0u, 4u}) {
+    *size.data = bytes;
+    for (const attend_status status :
+         {attend_matmul(1, &t, &t, 0, &out, static_cast<const attend_matmul_options *>(few)),
+          attend_softmax(&t, &out, static_cast<const attend_softmax_options *>(few)),
+          attend_attention(&t, &t, &t, &out, attention),
+          attend_attention_merge(&out, &lse_a, &b, &lse_b, static_cast<const attend_merge_options *>(few)),
+          attend_self_attention(&t, &weights, &out, self, nullptr),
+          attend_self_attention(&t, &weights, &out, nullptr, attention),
+          attend_self_attention(&t, few_weights, &out, nullptr, nullptr)}) {
+      CHECK(ATTEND_REASON(status) == ATTEND_INVALID_STRUCT_SIZE);
+    }
+  }
+}

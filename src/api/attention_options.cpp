@@ -66,8 +66,9 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
 }
 
 bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale) {
+  if (!is_plain_options<offsetof(attend_attention_options, scale)>(given)) return false;
   *scale = given == nullptr ? 0 : given->scale;
-  return is_plain_options<offsetof(attend_attention_options, scale)>(given) && is_representable(*scale, dtype);
+  return is_representable(*scale, dtype);
 }
 
 namespace {

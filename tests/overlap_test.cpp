@@ -12,13 +12,13 @@ using attend::Tensor;
 
 namespace {
 
-// As read_tensor leaves it; `data` is an address that nobody reads.
+// As Operands::read leaves it; `data` is an address that nobody reads.
 Tensor view(int64_t data, int64_t element, const Shape &shape, const Shape &stride) {
   Tensor t;
   t.data = reinterpret_cast<void *>(data);
   t.given = true;
   t.shape = shape;
-  t.element = element;
+  t.dtype = element == 1 ? attend::Dtype::u8 : element == 4 ? attend::Dtype::f32 : attend::Dtype::f64;
   t.count = 1;
   t.low = t.high = 0;
   for (size_t i = 0; i < 4; ++i) {
@@ -40,7 +40,8 @@ std::set<int64_t> bytes(const Tensor &t) {
       at += rest % t.shape[d] * t.stride[d];
       rest /= t.shape[d];
     }
-    for (int64_t u = 0; u < t.element; ++u) all.insert(reinterpret_cast<int64_t>(t.data) + at * t.element + u);
+    for (int64_t u = 0; u < size_of(t.dtype); ++u)
+      all.insert(reinterpret_cast<int64_t>(t.data) + at * size_of(t.dtype) + u);
   }
   return all;
 }

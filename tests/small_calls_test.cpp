@@ -177,6 +177,6 @@ TEST_CASE("small calls: every byte of the options counts") {
   each_byte(attend_self_attention_options(), kNone, [](const auto &o) { return is_plain_options(&o); });
   each_byte(attend_attention_options(), offsetof(attend_attention_options, scale), [](const auto &o) {
     double scale = 0;
-    return only_scales(&o, ATTEND_F32, &scale);
+    return only_scales(&o, Dtype::f32, &scale);
   });
 }

@@ -15,11 +15,11 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   AttentionOptions options;
   if (attend_status s = read_attention_options(given, purpose, &options, p)) return s;
   *execution = options.execution;
-  uint32_t dtype = kAnyDtype;
-  if (attend_status s = read_tensor(q, Argument::q, Role::input, purpose, &dtype, &p->q)) return s;
-  if (attend_status s = read_tensor(k, Argument::k, Role::input, purpose, &dtype, &p->k)) return s;
-  if (attend_status s = read_tensor(v, Argument::v, Role::input, purpose, &dtype, &p->v)) return s;
-  if (attend_status s = read_tensor(out, Argument::out, Role::output, purpose, &dtype, &p->out)) return s;
+  Operands operands(kAttentionTypes, purpose);
+  if (attend_status s = operands.read(q, Argument::q, Role::input, Kind::left, &p->q)) return s;
+  if (attend_status s = operands.read(k, Argument::k, Role::input, Kind::right, &p->k)) return s;
+  if (attend_status s = operands.read(v, Argument::v, Role::input, Kind::right, &p->v)) return s;
+  if (attend_status s = operands.read(out, Argument::out, Role::output, Kind::out, &p->out)) return s;
   const std::array<int64_t, 4> &shape = p->out.shape;
   const int64_t features = p->q.rows(), heads = shape[2], kv_heads = p->k.heads(), batch = shape[3];
   if (features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::q);
@@ -29,7 +29,8 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   if (attend_status s = expect_shape(p->k, Argument::k, {features, p->k.columns(), kv_heads, batch}, kBatch)) return s;
   if (attend_status s = expect_shape(p->v, Argument::v, {shape[0], p->k.columns(), kv_heads, batch}, kBatch)) return s;
   if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) return failure(ATTEND_INVALID_SHAPE, Argument::k);
-  if (attend_status s = finish_attention(options, dtype, features, p->k.columns(), shape, purpose, p)) return s;
+  if (attend_status s = finish_attention(options, &operands, p->q.dtype, features, p->k.columns(), shape, purpose, p))
+    return s;
   if (purpose == Purpose::size) return ATTEND_OK;
   const struct {
     const Tensor *output;
@@ -58,11 +59,8 @@ bool attend_at_once(const attend_tensor *q, const attend_tensor *k, const attend
                     const attend_attention_options *options) {
   SmallAttention<T> p;
   PlainMatrix mq, mk, mv, mo;
-  if (!only_scales(options, out->dtype, &p.scale)) return false;
-  if (!is_plain(q, out->dtype, &mq) || !is_plain(k, out->dtype, &mk) || !is_plain(v, out->dtype, &mv) ||
-      !is_plain(out, out->dtype, &mo)) {
-    return false;
-  }
+  if (!only_scales(options, dtype_of<T>(), &p.scale)) return false;
+  if (!is_plain<T>(q, &mq) || !is_plain<T>(k, &mk) || !is_plain<T>(v, &mv) || !is_plain<T>(out, &mo)) return false;
   if (mk.rows != mq.rows || mv.columns != mk.columns || mo.rows != mv.rows || mo.columns != mq.columns) return false;
   if (!is_distinct(mo) || !is_apart(mo, mq) || !is_apart(mo, mk) || !is_apart(mo, mv)) return false;
   if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(mq.rows));

@@ -14,12 +14,11 @@ attend_status read(const attend_tensor *out_a, const attend_tensor *lse_a, const
                    Execution *execution) {
   attend_merge_options options;
   if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
-  uint32_t dtype = kAnyDtype;
-  if (attend_status s = read_tensor(out_a, Argument::out_a, Role::output, purpose, &dtype, &p->out_a)) return s;
-  if (attend_status s = read_tensor(lse_a, Argument::lse_a, Role::output, purpose, &dtype, &p->lse_a)) return s;
-  if (attend_status s = read_tensor(out_b, Argument::out_b, Role::input, purpose, &dtype, &p->out_b)) return s;
-  if (attend_status s = read_tensor(lse_b, Argument::lse_b, Role::input, purpose, &dtype, &p->lse_b)) return s;
-  p->dtype = dtype_of(dtype);
+  Operands operands(kMergeTypes, purpose);
+  if (attend_status s = operands.read(out_a, Argument::out_a, Role::output, Kind::out, &p->out_a)) return s;
+  if (attend_status s = operands.read(lse_a, Argument::lse_a, Role::output, Kind::acc, &p->lse_a)) return s;
+  if (attend_status s = operands.read(out_b, Argument::out_b, Role::input, Kind::left, &p->out_b)) return s;
+  if (attend_status s = operands.read(lse_b, Argument::lse_b, Role::input, Kind::acc, &p->lse_b)) return s;
   const std::array<int64_t, 4> &shape = p->out_a.shape, of_lse = {1, shape[1], shape[2], shape[3]};
   if (attend_status s = expect_shape(p->lse_a, Argument::lse_a, of_lse)) return s;
   if (attend_status s = expect_shape(p->out_b, Argument::out_b, shape)) return s;

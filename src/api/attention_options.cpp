@@ -12,6 +12,12 @@ constexpr size_t kFirstVersion = offsetof(attend_attention_options, state) + siz
 constexpr uint32_t kCausal = ATTEND_CAUSAL_TOP_LEFT | ATTEND_CAUSAL_BOTTOM_RIGHT;
 constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW;
 
+// The stages have attend.h's numbers.
+constexpr bool is(ScoresStage stage, int number) { return static_cast<int>(stage) == number; }
+static_assert(is(ScoresStage::scaled, ATTEND_SCORES_SCALED) && is(ScoresStage::softcapped, ATTEND_SCORES_SOFTCAPPED) &&
+              is(ScoresStage::masked, ATTEND_SCORES_MASKED) &&
+              is(ScoresStage::probabilities, ATTEND_SCORES_PROBABILITIES));
+
 }  // namespace
 
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
@@ -55,7 +61,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   p.lengths = o.kv_lengths;
   p.left = window ? o.window_left : -1;
   p.right = window ? o.window_right : -1;
-  p.scores_stage = static_cast<int>(o.scores_stage);
+  p.scores_stage = static_cast<ScoresStage>(o.scores_stage);
   result->mask = o.mask;
   result->bias = o.bias;
   result->alibi_slopes = o.alibi_slopes;
@@ -65,7 +71,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   return ATTEND_OK;
 }
 
-bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale) {
+bool only_scales(const attend_attention_options *given, Dtype dtype, double *scale) {
   if (!is_plain_options<offsetof(attend_attention_options, scale)>(given)) return false;
   *scale = given == nullptr ? 0 : given->scale;
   return is_representable(*scale, dtype);
@@ -73,34 +79,33 @@ bool only_scales(const attend_attention_options *given, uint32_t dtype, double *
 
 namespace {
 
-attend_status read_inputs(const AttentionOptions &options, uint32_t dtype, int64_t keys,
-                          const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem) {
-  uint32_t bool_dtype = ATTEND_BOOL;
+attend_status read_inputs(const AttentionOptions &options, Operands *operands, int64_t keys,
+                          const std::array<int64_t, 4> &out_shape, Attention *problem) {
   const struct {
     const attend_tensor *given;
     Argument argument;
-    uint32_t *dtype;
+    Kind kind;
     Tensor *to;
     std::array<int64_t, 4> shape;
     unsigned broadcasts;
   } inputs[] = {
       {options.mask,
        Argument::options_mask,
-       &bool_dtype,
+       Kind::mask,
        &problem->mask,
        {keys, out_shape[1], out_shape[2], out_shape[3]},
        kAll},
       {options.bias,
        Argument::options_bias,
-       &dtype,
+       Kind::added,
        &problem->bias,
        {keys, out_shape[1], out_shape[2], out_shape[3]},
        kAll},
-      {options.alibi_slopes, Argument::options_alibi_slopes, &dtype, &problem->slopes, {out_shape[2], 1, 1, 1}, 0},
-      {options.sinks, Argument::options_sinks, &dtype, &problem->sinks, {out_shape[2], 1, 1, 1}, 0},
+      {options.alibi_slopes, Argument::options_alibi_slopes, Kind::added, &problem->slopes, {out_shape[2], 1, 1, 1}, 0},
+      {options.sinks, Argument::options_sinks, Kind::added, &problem->sinks, {out_shape[2], 1, 1, 1}, 0},
   };
   for (const auto &i : inputs) {
-    if (attend_status s = read_optional(i.given, i.argument, Role::input, purpose, i.dtype, i.to)) return s;
+    if (attend_status s = operands->read_optional(i.given, i.argument, Role::input, i.kind, i.to)) return s;
     if (!*i.to) continue;
     if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.broadcasts)) return s;
   }
@@ -119,19 +124,19 @@ attend_status check_keys(const Attention &p, int64_t keys, int64_t batch) {
 
 }  // namespace
 
-attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
-                               const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem) {
+attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
+                               int64_t keys, const std::array<int64_t, 4> &out_shape, Purpose purpose,
+                               Attention *problem) {
   const Argument lse = Argument::options_lse, scores = Argument::options_scores;
-  if (attend_status s = read_optional(options.lse, lse, Role::output, purpose, &dtype, &problem->lse)) return s;
-  if (attend_status s = read_optional(options.scores, scores, Role::output, purpose, &dtype, &problem->scores))
+  if (attend_status s = operands->read_optional(options.lse, lse, Role::output, Kind::acc, &problem->lse)) return s;
+  if (attend_status s = operands->read_optional(options.scores, scores, Role::output, Kind::acc, &problem->scores))
     return s;
-  problem->dtype = dtype_of(dtype);
-  if (!is_representable(problem->scale, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
-  if (!is_representable(problem->softcap, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
+  if (!is_representable(problem->scale, query)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
+  if (!is_representable(problem->softcap, query)) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
   if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
   if (options.mask != nullptr || options.bias != nullptr || options.alibi_slopes != nullptr ||
       options.sinks != nullptr) {
-    if (attend_status s = read_inputs(options, dtype, keys, out_shape, purpose, problem)) return s;
+    if (attend_status s = read_inputs(options, operands, keys, out_shape, problem)) return s;
   }
   if (purpose == Purpose::compute) {
     if (attend_status s = check_keys(*problem, keys, out_shape[3])) return s;

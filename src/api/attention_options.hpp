@@ -22,11 +22,11 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
                                      Attention *problem);
 
 // Whether nothing but `scale`, threads and a workspace is asked for, and nothing can be wrong.
-bool only_scales(const attend_attention_options *given, uint32_t dtype, double *scale);
+bool only_scales(const attend_attention_options *given, Dtype dtype, double *scale);
 
-// Settles what depends on the operands' shapes: D, Nk, and the tensors among the options; their dtype is that of the
-// operands.
-attend_status finish_attention(const AttentionOptions &options, uint32_t dtype, int64_t features, int64_t keys,
-                               const std::array<int64_t, 4> &out_shape, Purpose purpose, Attention *problem);
+// Settles what depends on the operands: on D and a query's type, on Nk, and the tensors among the options.
+attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
+                               int64_t keys, const std::array<int64_t, 4> &out_shape, Purpose purpose,
+                               Attention *problem);
 
 }  // namespace attend

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "attend/attend.h"
+#include "api/signatures.hpp"
 #include "drivers/scratch.hpp"
 #include "drivers/tensor.hpp"
 
@@ -103,25 +103,33 @@ constexpr attend_status failure(int32_t reason, Argument argument) {
 enum class Purpose { compute, size };
 enum class Role { input, output };
 
-// Validates one tensor on its own and fills `result`. The first operand of a call settles *dtype (kAnyDtype before); a
-// mask is read with *dtype = ATTEND_BOOL.
-constexpr uint32_t kAnyDtype = 0;
-attend_status read_tensor(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
-                          Tensor *result);
-// The same, but null means absent.
-attend_status read_optional(const attend_tensor *tensor, Argument argument, Role role, Purpose purpose, uint32_t *dtype,
-                            Tensor *result);
+// The operands of one call: each is validated on its own, and its type with those of the operands before it.
+class Operands {
+ public:
+  Operands(const Signatures &function, Purpose purpose) : types_(function), purpose_(purpose) {}
+
+  // Fills `result`.
+  attend_status read(const attend_tensor *tensor, Argument argument, Role role, Kind kind, Tensor *result);
+  // The same, but null means absent.
+  attend_status read_optional(const attend_tensor *tensor, Argument argument, Role role, Kind kind, Tensor *result) {
+    return tensor == nullptr ? ATTEND_OK : read(tensor, argument, role, kind, result);
+  }
+
+ private:
+  const Signatures &types_;
+  Rows rows_ = ~Rows{0};  // that fit all operands so far
+  Purpose purpose_;
+};
 
 // Compares extents with those a tensor must have; where `broadcasts` has a bit (1 << dimension), 1 fits too.
 attend_status expect_shape(const Tensor &tensor, Argument argument, const std::array<int64_t, 4> &shape,
                            unsigned broadcasts = 0);
 constexpr unsigned kBatch = 8, kHeadsAndBatch = 12, kAll = 15;
 
-constexpr Dtype dtype_of(uint32_t dtype) { return dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32; }
-// Whether a number among the options is one in the type of the arithmetic too: not beyond the largest, and 0 only if it
-// was 0.
-inline bool is_representable(double value, uint32_t dtype) {
-  const bool single = dtype != ATTEND_F64;
+// Whether a number among the options is one in the type of the arithmetic on elements of this type too: not beyond the
+// largest, and 0 only if it was 0.
+inline bool is_representable(double value, Dtype dtype) {
+  const bool single = acc_of(dtype) == Dtype::f32;
   const double most = single ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
   return std::fabs(value) <= most && (!single || value == 0 || static_cast<float>(value) != 0);
 }

@@ -21,14 +21,13 @@ attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b,
                                       {options.b_zero != nullptr, Argument::options_b_zero}})) {
     return s;
   }
-  uint32_t dtype = kAnyDtype;
-  if (attend_status s = read_tensor(a, Argument::a, Role::input, purpose, &dtype, &p->a)) return s;
-  if (attend_status s = read_tensor(b, Argument::b, Role::input, purpose, &dtype, &p->b)) return s;
-  if (attend_status s = read_tensor(c, Argument::c, Role::output, purpose, &dtype, &p->c)) return s;
-  if (attend_status s = read_optional(options.bias, Argument::options_bias, Role::input, purpose, &dtype, &p->bias)) {
+  Operands operands(kMatmulTypes, purpose);
+  if (attend_status s = operands.read(a, Argument::a, Role::input, Kind::left, &p->a)) return s;
+  if (attend_status s = operands.read(b, Argument::b, Role::input, Kind::right, &p->b)) return s;
+  if (attend_status s = operands.read(c, Argument::c, Role::output, Kind::out, &p->c)) return s;
+  if (attend_status s =
+          operands.read_optional(options.bias, Argument::options_bias, Role::input, Kind::added, &p->bias))
     return s;
-  }
-  p->dtype = dtype_of(dtype);
   p->alpha = alpha;
   p->beta = beta;
   const int64_t m = p->c.rows(), n = p->c.columns(), depth = p->a.columns(), heads = p->c.heads(), batch = p->c.batch();
@@ -51,7 +50,7 @@ bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, cons
                       const attend_tensor *b, double beta, const attend_tensor *c,
                       const attend_matmul_options *options) {
   PlainMatrix p, q, r;
-  if (!is_plain(a, c->dtype, &p) || !is_plain(b, c->dtype, &q) || !is_plain(c, c->dtype, &r)) return false;
+  if (!is_plain<T>(a, &p) || !is_plain<T>(b, &q) || !is_plain<T>(c, &r)) return false;
   if (p.rows != r.rows || p.columns != q.rows || q.columns != r.columns) return false;
   if (!is_distinct(r) || !is_apart(r, p) || !is_apart(r, q)) return false;
   if (!is_plain_options(options)) return false;

@@ -45,7 +45,7 @@ struct Steps {
   void add(const Tensor &t) {
     for (size_t i = 0; i < 4; ++i) {
       if (t.stride[i] == 0) continue;
-      add({static_cast<uint64_t>(std::abs(t.stride[i]) * t.element), static_cast<uint64_t>(t.shape[i] - 1)});
+      add({static_cast<uint64_t>(std::abs(t.stride[i]) * size_of(t.dtype)), static_cast<uint64_t>(t.shape[i] - 1)});
     }
   }
   // (1): joins two steps; false if there are none to join.
@@ -127,7 +127,7 @@ bool is_sum(uint64_t r, const Steps &steps) {
 bool share_a_byte(const Tensor &a, const Tensor &b) {
   if (a.end <= b.begin || b.end <= a.begin) return false;
   Steps steps;
-  steps.add({1, static_cast<uint64_t>(a.element + b.element - 2)});
+  steps.add({1, static_cast<uint64_t>(size_of(a.dtype) + size_of(b.dtype) - 2)});
   steps.add(a);
   steps.add(b);
   while (steps.join()) {

@@ -18,8 +18,12 @@ struct PlainMatrix {
   intptr_t begin, end;
 };
 
-inline bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
-  if (t == nullptr || t->rank - 1 > 3 || t->dtype != dtype || t->data == nullptr) return false;
+// (g++ inlines a template more readily that says `inline`: 10 instructions each.)
+template <class T>
+inline bool is_plain(const attend_tensor *t, PlainMatrix *m) {
+  if (t == nullptr || t->rank - 1 > 3 || static_cast<Dtype>(t->dtype) != dtype_of<T>() || t->data == nullptr) {
+    return false;
+  }
   for (uint32_t i = 2; i < t->rank; ++i) {
     if (t->shape[i] != 1) return false;
   }
@@ -34,7 +38,7 @@ inline bool is_plain(const attend_tensor *t, uint32_t dtype, PlainMatrix *m) {
   if (seen >> 28 != 0) return false;
   const int64_t last = (m->rows - 1) * m->row + (m->columns - 1) * m->column;
   m->begin = reinterpret_cast<intptr_t>(t->data);
-  m->end = m->begin + (last + 1) * size_of(dtype == ATTEND_F64 ? Dtype::f64 : Dtype::f32);
+  m->end = m->begin + (last + 1) * static_cast<int64_t>(sizeof(T));
   return true;
 }
 

@@ -22,8 +22,7 @@ attend_status in_attention_options(attend_status status) {
   return failure(ATTEND_REASON(status), in_attention_options(field));
 }
 
-attend_status read_weights(const attend_self_attention_weights *given, Purpose purpose, uint32_t *dtype,
-                           SelfAttention *p) {
+attend_status read_weights(const attend_self_attention_weights *given, Operands *operands, SelfAttention *p) {
   if (given == nullptr) return failure(ATTEND_NULL_POINTER, Argument::weights);
   attend_self_attention_weights w;
   if (attend_status s = read_struct(given, kFirstVersionOfWeights, Argument::weights_size, &w)) return s;
@@ -33,15 +32,15 @@ attend_status read_weights(const attend_self_attention_weights *given, Purpose p
     Argument argument;
     Tensor *to;
     bool required;
-  } operands[] = {
+  } weights[] = {
       {w.w_q, Argument::weights_w_q, &p->w_q, true},  {w.w_k, Argument::weights_w_k, &p->w_k, true},
       {w.w_v, Argument::weights_w_v, &p->w_v, true},  {w.b_q, Argument::weights_b_q, &p->b_q, false},
       {w.b_k, Argument::weights_b_k, &p->b_k, false}, {w.b_v, Argument::weights_b_v, &p->b_v, false},
       {w.w_o, Argument::weights_w_o, &p->w_o, false}, {w.b_o, Argument::weights_b_o, &p->b_o, false},
   };
-  for (const auto &o : operands) {
-    const auto reader = o.required ? read_tensor : read_optional;
-    if (attend_status s = reader(o.from, o.argument, Role::input, purpose, dtype, o.to)) return s;
+  for (const auto &o : weights) {
+    if (o.from == nullptr && !o.required) continue;
+    if (attend_status s = operands->read(o.from, o.argument, Role::input, Kind::right, o.to)) return s;
   }
   if (p->b_o && !p->w_o) return failure(ATTEND_INVALID_VALUE, Argument::weights_b_o);
   const int64_t features = p->x.rows(), head_features = p->w_q.rows(), heads = p->w_q.heads(),
@@ -94,17 +93,18 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
   if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
 
-  uint32_t dtype = kAnyDtype;
-  if (attend_status s = read_tensor(x, Argument::x, Role::input, purpose, &dtype, &p->x)) return s;
-  if (attend_status s = read_weights(weights, purpose, &dtype, p)) return s;
-  if (attend_status s = read_tensor(out, Argument::out, Role::output, purpose, &dtype, &p->out)) return s;
+  Operands operands(kSelfAttentionTypes, purpose);
+  if (attend_status s = operands.read(x, Argument::x, Role::input, Kind::left, &p->x)) return s;
+  if (attend_status s = read_weights(weights, &operands, p)) return s;
+  if (attend_status s = operands.read(out, Argument::out, Role::output, Kind::out, &p->out)) return s;
   const int64_t items = p->x.columns(), batch = p->x.batch();
   if (p->x.rows() == 0 || p->x.heads() != 1) return failure(ATTEND_INVALID_SHAPE, Argument::x);
   const std::array<int64_t, 4> attended = {p->w_v.rows(), items, p->w_q.heads(), batch};
   const std::array<int64_t, 4> expected = p->w_o ? std::array<int64_t, 4>{p->w_o.rows(), items, 1, batch} : attended;
   if (attend_status s = expect_shape(p->out, Argument::out, expected)) return s;
   if (!fits(*p)) return failure(ATTEND_OVERFLOW, Argument::x);
-  if (attend_status s = finish_attention(inner, dtype, p->w_q.rows(), items, attended, purpose, &p->attention)) {
+  if (attend_status s =
+          finish_attention(inner, &operands, p->x.dtype, p->w_q.rows(), items, attended, purpose, &p->attention)) {
     return in_attention_options(s);
   }
   if (purpose == Purpose::size) return ATTEND_OK;
@@ -152,15 +152,14 @@ template <class T>
 bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights *w, const attend_tensor *out,
                     const attend_self_attention_options *options, const attend_attention_options *attention_options) {
   SmallSelfAttention<T> p;
-  if (!is_plain_options(options) || !only_scales(attention_options, out->dtype, &p.scale)) return false;
+  if (!is_plain_options(options) || !only_scales(attention_options, dtype_of<T>(), &p.scale)) return false;
   if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr)) {
     return false;
   }
   if (w == nullptr || w->size != sizeof *w || w->reserved != 0 || w->w_o != nullptr || w->b_o != nullptr) return false;
   PlainMatrix mx, mo, q, k, v;
-  const uint32_t dtype = out->dtype;
-  if (!is_plain(x, dtype, &mx) || !is_plain(out, dtype, &mo) || !is_plain(w->w_q, dtype, &q) ||
-      !is_plain(w->w_k, dtype, &k) || !is_plain(w->w_v, dtype, &v)) {
+  if (!is_plain<T>(x, &mx) || !is_plain<T>(out, &mo) || !is_plain<T>(w->w_q, &q) || !is_plain<T>(w->w_k, &k) ||
+      !is_plain<T>(w->w_v, &v)) {
     return false;
   }
   if (q.columns != mx.rows || k.columns != mx.rows || v.columns != mx.rows || k.rows != q.rows) return false;
@@ -175,7 +174,7 @@ bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights 
     *b.to = {};
     if (b.from == nullptr) continue;
     PlainMatrix m;
-    if (!is_plain(b.from, dtype, &m) || m.rows != b.rows || m.columns != 1 || !is_apart(mo, m)) return false;
+    if (!is_plain<T>(b.from, &m) || m.rows != b.rows || m.columns != 1 || !is_apart(mo, m)) return false;
     *b.to = view_of<const T>(m).at;
   }
   if (p.scale == 0) p.scale = 1 / std::sqrt(static_cast<double>(q.rows));

@@ -16,19 +16,17 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   attend_softmax_options options;
   if (attend_status s = read_options(given, kFirstVersion, ATTEND_LOG, purpose, &options, execution)) return s;
   if (!std::isfinite(options.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
-  uint32_t dtype = kAnyDtype;
-  if (attend_status s = read_tensor(x, Argument::x, Role::input, purpose, &dtype, &p->x)) return s;
-  if (attend_status s = read_tensor(y, Argument::y, Role::output, purpose, &dtype, &p->y)) return s;
-  if (attend_status s = read_optional(options.lse, Argument::options_lse, Role::output, purpose, &dtype, &p->lse))
+  Operands operands(kSoftmaxTypes, purpose);
+  if (attend_status s = operands.read(x, Argument::x, Role::input, Kind::left, &p->x)) return s;
+  if (attend_status s = operands.read(y, Argument::y, Role::output, Kind::out, &p->y)) return s;
+  if (attend_status s = operands.read_optional(options.lse, Argument::options_lse, Role::output, Kind::acc, &p->lse))
     return s;
-  uint32_t bool_dtype = ATTEND_BOOL;
+  if (attend_status s = operands.read_optional(options.mask, Argument::options_mask, Role::input, Kind::mask, &p->mask))
+    return s;
   if (attend_status s =
-          read_optional(options.mask, Argument::options_mask, Role::input, purpose, &bool_dtype, &p->mask))
+          operands.read_optional(options.bias, Argument::options_bias, Role::input, Kind::added, &p->bias))
     return s;
-  if (attend_status s = read_optional(options.bias, Argument::options_bias, Role::input, purpose, &dtype, &p->bias))
-    return s;
-  p->dtype = dtype_of(dtype);
-  if (!is_representable(options.scale, dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
+  if (!is_representable(options.scale, p->x.dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
   p->scale = options.scale == 0 ? 1 : options.scale;
   p->log = (options.flags & ATTEND_LOG) != 0;
   if (attend_status s = expect_shape(p->y, Argument::y, p->x.shape)) return s;

@@ -8,7 +8,7 @@ namespace {
 
 AttentionShape shape_of(const Attention &p) {
   // One feature is contiguous whatever its stride.
-  return {size_of(p.dtype),
+  return {size_of(acc_of(p.out.dtype)),
           p.out.columns(),
           p.k.columns(),
           p.q.rows(),
@@ -109,7 +109,7 @@ AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int
   x.scores = rows_of<T>(p.scores, 0, query, head, batch);
   x.scores_before = keys.first;
   x.scores_keys = p.k.columns();
-  x.scores_stage = static_cast<ScoresStage>(p.scores_stage);
+  x.scores_stage = p.scores_stage;
   x.query_tile = plan.query_tile;
   x.few_rows = plan.few_rows;
   x.by_features = plan.by_features;
@@ -215,7 +215,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
 Need attention_need(const Attention &problem) { return attention_need(shape_of(problem)); }
 
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution) {
-  return with_element(problem.dtype, [&](auto t) { return run(kernels_of<decltype(t)>(kernels), problem, execution); });
+  return with_acc(problem.out.dtype, [&](auto t) { return run(kernels_of<decltype(t)>(kernels), problem, execution); });
 }
 
 }  // namespace attend

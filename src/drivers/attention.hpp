@@ -7,7 +7,6 @@
 namespace attend {
 
 struct Attention {
-  Dtype dtype = Dtype::f32;
   double scale = 1;
   // Key j is visible to query i iff j <= i + offset (if causal), i + offset - left <= j (if left >= 0), j <= i +
   // offset + right (if right >= 0), firsts[batch] <= j < lengths[batch], and neither mask nor bias hides it.
@@ -16,7 +15,7 @@ struct Attention {
   const int64_t *offsets = nullptr, *firsts = nullptr, *lengths = nullptr;  // per batch, or null
   double softcap = 0;
   Tensor q, k, v, out, mask, bias, slopes, sinks, lse, scores;
-  int scores_stage = 0;
+  ScoresStage scores_stage = ScoresStage::scaled;
 };
 
 Need attention_need(const Attention &problem);

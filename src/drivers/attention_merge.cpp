@@ -37,11 +37,8 @@ void attention_merge(const AttentionMerge &problem, int threads) {
   const int most = std::max(1, static_cast<int>(std::min(elements / kElementsPerThread, 4096.0)));
   parallel_for(std::min(usable_threads(threads), most), heads * problem.lse_a.batch(), [&](int64_t slice, int) {
     for (int64_t query = 0; query < queries; ++query) {
-      if (problem.dtype == Dtype::f32) {
-        merge_query<float>(problem, query, slice % heads, slice / heads);
-      } else {
-        merge_query<double>(problem, query, slice % heads, slice / heads);
-      }
+      with_acc(problem.out_a.dtype,
+               [&](auto t) { merge_query<decltype(t)>(problem, query, slice % heads, slice / heads); });
     }
   });
 }

@@ -1,12 +1,11 @@
 // The union of two partial results of attention.
 #pragma once
 
-#include "drivers/tensor.hpp"
+#include "drivers/element.hpp"
 
 namespace attend {
 
 struct AttentionMerge {
-  Dtype dtype = Dtype::f32;
   Tensor out_a, lse_a, out_b, lse_b;
 };
 

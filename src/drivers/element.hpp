@@ -8,8 +8,8 @@ namespace attend {
 
 // f(T()) for the type T that arithmetic on elements of this type is done in.
 template <class F>
-auto with_element(Dtype dtype, const F &f) {
-  return dtype == Dtype::f64 ? f(double()) : f(float());
+auto with_acc(Dtype dtype, const F &f) {
+  return acc_of(dtype) == Dtype::f64 ? f(double()) : f(float());
 }
 
 template <class T>

@@ -263,12 +263,12 @@ template bool matmul_small(void (*)(const MatmulBlock<double> &), double, const 
                            const SmallMatmulExtras<double> &);
 
 Need matmul_need(const Matmul &problem) {
-  return with_element(problem.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
+  return with_acc(problem.c.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
 }
 
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
-  return with_element(
-      problem.dtype, [&](auto t) { return multiply_all(kernels_of<decltype(t)>(kernels).matmul, problem, execution); });
+  return with_acc(problem.c.dtype,
+                  [&](auto t) { return multiply_all(kernels_of<decltype(t)>(kernels).matmul, problem, execution); });
 }
 
 }  // namespace attend

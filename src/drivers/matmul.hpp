@@ -8,7 +8,6 @@ namespace attend {
 
 // C = alpha A B + beta C + bias; shapes fit, inputs broadcast by strides of 0.
 struct Matmul {
-  Dtype dtype = Dtype::f32;
   double alpha = 1, beta = 0;
   Tensor a, b, c, bias;
 };

@@ -5,9 +5,11 @@
 namespace attend {
 namespace {
 
-Tensor dense(int64_t rows, int64_t columns, int64_t heads, int64_t batch) {
+// What lies between two steps.
+Tensor dense(Dtype dtype, int64_t rows, int64_t columns, int64_t heads, int64_t batch) {
   Tensor t = {};
   t.given = true;
+  t.dtype = acc_of(dtype);
   t.shape = {rows, columns, heads, batch};
   t.stride = {1, rows, rows * columns, rows * columns * heads};
   for (size_t i = 0; i < 4; ++i) {
@@ -16,9 +18,7 @@ Tensor dense(int64_t rows, int64_t columns, int64_t heads, int64_t batch) {
   return t;
 }
 
-int64_t bytes_of(const Tensor &t, Dtype dtype) {
-  return aligned(t.rows() * t.columns() * t.heads() * t.batch() * size_of(dtype));
-}
+int64_t bytes_of(const Tensor &t) { return aligned(t.rows() * t.columns() * t.heads() * t.batch() * size_of(t.dtype)); }
 
 // The steps of one call, in order; their operands in the workspace still without data.
 struct Plan {
@@ -35,9 +35,8 @@ struct Plan {
     attention.q = q.c;
     attention.k = k.c;
     attention.v = v.c;
-    attention.out = projects ? dense(p.w_v.rows(), items, p.w_q.heads(), batch) : p.out;
+    attention.out = projects ? dense(p.out.dtype, p.w_v.rows(), items, p.w_q.heads(), batch) : p.out;
     if (!projects) return;
-    output.dtype = p.attention.dtype;
     output.a = p.w_o;
     output.b = attention.out;
     output.c = p.out;
@@ -48,10 +47,9 @@ struct Plan {
 
   static Matmul projection(const SelfAttention &p, const Tensor &weight, const Tensor &bias) {
     Matmul m;
-    m.dtype = p.attention.dtype;
     m.a = weight;
     m.b = p.x;
-    m.c = dense(weight.rows(), p.x.columns(), weight.heads(), p.x.batch());
+    m.c = dense(p.out.dtype, weight.rows(), p.x.columns(), weight.heads(), p.x.batch());
     m.bias = bias;
     return m;
   }
@@ -66,9 +64,8 @@ struct Plan {
       all.tasks = std::max(all.tasks, part.tasks);
     }
     all.faster = fast - all.per_thread;
-    const Dtype dtype = attention.dtype;
-    all.shared = bytes_of(attention.q, dtype) + bytes_of(attention.k, dtype) + bytes_of(attention.v, dtype) +
-                 (projects ? bytes_of(attention.out, dtype) : 0);
+    all.shared = bytes_of(attention.q) + bytes_of(attention.k) + bytes_of(attention.v) +
+                 (projects ? bytes_of(attention.out) : 0);
     return all;
   }
 };
@@ -76,11 +73,10 @@ struct Plan {
 // (Not inlined, like self_attention_need: with a plan beside the scratch the frame would be over 8 KiB.)
 __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention &problem, const Scratch &scratch) {
   Plan plan(problem);
-  const Dtype dtype = plan.attention.dtype;
   char *next = scratch.shared();
   const auto place = [&](Tensor &in_step, Tensor &in_attention) {
     in_step.data = in_attention.data = next;
-    next += bytes_of(in_attention, dtype);
+    next += bytes_of(in_attention);
   };
   place(plan.q.c, plan.attention.q);
   place(plan.k.c, plan.attention.k);
@@ -99,8 +95,9 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
     Matmul share = plan.output;
     // Weights without elements may have no data, to which nothing can be added.
     if (problem.w_o.count > 0)
-      share.a.data = static_cast<char *>(problem.w_o.data) + head * problem.w_o.stride[2] * size_of(dtype);
-    share.b.data = static_cast<char *>(plan.attention.out.data) + head * plan.attention.out.stride[2] * size_of(dtype);
+      share.a.data = static_cast<char *>(problem.w_o.data) + head * problem.w_o.stride[2] * size_of(problem.w_o.dtype);
+    const Tensor &attended = plan.attention.out;
+    share.b.data = static_cast<char *>(attended.data) + head * attended.stride[2] * size_of(attended.dtype);
     if (head > 0) {
       share.beta = 1;
       share.bias = Tensor();

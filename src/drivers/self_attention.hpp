@@ -10,7 +10,7 @@ struct SelfAttention {
   Tensor x;
   Tensor w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o;
   Tensor out;
-  Attention attention;  // dtype, scale, mask, lse, scores; its q, k, v and out are filled in here
+  Attention attention;  // scale, mask, lse, scores; its q, k, v and out are filled in here
 };
 
 // Both fill in the operands of problem.attention.

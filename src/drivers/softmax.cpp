@@ -34,7 +34,7 @@ double natural_log(double x) { return std::log(x); }
 // Results too large to be found in a cache by whoever reads them next.
 bool is_large(const Softmax &p) {
   return static_cast<double>(p.y.rows()) * static_cast<double>(p.y.columns()) *
-             static_cast<double>(p.y.heads() * p.y.batch()) * static_cast<double>(size_of(p.dtype)) >
+             static_cast<double>(p.y.heads() * p.y.batch()) * static_cast<double>(size_of(p.y.dtype)) >
          static_cast<double>(kUsualL3Share);
 }
 
@@ -44,7 +44,7 @@ bool is_aligned(const Softmax &p) {
   const size_t contiguous = is_contiguous(p) ? 0 : 1;
   bool aligned = reinterpret_cast<uintptr_t>(p.y.data) % kVector == 0 && p.y.stride[contiguous] == 1;
   for (size_t i = 0; i < 4; ++i) {
-    if (i != contiguous) aligned &= p.y.stride[i] * size_of(p.dtype) % kVector == 0;
+    if (i != contiguous) aligned &= p.y.stride[i] * size_of(p.y.dtype) % kVector == 0;
   }
   return aligned;
 }
@@ -187,7 +187,7 @@ Acquired softmax_of(const KernelsOf<T> &kernels, const Softmax &p, const Executi
 }  // namespace
 
 Need softmax_need(const Softmax &problem) {
-  return with_element(problem.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
+  return with_acc(problem.y.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
 }
 
 Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execution &execution) {
@@ -197,8 +197,8 @@ Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execu
   const double elements = static_cast<double>(problem.x.rows()) * static_cast<double>(problem.x.columns()) *
                           static_cast<double>(problem.x.heads() * problem.x.batch());
   if (elements < kElementsPerThread * threads) threads = std::max(1, static_cast<int>(elements / kElementsPerThread));
-  return with_element(
-      problem.dtype, [&](auto t) { return softmax_of(kernels_of<decltype(t)>(kernels), problem, execution, threads); });
+  return with_acc(problem.y.dtype,
+                  [&](auto t) { return softmax_of(kernels_of<decltype(t)>(kernels), problem, execution, threads); });
 }
 
 }  // namespace attend

@@ -7,7 +7,6 @@
 namespace attend {
 
 struct Softmax {
-  Dtype dtype = Dtype::f32;
   double scale = 1;
   bool log = false;
   Tensor x, y, lse;

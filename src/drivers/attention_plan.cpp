@@ -141,7 +141,6 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
     while (plan.heads % heads != 0) --heads;
     count(heads);
   }
-  plan.packs_gqa = plan.heads > 1;
   // Smaller blocks where there are too few of them to keep all threads at work to the end.
   const int64_t half = query_block(s.element) / 2;
   if (threads > 1 && plan.block > half && plan.tasks < 4 * threads) {

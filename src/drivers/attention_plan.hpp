@@ -26,9 +26,8 @@ struct AttentionMeans {
 };
 
 struct AttentionPlan {
-  // Blocks: `block` queries of a head, or with packs_gqa all queries of each of `heads` heads that share keys and
+  // Blocks: `block` queries of a head, or all queries of each of `heads` > 1 heads that share keys and
   // values, which then read K and V once.
-  bool packs_gqa;
   int64_t block, heads;
   int64_t blocks;   // of a head, or of the heads that are packed
   int64_t tasks;    // blocks in all

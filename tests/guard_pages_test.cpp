@@ -1,6 +1,7 @@
 // No byte outside the operands is read or written: each operand ends at, or begins behind, a page that may not be
 // touched, at every offset within a vector.
 #include "guarded.hpp"
+#include "tables.hpp"
 
 using namespace attend::test;
 
@@ -68,6 +69,26 @@ TEST_CASE_TEMPLATE("matmul stays within its operands", T, float, double) {
                           tb = matrix(b.data, k, n, (layouts & 2u) != 0);
       const attend_tensor tc = matrix(c.data, m, n, false);
       CHECK(ok(attend_matmul(1, &ta, &tb, 1, &tc, nullptr)));
+    }
+  });
+}
+
+// The odd table's tiles have 3 rows, which do not divide the units that rows are packed in.
+TEST_CASE_TEMPLATE("packed panels of any tile stay within a workspace of the size asked for", T, float, double) {
+  const int64_t n = 70, k = 70;
+  const Place at = {true, 0};
+  for_each_table([&](const std::string &, const std::string &) {
+    for (const int64_t m : {31, 32, 33, 64, 97, 128, 160, 321}) {
+      Guarded<T> a(m * k, at), b(k * n, at), c(m * n, at);
+      const attend_tensor ta = matrix(a.data, m, k, true), tb = matrix(b.data, k, n, false),
+                          tc = matrix(c.data, m, n, false);
+      auto options = options_with<attend_matmul_options>(1);
+      uint64_t bytes = 0;
+      REQUIRE(ok(attend_matmul_workspace(1, &ta, &tb, 0, &tc, &options, &bytes)));
+      const Guarded<unsigned char> workspace(static_cast<int64_t>(bytes), at);
+      options.workspace = bytes != 0 ? workspace.data : nullptr;
+      options.workspace_size = bytes;
+      CHECK(ok(attend_matmul(1, &ta, &tb, 0, &tc, &options)));
     }
   });
 }

@@ -162,7 +162,7 @@ struct Piece {
 // What all blocks of one product share.
 template <class T>
 MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
-  MatmulBlock<T> x;
+  MatmulBlock<T> x = {};
   x.a = plan.a;
   x.b = plan.b;
   x.c = plan.c;

@@ -136,41 +136,59 @@ TEST_CASE("64 callers at once, with the bits of one") {
   for (std::future<bool> &same : callers) CHECK(same.get());
 }
 
-TEST_CASE("the default of threads follows the CPUs that the process may use") {
-  cpu_set_t all, one;
-  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
-  CPU_ZERO(&one);
-  for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
-    if (CPU_COUNT(&one) == 1) break;
+// attend_threads() in a process of its own, which has not asked yet, with the environment `settings` and, if `pinned`, one
+// CPU from its start; 0 if it cannot be started.
+static int threads_of_process(const std::vector<const char *> &settings, bool pinned) {
+  cpu_set_t cpus;
+  REQUIRE(sched_getaffinity(0, sizeof cpus, &cpus) == 0);
+  for (size_t cpu = 0; cpu < CPU_SETSIZE && pinned; ++cpu) {
+    if (CPU_COUNT(&cpus) > 1) CPU_CLR(cpu, &cpus);
   }
-  constexpr int kNotStarted = 99;
-  // In a process of its own, which has not asked yet.
   fflush(nullptr);
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    sched_setaffinity(0, sizeof one, &one);
+    sched_setaffinity(0, sizeof cpus, &cpus);
+    for (const char *setting : settings) putenv(const_cast<char *>(setting));
+    putenv(const_cast<char *>("ATTEND_PROCESS_TEST_THREADS=1"));
     char executable[4096] = "";
     const ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
-    setenv("ATTEND_PROCESS_TEST_THREADS", "1", 1);
     if (length > 0) execl(executable, executable, "-tc=threads as this process sees them", nullptr);
-    _exit(kNotStarted);
+    _exit(0);
   }
   int status = -1;
   REQUIRE(waitpid(child, &status, 0) == child);
-  CHECK(WIFEXITED(status));
-  if (WEXITSTATUS(status) == kNotStarted) {
+  REQUIRE(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+TEST_CASE("the default of threads is what OpenMP would start: CPUs of the process, its settings, not who is pinned") {
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  const int cpus = CPU_COUNT(&all);
+  const int plain = threads_of_process({}, false);
+  if (plain == 0) {
     MESSAGE("not tested: without /proc, or under an emulator, this program cannot start itself");
-  } else {
-    CHECK(WEXITSTATUS(status) == 0);
+    return;
   }
+  CHECK(plain <= cpus);
+  CHECK(threads_of_process({}, true) == 1);
+  if (plain == 1) return;  // a quota, or a build without OpenMP
+  // libgomp pins the first thread then, to whose mask the others are not bound.
+  CHECK(threads_of_process({"OMP_PROC_BIND=true"}, false) == plain);
+  CHECK(threads_of_process({"OMP_PROC_BIND=true", "OMP_PLACES=cores"}, false) >= (cpus + 1) / 2);
+  CHECK(threads_of_process({"OMP_NUM_THREADS=1"}, false) == 1);
+  CHECK(threads_of_process({"OMP_THREAD_LIMIT=1"}, false) == 1);
+  CHECK(threads_of_process({"OMP_NUM_THREADS=2", "OMP_PROC_BIND=close"}, false) == 2);
 }
 
 TEST_CASE("threads as this process sees them") {
-  const char *expected = std::getenv("ATTEND_PROCESS_TEST_THREADS");
-  if (expected != nullptr) CHECK(attend_threads() == std::atoi(expected));
   CHECK(attend_threads() >= 1);
+  // For the caller above: after a call of so many threads, in which nobody is missing.
+  if (std::getenv("ATTEND_PROCESS_TEST_THREADS") != nullptr) {
+    for (int round = 0; round < 20; ++round) result_of(0, kLarge, 0);
+    _exit(attend_threads());
+  }
 }
 
 #if defined(__x86_64__)

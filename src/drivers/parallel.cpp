@@ -1,12 +1,16 @@
 #include "drivers/parallel.hpp"
 
+#include <algorithm>
 #include <atomic>
 
+#include "drivers/park.hpp"
 #include "drivers/thread_limits.hpp"
+#include "drivers/thread_pool.hpp"
 
 #if defined(ATTEND_OPENMP)
 #include <omp.h>
 #include <pthread.h>
+#include <signal.h>
 #endif
 
 namespace attend {
@@ -17,9 +21,9 @@ std::atomic<int> g_default{0};  // found once
 
 #if defined(ATTEND_OPENMP)
 
-// libgomp's pool does not survive fork(): a child of a process that has used it would wait for threads that no longer
-// exist. Children therefore run serially. A flag set by pthread_atfork costs nothing per call, unlike getpid. It misses
-// a fork before the first call on several threads, when the caller may have used OpenMP already: the system knows.
+// The pool's threads do not survive fork(). Children therefore run serially. A flag set by pthread_atfork costs nothing
+// per call, unlike getpid. It misses a fork before the first call on several threads, when the caller may have used
+// OpenMP already: the system knows.
 std::atomic<bool> g_forked{false};
 pthread_once_t g_watching = PTHREAD_ONCE_INIT;
 
@@ -34,12 +38,73 @@ bool must_run_alone() {
   return g_forked.load(std::memory_order_relaxed) || omp_in_parallel() != 0;
 }
 
-int runtime_threads() { return omp_get_max_threads(); }
+int runtime_threads() { return std::min(omp_get_max_threads(), omp_get_thread_limit()); }
+
+// The pool: the threads of a parallel region that a thread of ours has entered and nobody waits for. So they are as many
+// and where OpenMP's settings say, but not spinning between calls, nor waited for at the end of one. More are had by
+// leaving the region and entering a larger one.
+std::atomic<int> g_pool{0};        // threads that the region was asked for, but the one that entered it
+std::atomic<bool> g_grows{false};  // the region is to be left
+Word g_asked{0};                   // goes up when that may change
+std::atomic_flag g_starting = ATOMIC_FLAG_INIT;
+
+void *keep_region(void *) {
+  use_affinity_of_process();
+  for (;;) {
+    const uint32_t asked = g_asked.load();
+    g_grows.store(false);
+    const int threads = g_pool.load() + 1;
+#pragma omp parallel num_threads(threads)
+    {
+      if (omp_get_thread_num() != 0) {
+        serve(g_grows);
+      } else {
+        while (g_asked.load() == asked) park(g_asked, asked);
+        g_grows.store(true);
+        wake_all();
+      }
+    }
+  }
+}
+
+// Signals are for the threads of the program.
+bool start_pool() {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const bool started = pthread_create(&thread, &attributes, keep_region, nullptr) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return started;
+}
+
+// Sees to it that there will be `threads` beside the caller's: a call need not wait for them. Whoever finds another
+// thread at it leaves it to that one.
+void want_pool(int threads) {
+  threads = std::min(threads, kMostShares - 1);
+  if (g_pool.load(std::memory_order_relaxed) >= threads || g_starting.test_and_set(std::memory_order_acquire)) return;
+  const int before = g_pool.load();
+  if (before < threads) {
+    g_pool.store(threads);
+    if (before != 0) {
+      g_asked.fetch_add(1);
+      unpark(g_asked, 1);
+    } else if (!start_pool()) {
+      g_pool.store(0);
+    }
+  }
+  g_starting.clear(std::memory_order_release);
+}
 
 #else
 
 bool must_run_alone() { return true; }
 int runtime_threads() { return 1; }
+void want_pool(int) {}
 
 #endif
 
@@ -67,21 +132,25 @@ int usable_threads(int requested) {
 }
 
 void run_parallel(int threads, int64_t tasks, void (*body)(void *context, int64_t task, int thread), void *context) {
-#if defined(ATTEND_OPENMP)
-  if (threads > 1 && tasks > 1) {
-    // Handed out one by one: tasks are long and, under a causal mask, unequal.
-    std::atomic<int64_t> next{0};
-#pragma omp parallel num_threads(threads)
-    {
-      const int thread = omp_get_thread_num();
-      for (int64_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) body(context, task, thread);
-    }
+  // Handed out one by one: tasks are long and, under a causal mask, unequal.
+  struct Work {
+    void (*body)(void *, int64_t, int);
+    void *context;
+    int64_t tasks;
+    std::atomic<int64_t> next;
+  } work = {body, context, tasks, {0}};
+  const auto run = [](void *argument, int share) {
+    Work &w = *static_cast<Work *>(argument);
+    for (int64_t task; (task = w.next.fetch_add(1, std::memory_order_relaxed)) < w.tasks;)
+      w.body(w.context, task, share);
+  };
+  if (threads <= 1 || tasks <= 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(context, task, 0);
     return;
   }
-#else
-  static_cast<void>(threads);
-#endif
-  for (int64_t task = 0; task < tasks; ++task) body(context, task, 0);
+  const int shares = static_cast<int>(std::min<int64_t>(threads, tasks));
+  want_pool(shares - 1);
+  run_shares(shares, run, &work);
 }
 
 }  // namespace attend

@@ -1,6 +1,7 @@
 #include "drivers/thread_limits.hpp"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -87,13 +88,17 @@ int quota_cpus(const char *root) {
 }
 
 int default_threads(int runtime) {
-  int threads = runtime;
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) threads = smallest(threads, CPU_COUNT(&set));
-#endif
-  threads = smallest(threads, quota_cpus(""));
+  const int threads = smallest(runtime, quota_cpus(""));
   return threads < 1 ? 1 : threads;
+}
+
+void use_affinity_of_process() {
+#if defined(__linux__)
+  cpu_set_t process, own;
+  if (sched_getaffinity(getpid(), sizeof process, &process) != 0 || sched_getaffinity(0, sizeof own, &own) != 0) return;
+  CPU_OR(&process, &process, &own);
+  sched_setaffinity(0, sizeof process, &process);
+#endif
 }
 
 bool is_forked(const char *root) {

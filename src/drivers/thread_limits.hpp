@@ -8,8 +8,13 @@ namespace attend {
 // limit. `root` stands before every path read; tests give one of their own.
 int quota_cpus(const char *root);
 
-// min(runtime, affinity, quota), at least 1.
+// min(runtime, quota), at least 1. What the calling thread is pinned to does not count: an OpenMP runtime has looked at
+// the affinity of the process when it was loaded, and may itself have pinned this thread since.
 int default_threads(int runtime);
+
+// Gives the calling thread the CPUs of the process's first thread beside its own: it was started by a thread that may be
+// pinned.
+void use_affinity_of_process();
 
 // Whether this process was made by fork() and has not called exec since. False where the system does not say.
 bool is_forked(const char *root);

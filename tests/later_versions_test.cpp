@@ -16,8 +16,7 @@ struct Field {
   { #name, offsetof(type, name) }
 
 // Those of all options, of attend_matmul_options and of attend_attention_options.
-constexpr Field kOfAll[] = {FIELD(attend_merge_options, message), FIELD(attend_merge_options, message_size),
-                            FIELD(attend_merge_options, executor)};
+constexpr Field kOfAll[] = {FIELD(attend_merge_options, message), FIELD(attend_merge_options, message_size)};
 constexpr Field kOfMatmul[] = {FIELD(attend_matmul_options, a_scale), FIELD(attend_matmul_options, b_scale),
                                FIELD(attend_matmul_options, a_zero), FIELD(attend_matmul_options, b_zero)};
 constexpr Field kOfAttention[] = {

@@ -34,6 +34,9 @@ TEST_CASE("structures have the layout that programs were compiled with") {
   check("attend_tensor", sizeof(attend_tensor), 80,
         {FIELD(attend_tensor, data, 0), FIELD(attend_tensor, dtype, 8), FIELD(attend_tensor, rank, 12),
          FIELD(attend_tensor, shape, 16), FIELD(attend_tensor, stride, 48)});
+  check("attend_executor", sizeof(attend_executor), 24,
+        {FIELD(attend_executor, size, 0), FIELD(attend_executor, workers, 4), FIELD(attend_executor, run, 8),
+         FIELD(attend_executor, context, 16)});
   check("attend_matmul_options", sizeof(attend_matmul_options), 96,
         {HEAD(attend_matmul_options), FIELD(attend_matmul_options, bias, 56), FIELD(attend_matmul_options, a_scale, 64),
          FIELD(attend_matmul_options, b_scale, 72), FIELD(attend_matmul_options, a_zero, 80),

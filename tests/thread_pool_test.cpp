@@ -45,7 +45,7 @@ struct Counted {
   std::atomic<bool> wrong{false};
 
   ~Counted() { alive = 0; }
-  static void run(void *argument, int share) {
+  static void run(void *argument, int32_t share) {
     Counted &c = *static_cast<Counted *>(argument);
     if (c.alive != kAlive || c.begun[share].fetch_add(1) != 0) c.wrong = true;
     ++c.inside;
@@ -70,7 +70,7 @@ TEST_CASE("without another thread the caller runs its own share and returns") {
 TEST_CASE("threads that come late find nothing, those that have begun are waited for") {
   struct Late {
     std::atomic<bool> begun{false}, may_end{false}, ended{false};
-    static void run(void *argument, int share) {
+    static void run(void *argument, int32_t share) {
       Late &l = *static_cast<Late *>(argument);
       if (share == 0) {
         while (!l.begun) std::this_thread::yield();  // a thread is in share 1
@@ -117,7 +117,7 @@ TEST_CASE("more callers at once than the board has places") {
   constexpr int kCallers = 80;
   struct Gate {
     std::atomic<int> *inside;
-    static void run(void *argument, int) {
+    static void run(void *argument, int32_t) {
       std::atomic<int> &inside = *static_cast<Gate *>(argument)->inside;
       ++inside;
       while (inside < kCallers) std::this_thread::yield();

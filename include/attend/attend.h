@@ -19,10 +19,13 @@
  * Memory.    Nothing is allocated when a workspace of at least the size that the matching ..._workspace function
  *            reports is given in the options. Without one, the call allocates what it needs and frees it before it
  *            returns. A workspace needs no particular alignment.
- * Threads.   Every function may be called from any number of threads at once, on the same inputs too. options.threads
- *            bounds the OpenMP threads of one call; 1 never enters OpenMP. Inside a caller's own OpenMP parallel region
- *            and in a child made by fork() calls run on the calling thread alone. (The OpenMP runtime itself may end
- *            the process when the system refuses it a thread; threads = 1 excludes that.)
+ * Threads.   Every function may be called from any number of threads at once, on the same inputs too. A call computes on
+ *            the calling thread and on threads that OpenMP has started for the library, shared by all callers, at most
+ *            options.threads in all; it never waits for a thread that has not begun to work on it. They sleep between
+ *            calls, compute in the calling thread's floating-point environment, and start with the first call that may
+ *            use them: never with threads = 1, inside a caller's own OpenMP parallel region, in a child made by fork(),
+ *            or where an executor brings threads of the program's. (The OpenMP runtime itself may end the process when
+ *            the system refuses it a thread.)
  * Options.   A null options pointer means all defaults. Otherwise begin with the struct's ATTEND_..._INIT, or with all
  *            bytes zero and `size` = sizeof the struct, then set the fields you want: zero always means "off" or "the
  *            default", also for fields that a later version appends. A struct of an older version is accepted; one of
@@ -164,7 +167,19 @@ Struct attend_zero_with_size() {
 /* Flags. Bits 0..15 belong to the function, bits 16..31 mean the same in all options. */
 #define ATTEND_NATIVE_DOT 0x10000u /* accepted, without effect: (0.2) allows dot products of 16-bit pairs */
 
-typedef struct attend_executor attend_executor; /* (0.2) threads of the caller's instead of OpenMP's */
+/* The program's own threads instead of the library's. run calls task(argument, i) for i in 0..tasks-1, each at most once,
+ * on any threads, the calling one included, in any order and one after the other if need be, and returns when none of
+ * these calls runs or can still begin; what it has left out the calling thread does. Tasks never wait for each other and
+ * end soon after the work is done, whichever of them did it. tasks <= min(threads, workers, 64); a call that has nothing
+ * to share does not call run. Tasks must not be left by exceptions or longjmp: neither can come from the library. */
+typedef void (*attend_task)(void *argument, int32_t i);
+typedef struct attend_executor {
+  uint32_t size;   /* sizeof(attend_executor) */
+  int32_t workers; /* the most tasks of a run; 0 = no bound */
+  void (*run)(void *context, int32_t tasks, attend_task task, void *argument);
+  void *context; /* handed to run */
+} attend_executor;
+#define ATTEND_EXECUTOR_INIT ATTEND_INIT(attend_executor)
 
 /* -------------------------------------------------------------------------------------------------------- matmul -- */
 
@@ -178,7 +193,7 @@ typedef struct attend_matmul_options {
   uint64_t workspace_size;                /* bytes */
   char *message;                          /* (0.2) takes a sentence on what is wrong, with the extents at hand */
   uint64_t message_size;                  /* (0.2) bytes */
-  const attend_executor *executor;        /* (0.2) for this call */
+  const attend_executor *executor;        /* for this call; null = attend_set_executor's */
   const attend_tensor *bias;              /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
   const attend_tensor *a_scale, *b_scale; /* (0.2) of integers: (M, 1, H, B) and (1, N, H, B) */
   const attend_tensor *a_zero, *b_zero;   /* (0.2) of the same shapes */
@@ -220,13 +235,13 @@ typedef struct attend_softmax_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;                   /* (0.2) */
-  uint64_t message_size;           /* (0.2) */
-  const attend_executor *executor; /* (0.2) */
-  double scale;                    /* 0 = 1 */
-  const attend_tensor *mask;       /* BOOL, broadcasts to x: true = takes part */
-  const attend_tensor *bias;       /* broadcasts to x: added after the scale; -inf masks */
-  const attend_tensor *lse;        /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
+  char *message;         /* (0.2) */
+  uint64_t message_size; /* (0.2) */
+  const attend_executor *executor;
+  double scale;              /* 0 = 1 */
+  const attend_tensor *mask; /* BOOL, broadcasts to x: true = takes part */
+  const attend_tensor *bias; /* broadcasts to x: added after the scale; -inf masks */
+  const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
 } attend_softmax_options;
 
 /* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
@@ -280,9 +295,9 @@ typedef struct attend_attention_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;                     /* (0.2) */
-  uint64_t message_size;             /* (0.2) */
-  const attend_executor *executor;   /* (0.2) */
+  char *message;         /* (0.2) */
+  uint64_t message_size; /* (0.2) */
+  const attend_executor *executor;
   double scale;                      /* 0 = 1 / sqrt(D); 1 = unscaled */
   double softcap;                    /* > 0: s = softcap * tanh(s / softcap); 0 = none */
   int64_t query_offset;              /* position of query 0 among the keys, for causal masks, windows and ALiBi */
@@ -358,9 +373,9 @@ typedef struct attend_merge_options {
   uint32_t reserved;
   void *workspace; /* none is needed */
   uint64_t workspace_size;
-  char *message;                   /* (0.2) */
-  uint64_t message_size;           /* (0.2) */
-  const attend_executor *executor; /* (0.2) */
+  char *message;         /* (0.2) */
+  uint64_t message_size; /* (0.2) */
+  const attend_executor *executor;
 } attend_merge_options;
 
 /* Attention over the union of two disjoint key sets, from the results over each: out_a and lse_a become those of the
@@ -403,9 +418,9 @@ typedef struct attend_self_attention_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;                   /* (0.2) */
-  uint64_t message_size;           /* (0.2) */
-  const attend_executor *executor; /* (0.2) */
+  char *message;         /* (0.2) */
+  uint64_t message_size; /* (0.2) */
+  const attend_executor *executor;
 } attend_self_attention_options;
 
 /* Q = b_q + W_q X, K = b_k + W_k X, V = b_v + W_v X, attention of these, and with w_o the sum over heads of W_o O +
@@ -443,12 +458,18 @@ ATTEND_API const char *attend_isa_name(int32_t i);
  * benchmarks: calls already running in other threads finish with what they began. */
 ATTEND_API attend_status attend_set_isa(const char *name);
 
-/* Threads used by a call that does not say: by default the smallest of OpenMP's own setting, the CPUs this process may
- * run on and the quota of its control group. A library built without OpenMP always says 1. */
+/* Threads used by a call that does not say: by default as many as OpenMP would use (its settings, the CPUs of the process),
+ * or the quota of the control group if that is less. What CPUs the calling thread is pinned to does not count. A library
+ * built without OpenMP always says 1. */
 ATTEND_API int32_t attend_threads(void);
 
 /* Set it for the process; 0 = back to the default; negative is ATTEND_INVALID_VALUE. */
 ATTEND_API attend_status attend_set_threads(int32_t threads);
+
+/* Let all calls that name no executor of their own use this one; null = OpenMP's threads again. The library keeps the
+ * pointer: structure and context must live until it is replaced and every call that began before has returned. A wrong
+ * executor is an error and changes nothing. */
+ATTEND_API attend_status attend_set_executor(const attend_executor *executor);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,7 @@
 #include "api/boundary.hpp"
 
+#include <atomic>
+#include <cstddef>
 #include <cstdlib>
 
 #include "api/overlap.hpp"
@@ -181,5 +183,25 @@ attend_status store_bytes(const Need &need, int threads, uint64_t *bytes) {
   *bytes = static_cast<uint64_t>(need.workspace(threads));
   return ATTEND_OK;
 }
+
+namespace {
+std::atomic<const attend_executor *> g_executor{nullptr};
+}  // namespace
+
+attend_status read_executor(const attend_executor &given, Argument argument, Executor *executor) {
+  constexpr size_t kFirstVersion = offsetof(attend_executor, context) + sizeof(void *);
+  if (attend_status s = check_size(&given, given.size, sizeof given, kFirstVersion, argument)) return s;
+  if (given.workers < 0) return failure(ATTEND_INVALID_VALUE, argument);
+  if (given.run == nullptr) return failure(ATTEND_NULL_POINTER, argument);
+  *executor = {given.workers, given.run, given.context};
+  return ATTEND_OK;
+}
+
+Executor library_executor() {
+  const attend_executor *executor = g_executor.load(std::memory_order_acquire);
+  return executor == nullptr ? Executor() : Executor{executor->workers, executor->run, executor->context};
+}
+
+void set_library_executor(const attend_executor *executor) { g_executor.store(executor, std::memory_order_release); }
 
 }  // namespace attend

@@ -81,7 +81,8 @@ namespace attend {
   X(out_a, "out_a")                             \
   X(lse_a, "lse_a")                             \
   X(out_b, "out_b")                             \
-  X(lse_b, "lse_b")
+  X(lse_b, "lse_b")                             \
+  X(executor, "executor")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,
@@ -177,6 +178,13 @@ attend_status expect_unset(const LaterField (&fields)[kCount]) {
   return ATTEND_OK;
 }
 
+// What an executor says, checked.
+attend_status read_executor(const attend_executor &given, Argument argument, Executor *executor);
+
+// attend_set_executor's; null = none.
+Executor library_executor();
+void set_library_executor(const attend_executor *executor);
+
 // The fields that all options structs begin with; the workspace counts for Purpose::compute only.
 template <class Options>
 attend_status check_head(const Options &o, uint32_t known_flags, Purpose purpose, Execution *execution) {
@@ -186,16 +194,19 @@ attend_status check_head(const Options &o, uint32_t known_flags, Purpose purpose
   if (purpose == Purpose::compute && o.workspace == nullptr && o.workspace_size != 0) {
     return failure(ATTEND_NULL_POINTER, Argument::options_workspace);
   }
-  *execution = {o.threads, o.workspace, o.workspace_size};
-  return expect_unset({{o.message != nullptr, Argument::options_message},
-                       {o.message_size != 0, Argument::options_message_size},
-                       {o.executor != nullptr, Argument::options_executor}});
+  *execution = {o.threads, o.workspace, o.workspace_size, execution->executor};
+  if (o.executor != nullptr) {
+    if (attend_status s = read_executor(*o.executor, Argument::options_executor, &execution->executor)) return s;
+  }
+  return expect_unset(
+      {{o.message != nullptr, Argument::options_message}, {o.message_size != 0, Argument::options_message_size}});
 }
 
 template <class Options>
 attend_status read_options(const Options *given, size_t first_version, uint32_t known_flags, Purpose purpose,
                            Options *copy, Execution *execution) {
   if (attend_status s = read_struct(given, first_version, Argument::options_size, copy)) return s;
+  execution->executor = library_executor();
   return given == nullptr ? ATTEND_OK : check_head(*copy, known_flags, purpose, execution);
 }
 

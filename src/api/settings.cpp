@@ -27,6 +27,15 @@ attend_status attend_set_isa(const char *name) {
 
 int32_t attend_threads(void) { return library_threads(); }
 
+attend_status attend_set_executor(const attend_executor *executor) {
+  Executor checked;
+  if (executor != nullptr) {
+    if (attend_status s = read_executor(*executor, Argument::executor, &checked)) return s;
+  }
+  set_library_executor(executor);
+  return ATTEND_OK;
+}
+
 attend_status attend_set_threads(int32_t threads) {
   if (threads < 0) return failure(ATTEND_INVALID_VALUE, Argument::threads);
   set_library_threads(threads);

@@ -163,7 +163,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
   int64_t chunk = begin;
   do {
     const int64_t count = std::clamp<int64_t>(end - chunk, 0, room);
-    parallel_for(static_cast<int>(threads), count, [&](int64_t i, int thread) {
+    parallel_for(call.scratch.executor(), static_cast<int>(threads), count, [&](int64_t i, int thread) {
       AttentionBlock<T> y = x;
       y.part = true;
       y.part_begin = (chunk + i) * kChunk;
@@ -188,7 +188,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
   const AttentionShape shape = shape_of(p);
   const Need need = attention_need(shape);
   if (need.tasks == 0) return Acquired::ok;
-  const Scratch scratch(execution, need, attention_threads(shape, usable_threads(execution.threads)));
+  const Scratch scratch(execution, need, attention_threads(shape, execution.usable_threads()));
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (p.k.heads() == 0) return Acquired::ok;
 
@@ -203,7 +203,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
     return Acquired::ok;
   }
   // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
-  parallel_for(scratch.threads(), plan.tasks, [&](int64_t task, int thread) {
+  parallel_for(scratch.executor(), scratch.threads(), plan.tasks, [&](int64_t task, int thread) {
     const int64_t block = plan.blocks - 1 - task % plan.blocks, slice = task / plan.blocks;
     run_block(call, block * plan.block, slice % heads * plan.heads, slice / heads, thread);
   });

@@ -30,17 +30,18 @@ void merge_query(const AttentionMerge &p, int64_t query, int64_t head, int64_t b
 
 }  // namespace
 
-void attention_merge(const AttentionMerge &problem, int threads) {
+void attention_merge(const AttentionMerge &problem, const Execution &execution) {
   constexpr double kElementsPerThread = 1 << 15;
   const int64_t queries = problem.lse_a.columns(), heads = problem.lse_a.heads();
   const double elements = static_cast<double>(problem.lse_a.count) * static_cast<double>(problem.out_a.rows() + 1);
   const int most = std::max(1, static_cast<int>(std::min(elements / kElementsPerThread, 4096.0)));
-  parallel_for(std::min(usable_threads(threads), most), heads * problem.lse_a.batch(), [&](int64_t slice, int) {
-    for (int64_t query = 0; query < queries; ++query) {
-      with_acc(problem.out_a.dtype,
-               [&](auto t) { merge_query<decltype(t)>(problem, query, slice % heads, slice / heads); });
-    }
-  });
+  parallel_for(execution.executor, std::min(execution.usable_threads(), most), heads * problem.lse_a.batch(),
+               [&](int64_t slice, int) {
+                 for (int64_t query = 0; query < queries; ++query) {
+                   with_acc(problem.out_a.dtype,
+                            [&](auto t) { merge_query<decltype(t)>(problem, query, slice % heads, slice / heads); });
+                 }
+               });
 }
 
 }  // namespace attend

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "drivers/element.hpp"
+#include "drivers/scratch.hpp"
 
 namespace attend {
 
@@ -9,6 +10,6 @@ struct AttentionMerge {
   Tensor out_a, lse_a, out_b, lse_b;
 };
 
-void attention_merge(const AttentionMerge &problem, int threads);
+void attention_merge(const AttentionMerge &problem, const Execution &execution);
 
 }  // namespace attend

@@ -211,7 +211,7 @@ Acquired multiply_all(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, c
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
   if (plan.m == 0 || plan.n == 0 || slices == 0) return Acquired::ok;
   const Need need = plan.need(slices);
-  const Scratch scratch(execution, need, need.tasks == 1 ? 1 : usable_threads(execution.threads));
+  const Scratch scratch(execution, need, need.tasks == 1 ? 1 : execution.usable_threads());
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (slices == 1 && scratch.threads() == 1) {
     MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
@@ -220,7 +220,7 @@ Acquired multiply_all(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, c
   }
   const Cut cut(plan.m, plan.n, slices, scratch.threads());
   const int64_t pieces = cut.rows * cut.columns;
-  parallel_for(scratch.threads(), pieces * slices, [&](int64_t task, int thread) {
+  parallel_for(scratch.executor(), scratch.threads(), pieces * slices, [&](int64_t task, int thread) {
     const int64_t slice = task / pieces, piece = task % pieces;
     const Piece rows(plan.m, cut.rows, kRowUnit, piece % cut.rows);
     const Piece columns(plan.n, cut.columns, kColumnUnit, piece / cut.rows);

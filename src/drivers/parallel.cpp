@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "drivers/float_environment.hpp"
 #include "drivers/park.hpp"
 #include "drivers/thread_limits.hpp"
 #include "drivers/thread_pool.hpp"
@@ -125,32 +126,56 @@ int library_threads() {
 
 void set_library_threads(int threads) { g_setting.store(threads, std::memory_order_relaxed); }
 
-int usable_threads(int requested) {
+int usable_threads(int requested, const Executor &executor) {
   if (requested == 1) return 1;
+  if (executor.run != nullptr) {
+    constexpr int kMostTasks = 64;
+    const int setting = g_setting.load(std::memory_order_relaxed), workers = executor.workers;
+    const int wanted = requested > 0 ? requested : setting > 0 ? setting : workers > 0 ? workers : library_threads();
+    return std::min({wanted, workers > 0 ? workers : kMostTasks, kMostTasks});
+  }
   if (must_run_alone()) return 1;
   return requested > 0 ? requested : library_threads();
 }
 
-void run_parallel(int threads, int64_t tasks, void (*body)(void *context, int64_t task, int thread), void *context) {
-  // Handed out one by one: tasks are long and, under a causal mask, unequal.
-  struct Work {
-    void (*body)(void *, int64_t, int);
-    void *context;
-    int64_t tasks;
-    std::atomic<int64_t> next;
-  } work = {body, context, tasks, {0}};
-  const auto run = [](void *argument, int share) {
+namespace {
+
+// The tasks of one call. They are handed out one by one, since they are long and, under a causal mask, unequal.
+struct Work {
+  void (*body)(void *, int64_t, int);
+  void *context;
+  int64_t tasks;
+  FloatEnvironment environment;
+  std::atomic<int64_t> next;
+
+  // As thread number `share`, until none is left.
+  static void run(void *argument, int32_t share) {
     Work &w = *static_cast<Work *>(argument);
-    for (int64_t task; (task = w.next.fetch_add(1, std::memory_order_relaxed)) < w.tasks;)
-      w.body(w.context, task, share);
-  };
+    int64_t task = w.next.fetch_add(1, std::memory_order_relaxed);
+    if (task >= w.tasks) return;
+    const FloatEnvironment own = float_environment();
+    set_float_environment(w.environment);
+    for (; task < w.tasks; task = w.next.fetch_add(1, std::memory_order_relaxed)) w.body(w.context, task, share);
+    set_float_environment(own);
+  }
+};
+
+}  // namespace
+
+void run_parallel(const Executor &executor, int threads, int64_t tasks,
+                  void (*body)(void *context, int64_t task, int thread), void *context) {
   if (threads <= 1 || tasks <= 1) {
     for (int64_t task = 0; task < tasks; ++task) body(context, task, 0);
     return;
   }
   const int shares = static_cast<int>(std::min<int64_t>(threads, tasks));
+  Work work = {body, context, tasks, float_environment(), {0}};
+  if (executor.run != nullptr) {
+    executor.run(executor.context, shares, Work::run, &work);
+    return Work::run(&work, 0);  // what it has left out; nobody else is at work any more
+  }
   want_pool(shares - 1);
-  run_shares(shares, run, &work);
+  run_shares(shares, Work::run, &work);
 }
 
 }  // namespace attend

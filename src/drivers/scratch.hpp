@@ -23,6 +23,9 @@ struct Execution {
   int threads = 0;  // 0 = the library's setting
   void *workspace = nullptr;
   uint64_t workspace_size = 0;
+  Executor executor = {};
+
+  int usable_threads() const { return attend::usable_threads(threads, executor); }
 };
 
 // What a call needs: `shared` bytes once and `per_thread` bytes for each thread, multiples of kAlignment.
@@ -59,7 +62,7 @@ enum class Acquired { ok, workspace_too_small, out_of_memory };
 // Finds the memory for a Need and settles the number of threads: fewer when the workspace or the system has less.
 class Scratch {
  public:
-  Scratch(const Execution &execution, const Need &need, int threads) : need_(need) {
+  Scratch(const Execution &execution, const Need &need, int threads) : need_(need), executor_(execution.executor) {
     if (threads > kMostThreads) threads = kMostThreads;
     if (threads > need.tasks) threads = static_cast<int>(need.tasks);
     threads_ = threads < 1 ? 1 : threads;
@@ -102,6 +105,7 @@ class Scratch {
 
   Acquired result() const { return result_; }
   int threads() const { return threads_; }
+  const Executor &executor() const { return executor_; }
   int64_t per_thread() const { return need_.per_thread; }
   // Whether that includes Need::faster.
   bool is_faster() const { return need_.faster == 0; }
@@ -112,6 +116,7 @@ class Scratch {
   static char *align(char *p) { return p + (kAlignment - reinterpret_cast<intptr_t>(p) % kAlignment) % kAlignment; }
 
   Need need_;
+  Executor executor_;
   int threads_ = 1;
   Acquired result_ = Acquired::ok;
   char *start_ = nullptr;

@@ -86,6 +86,7 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
   // The steps share the scratch of the threads, which is large enough for each: none of them can fail.
   Execution step;
   step.threads = scratch.threads();
+  step.executor = scratch.executor();
   step.workspace = scratch.of_thread(0);
   step.workspace_size = static_cast<uint64_t>(scratch.per_thread() * scratch.threads());
   for (const Matmul *projection : {&plan.q, &plan.k, &plan.v}) matmul(kernels, *projection, step);
@@ -111,7 +112,7 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
 __attribute__((noinline)) Need self_attention_need(SelfAttention &problem) { return Plan(problem).need(); }
 
 Acquired self_attention(const KernelTable &kernels, SelfAttention &problem, const Execution &execution) {
-  const Scratch scratch(execution, self_attention_need(problem), usable_threads(execution.threads));
+  const Scratch scratch(execution, self_attention_need(problem), execution.usable_threads());
   if (scratch.result() == Acquired::ok) compute(kernels, problem, scratch);
   return scratch.result();
 }

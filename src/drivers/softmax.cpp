@@ -124,7 +124,8 @@ void set_columns(const Softmax &p, int64_t column, int64_t head, int64_t batch, 
 
 // One column, its spans in parallel.
 template <class T>
-void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, char *scratch, int threads) {
+void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, char *scratch,
+              const Executor &executor, int threads) {
   const int64_t rows = column.rows;
   T of_column[3];
   LongSoftmaxBlock<T> common = {};
@@ -133,7 +134,7 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
   common.chunks = reinterpret_cast<T *>(scratch + chunk_bytes<T>(rows));
   common.of_column = of_column;
   const auto for_spans = [&](typename LongSoftmaxBlock<T>::Step step) {
-    parallel_for(threads, spans_of<T>(rows), [&](int64_t span, int) {
+    parallel_for(executor, threads, spans_of<T>(rows), [&](int64_t span, int) {
       LongSoftmaxBlock<T> x = common;
       const int64_t row = span * kSpan<T>;
       x.step = step;
@@ -164,16 +165,16 @@ Acquired softmax_of(const KernelsOf<T> &kernels, const Softmax &p, const Executi
     // Whole columns to a thread, or, where there are too few to keep all threads at work to the end, their spans.
     const int64_t count = columns * heads * p.x.batch(), workers = scratch.threads();
     const bool splits = count < 4 * workers && count % workers != 0;
-    parallel_for(splits ? 1 : scratch.threads(), count, [&](int64_t i, int thread) {
+    parallel_for(scratch.executor(), splits ? 1 : scratch.threads(), count, [&](int64_t i, int thread) {
       SoftmaxBlock<T> x = common;
       set_columns(p, i % columns, i / columns % heads, i / columns / heads, &x);
-      run_long(kernels.softmax_long, x, scratch.of_thread(thread), splits ? scratch.threads() : 1);
+      run_long(kernels.softmax_long, x, scratch.of_thread(thread), scratch.executor(), splits ? scratch.threads() : 1);
     });
     return Acquired::ok;
   }
   const auto kernel = is_contiguous(p) ? kernels.softmax_contiguous : kernels.softmax_strided;
   const int64_t block = columns_per_task(p, scratch.threads()), blocks = blocks_of(p, block);
-  parallel_for(scratch.threads(), blocks * heads * p.x.batch(), [&](int64_t task, int thread) {
+  parallel_for(scratch.executor(), scratch.threads(), blocks * heads * p.x.batch(), [&](int64_t task, int thread) {
     const int64_t column = task % blocks * block;
     SoftmaxBlock<T> x = common;
     x.columns = std::min(block, columns - column);
@@ -193,7 +194,7 @@ Need softmax_need(const Softmax &problem) {
 Acquired softmax(const KernelTable &kernels, const Softmax &problem, const Execution &execution) {
   // Some 0.3 ns an element; a second thread pays from about 16 Ki elements on.
   constexpr double kElementsPerThread = 1 << 14;
-  int threads = usable_threads(execution.threads);
+  int threads = execution.usable_threads();
   const double elements = static_cast<double>(problem.x.rows()) * static_cast<double>(problem.x.columns()) *
                           static_cast<double>(problem.x.heads() * problem.x.batch());
   if (elements < kElementsPerThread * threads) threads = std::max(1, static_cast<int>(elements / kElementsPerThread));

@@ -1,10 +1,12 @@
 #include "drivers/thread_pool.hpp"
 
 #include <time.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include <algorithm>
 
-#include "drivers/float_environment.hpp"
 #include "drivers/park.hpp"
 
 namespace attend {
@@ -16,10 +18,9 @@ namespace {
 struct alignas(64) Job {
   std::atomic<bool> taken;
   std::atomic<uint64_t> ticket;
-  std::atomic<void (*)(void *, int)> run;
+  std::atomic<void (*)(void *, int32_t)> run;
   std::atomic<void *> argument;
-  std::atomic<uint64_t> control;  // of the caller's FloatEnvironment
-  Word ended;                     // shares that other threads have ended
+  Word ended;  // shares that other threads have ended
   std::atomic<bool> waited_for;
 };
 
@@ -34,7 +35,7 @@ uint64_t next_share(uint64_t ticket) { return ticket & 0xffff; }
 uint64_t shares_of(uint64_t ticket) { return ticket >> 16 & 0xffff; }
 
 void pause() {
-#if defined(__SSE__)
+#if defined(__SSE2__)
   _mm_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
@@ -70,14 +71,10 @@ bool take_share(Job *job) {
   while (next_share(ticket) < shares_of(ticket)) {
     const auto run = job->run.load(std::memory_order_relaxed);
     void *const argument = job->argument.load(std::memory_order_relaxed);
-    const FloatEnvironment environment = {job->control.load(std::memory_order_relaxed)};
     if (!job->ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
       continue;
     }
-    const FloatEnvironment own = float_environment();
-    set_float_environment(environment);
-    run(argument, static_cast<int>(next_share(ticket)));
-    set_float_environment(own);
+    run(argument, static_cast<int32_t>(next_share(ticket)));
     job->ended.fetch_add(1);
     // (From here on the job may be another caller's, whom a needless wake does no harm.)
     if (job->waited_for.load()) unpark(job->ended, 1);
@@ -100,10 +97,9 @@ Job *free_job() {
   return nullptr;
 }
 
-void post(Job *job, int shares, void (*run)(void *, int), void *argument) {
+void post(Job *job, int shares, void (*run)(void *, int32_t), void *argument) {
   job->run.store(run, std::memory_order_relaxed);
   job->argument.store(argument, std::memory_order_relaxed);
-  job->control.store(float_environment().control, std::memory_order_relaxed);
   job->ended.store(0, std::memory_order_relaxed);
   job->waited_for.store(false, std::memory_order_relaxed);
   const uint64_t generation = (job->ticket.load(std::memory_order_relaxed) >> 32) + 1;
@@ -130,7 +126,7 @@ void wait_for(Job *job, uint32_t begun) {
 
 }  // namespace
 
-void run_shares(int shares, void (*run)(void *argument, int share), void *argument) {
+void run_shares(int shares, void (*run)(void *argument, int32_t share), void *argument) {
   Job *const job = shares > 1 ? free_job() : nullptr;
   if (job == nullptr) return run(argument, 0);
   post(job, std::min(shares, kMostShares), run, argument);

@@ -7,13 +7,14 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 
 namespace attend {
 
 // run(argument, share) on the calling thread for share 0 and, where threads come, for some of 1..shares-1, each at most
 // once; returns when all that began have ended. Shares do not wait for each other. At most kMostShares.
 constexpr int kMostShares = 256;
-void run_shares(int shares, void (*run)(void *argument, int share), void *argument);
+void run_shares(int shares, void (*run)(void *argument, int32_t share), void *argument);
 
 // What a thread of the pool does: takes shares until `stop` says so, and sleeps where there are none.
 void serve(const std::atomic<bool> &stop);

@@ -53,8 +53,7 @@ struct LaterField {
   { #field, offsetof(Options, field) }
 template <class Options>
 std::vector<LaterField> later_fields() {
-  std::vector<LaterField> all = {ATTEND_FUZZ_LATER(message), ATTEND_FUZZ_LATER(message_size),
-                                 ATTEND_FUZZ_LATER(executor)};
+  std::vector<LaterField> all = {ATTEND_FUZZ_LATER(message), ATTEND_FUZZ_LATER(message_size)};
   if constexpr (std::is_same_v<Options, attend_matmul_options>) {
     all.insert(all.end(), {ATTEND_FUZZ_LATER(a_scale), ATTEND_FUZZ_LATER(b_scale), ATTEND_FUZZ_LATER(a_zero),
                            ATTEND_FUZZ_LATER(b_zero)});

@@ -1,5 +1,6 @@
 #include "drivers/thread_pool.hpp"
 
+#include <sched.h>
 #include <time.h>
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -48,18 +49,19 @@ int64_t nanoseconds() {
   return t.tv_sec * int64_t{1000000000} + t.tv_nsec;
 }
 
-// Waits for `done` while that is cheaper than to sleep. Not on a core that others want: who finds that time has passed
-// without him gives up.
+// Waits for `done` while that is cheaper than to sleep. Others that want this core go first: among them may be the thread
+// that is waited for. Who finds that time has passed without him gives up.
 template <class F>
 bool spin_until(const F &done) {
   constexpr int64_t kSpin = 100000, kPreempted = 20000;
   const int64_t begin = nanoseconds();
   for (int64_t now = begin, last = now; now - begin < kSpin && now - last < kPreempted;) {
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 32; ++i) {
       if (done()) return true;
       pause();
     }
     last = now;
+    sched_yield();
     now = nanoseconds();
   }
   return done();

@@ -34,8 +34,8 @@ ATTEND_INLINE T finished(const MatmulBlock<T> &x, T chunk, const T *c, const T *
 // Rows i0.. and columns j0.. of C from a buffer of tile columns `width` apart: bias, beta, and any stride of C. (Not
 // inlined: with a copy in the code of each tile the library was a twentieth larger.)
 template <class T>
-__attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j0, int64_t columns, const T *tile,
-                    int64_t width) {
+__attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i0, int64_t rows, int64_t j0,
+                                              int64_t columns, const T *tile, int64_t width) {
   constexpr int W = kLanes<T>;
   const vec<T> alpha = broadcast(x.alpha), beta = broadcast(x.beta);
   const bool vectors = x.c.row_stride == 1 && x.k != 0 && x.begins &&

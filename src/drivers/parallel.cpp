@@ -54,8 +54,7 @@ void *keep_region(void *) {
   for (;;) {
     const uint32_t asked = g_asked.load();
     g_grows.store(false);
-    const int threads = g_pool.load() + 1;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(g_pool.load() + 1)
     {
       if (omp_get_thread_num() != 0) {
         serve(g_grows);

@@ -91,7 +91,8 @@ ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t
                                const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   const int64_t whole = x.value_features / W * W;
-  for (int64_t f = 0; f < whole;) {
+  int64_t f = 0;
+  while (f < whole) {
     with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
       constexpr int M = decltype(mv)::value;
       output_tile<T, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);

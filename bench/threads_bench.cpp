@@ -4,7 +4,6 @@
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #include <attend/attend.h>
-#include <omp.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -165,16 +164,14 @@ class Busy {
   std::vector<pid_t> children_;
 };
 
-void work_for(double seconds) {
-  for (const double until = now() + seconds; now() < until;) {
-  }
-}
-
+#if defined(_OPENMP)
 // A framework's own parallel region: its threads then spin for a while, waiting for the next.
 void spinning_team() {
 #pragma omp parallel num_threads(2)
-  work_for(20e-6);
+  for (const double until = now() + 20e-6; now() < until;) {
+  }
 }
+#endif
 
 // Calls a second of `callers` at once.
 double throughput(int callers, int32_t threads, double seconds) {
@@ -236,7 +233,9 @@ int main(int argc, char **argv) {
     const std::string name = std::to_string(busy) + " busy process" + (busy > 1 ? "es" : "");
     for (const Make make : kCalls) compare(name.c_str(), make, nullptr);
   }
+#if defined(_OPENMP)
   for (const Make make : kCalls) compare("OpenMP's threads, spinning", make, spinning_team);
+#endif
   double one = 0, two = 0;
   for (int round = 0; round < 4; ++round) {
     one += throughput(4, 1, g_seconds / 4) / 4;

@@ -57,11 +57,22 @@ pub struct attend_tensor {
     pub stride: [i64; 4],
 }
 
-/// Of a later version.
+pub type attend_task = unsafe extern "C" fn(argument: *mut c_void, i: i32);
+
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct attend_executor {
-    _opaque: [u8; 0],
+    pub size: u32,
+    pub workers: i32,
+    pub run: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            tasks: i32,
+            task: attend_task,
+            argument: *mut c_void,
+        ),
+    >,
+    pub context: *mut c_void,
 }
 
 #[repr(C)]
@@ -187,7 +198,7 @@ macro_rules! init {
         impl $name {
             /// ATTEND_..._INIT: all zero but for `size`.
             pub fn init() -> Self {
-                // Safety: of integers, floats and raw pointers all are valid as zeros.
+                // Safety: of integers, floats, raw pointers and optional functions all are valid as zeros.
                 let mut zero: Self = unsafe { std::mem::zeroed() };
                 zero.size = std::mem::size_of::<Self>() as u32;
                 zero
@@ -196,6 +207,7 @@ macro_rules! init {
     )*};
 }
 init! {
+    attend_executor
     attend_matmul_options
     attend_softmax_options
     attend_attention_options
@@ -287,6 +299,7 @@ extern "C" {
     pub fn attend_set_isa(name: *const c_char) -> attend_status;
     pub fn attend_threads() -> i32;
     pub fn attend_set_threads(threads: i32) -> attend_status;
+    pub fn attend_set_executor(executor: *const attend_executor) -> attend_status;
 }
 
 #[cfg(test)]
@@ -309,6 +322,7 @@ mod tests {
     fn layout() {
         // What a C compiler says of attend.h on every 64-bit platform.
         assert_eq!(size_of::<attend_tensor>(), 80);
+        assert_eq!(size_of::<attend_executor>(), 24);
         assert_eq!(size_of::<attend_matmul_options>(), 96);
         assert_eq!(size_of::<attend_softmax_options>(), 88);
         assert_eq!(size_of::<attend_attention_options>(), 240);
@@ -316,6 +330,7 @@ mod tests {
         assert_eq!(size_of::<attend_self_attention_weights>(), 72);
         assert_eq!(size_of::<attend_self_attention_options>(), 56);
         // In the order of the fields: those that differ in size, or have a neighbour of their type.
+        offsets!(attend_executor { size 0, workers 4, run 8, context 16 });
         offsets!(attend_matmul_options { threads 8, workspace 16, message 32, message_size 40, executor 48,
             bias 56, a_scale 64, b_scale 72, a_zero 80, b_zero 88 });
         offsets!(attend_softmax_options { workspace 16, executor 48, scale 56, mask 64, bias 72, lse 80 });

@@ -16,9 +16,11 @@
 //! ```
 
 mod error;
+mod executor;
 mod view;
 
 pub use error::{Error, Kind};
+pub use executor::{set_executor, Executor};
 pub use view::{Element, Float, View, ViewMut};
 
 use attend_sys as sys;

@@ -2,7 +2,8 @@
 //
 // Every function takes views of slices, copies nothing, and may be called from any number of goroutines at once. Unless
 // told otherwise a call runs on the goroutine's own thread: the operating system's threads that goroutines run on come
-// and go, and each that enters OpenMP would get threads of its own. Set Threads, or AllThreads, for single large calls.
+// and go, and each that enters OpenMP would get threads of its own. Set Threads, or AllThreads, for single large calls, or
+// SetExecutor to compute on goroutines.
 // What the functions compute, exactly, is written in attend.h.
 package attend
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "_cgo_export.h"
+
 static attend_tensor *tensor(attend_tensor *t, void *data, const shim_view *view) {
   if (view->rank == 0) return NULL;
   t->data = data;
@@ -93,3 +95,28 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
 }
+
+static void run(void *context, int32_t tasks, attend_task task, void *argument) {
+  (void)context;
+  attendRunOnGoroutines(tasks, (uintptr_t)task, (uintptr_t)argument);
+}
+
+/* One for each number of workers, so that those which calls still use stay as they are. */
+attend_status shim_set_executor(int32_t workers) {
+  static attend_executor executors[1 + 64];
+  if (workers == 0) return attend_set_executor(NULL);
+  if (workers < 0) {
+    const attend_executor wrong = {.size = sizeof wrong, .workers = workers, .run = run};
+    return attend_set_executor(&wrong);
+  }
+  if (workers > 64) workers = 64;
+  attend_executor *executor = &executors[workers];
+  if (executor->size == 0) {
+    executor->workers = workers;
+    executor->run = run;
+    executor->size = sizeof *executor;
+  }
+  return attend_set_executor(executor);
+}
+
+void shim_task(uintptr_t task, uintptr_t argument, int32_t i) { ((attend_task)task)((void *)argument, i); }

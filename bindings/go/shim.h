@@ -40,4 +40,10 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
                                   int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
                                   const shim_view views[16]);
 
+/* 0 = OpenMP's threads again. Not for two threads at once. */
+attend_status shim_set_executor(int32_t workers);
+
+/* task(argument, i). */
+void shim_task(uintptr_t task, uintptr_t argument, int32_t i);
+
 #endif

@@ -1,6 +1,7 @@
 """Checked by mypy --strict, never run: what a user's type checker makes of attend."""
 
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_type
 
 import numpy as np
@@ -37,6 +38,8 @@ assert_type(attend.self_attention(x, x, x, x, x, x, x, return_lse=True), tuple[N
 assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
 assert_type(attend.version(), tuple[int, int, int])
 assert_type(attend.isa_names(), list[str])
+attend.set_executor(ThreadPoolExecutor(2), workers=2)
+attend.set_executor(None)
 
 # Each of these is an error: mypy says so if the comment is not needed.
 attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
@@ -44,3 +47,4 @@ attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
 attend.softmax([1.0, 2.0])  # type: ignore[call-overload]
 attend.set_threads("2")  # type: ignore[arg-type]
+attend.set_executor(2)  # type: ignore[arg-type]

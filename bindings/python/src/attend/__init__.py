@@ -13,6 +13,7 @@ the threads of one call; 0 means the setting of :func:`set_threads`. What attend
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
@@ -23,13 +24,14 @@ from . import _attend
 from ._attend import AttendError, isa, isa_names, set_isa, set_threads, threads
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
     from typing import Unpack
 
     from typing_extensions import Buffer  # a part of every type checker
 
 __all__ = [
-    "AttendError", "attention", "isa", "isa_names", "matmul", "merge", "self_attention", "set_isa", "set_threads",
-    "softmax", "threads", "version",
+    "AttendError", "attention", "isa", "isa_names", "matmul", "merge", "self_attention", "set_executor", "set_isa",
+    "set_threads", "softmax", "threads", "version",
 ]
 
 
@@ -100,6 +102,22 @@ _SCORES: dict[str | None, int | None] = {None: None, "scaled": 0, "softcapped": 
 def version() -> tuple[int, int, int]:
     """The version of the library that is running: (major, minor, patch)."""
     return _triple(_attend.version())
+
+
+def set_executor(executor: Executor | None, workers: int = 0) -> None:
+    """Let all calls compute on the threads of a ``ThreadPoolExecutor``; None: on OpenMP's again.
+
+    The calling thread takes part, and waits for no other that has not begun: calls from within the pool's own workers are
+    welcome, however busy it is. workers is the most threads of a call, that one included; 0: as many as it asks for. What
+    cannot be submitted, as to a pool that was shut down, the calling thread does, and ``sys.unraisablehook`` hears of it.
+    The executor is kept until another is set. Children made by ``fork`` do not use it.
+    """
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor: a concurrent.futures.Executor or None is needed, not {type(executor).__name__}")
+    _attend.set_executor(executor, workers)
+
+
+atexit.register(set_executor, None)  # threads that go on after it must not wait for the interpreter
 
 
 # ------------------------------------------------------------------------------------------------ matmul and softmax --

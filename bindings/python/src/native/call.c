@@ -11,6 +11,7 @@ void call_begin(call *self) {
 }
 
 PyObject *call_end(call *self) {
+  if (PyErr_Occurred()) self->failed = 1; /* while an executor's threads were asked for */
   for (int i = 0; i < self->views_open; ++i) view_close(&self->views[i]);
   for (int i = 0; i < self->integers_open; ++i) PyBuffer_Release(&self->integers[i]);
   if (!self->failed && self->results == 1) return self->result[0];

@@ -2,7 +2,7 @@
  * only; what attend itself checks is left to it. attend/__init__.py is the face of this.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "call.h"
+#include "executor.h"
 
 static int expect_count(Py_ssize_t count, Py_ssize_t expected) {
   if (count == expected) return 1;
@@ -336,6 +336,23 @@ static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
   return call_end(&self);
 }
 
+/* (executor, workers) */
+static PyObject *py_set_executor(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  static const char *const renamed[][2] = {{"executor", "workers"}, {NULL, NULL}}; /* nothing else can be wrong */
+  (void)module;
+  if (!expect_count(count, 2)) return NULL;
+  call self;
+  call_begin(&self);
+  const int64_t workers = take_int64(&self, args[1]);
+  if (workers > INT32_MAX || workers < INT32_MIN) call_fail(&self, PyExc_OverflowError, "workers: too large");
+  const attend_status status = self.failed ? ATTEND_OK : executor_set(args[0], (int32_t)workers);
+  if (status)
+    call_raise(&self, status, renamed);
+  else
+    call_keep(&self, Py_NewRef(Py_None));
+  return call_end(&self);
+}
+
 #define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL, NULL
 static PyMethodDef methods[] = {
     {"matmul", FAST(py_matmul)},
@@ -353,6 +370,7 @@ static PyMethodDef methods[] = {
     {"threads", py_threads, METH_NOARGS, "threads()\n--\n\nThreads used by a call that does not say."},
     {"set_threads", py_set_threads, METH_O,
      "set_threads(threads, /)\n--\n\nSet it for the process; 0: back to the default."},
+    {"set_executor", FAST(py_set_executor)},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
@@ -360,7 +378,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__attend(void) {
   PyObject *module = PyModule_Create(&definition);
-  if (!module || views_prepare()) goto failed;
+  if (!module || views_prepare() || executor_prepare()) goto failed;
   attend_error = PyErr_NewExceptionWithDoc(
       "attend.AttendError",
       "What attend does not accept. argument: its name; reason: the number of the ATTEND_ constant in attend.h.",

@@ -15,7 +15,7 @@ struct Executor {
 
 // Threads that a call may use now: `requested`, or the library's setting if that is 0. Of an executor as many as it has,
 // 64 at most; of the library's own 1 inside a caller's own parallel region and in a forked child.
-int usable_threads(int requested, const Executor &executor);
+int usable_threads(int requested, const Executor &executor = {});
 
 // The library's setting (attend_threads, attend_set_threads); 0 restores the default.
 int library_threads();

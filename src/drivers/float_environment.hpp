@@ -4,10 +4,6 @@
 
 #include <cstdint>
 
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
-
 namespace attend {
 
 struct FloatEnvironment {
@@ -16,7 +12,7 @@ struct FloatEnvironment {
 
 inline FloatEnvironment float_environment() {
 #if defined(__SSE__)
-  return {_mm_getcsr()};
+  return {__builtin_ia32_stmxcsr()};
 #elif defined(__aarch64__)
   uint64_t control;
   asm volatile("mrs %0, fpcr" : "=r"(control));
@@ -28,7 +24,7 @@ inline FloatEnvironment float_environment() {
 
 inline void set_float_environment(const FloatEnvironment &environment) {
 #if defined(__SSE__)
-  _mm_setcsr(static_cast<unsigned>(environment.control));
+  __builtin_ia32_ldmxcsr(static_cast<unsigned>(environment.control));
 #elif defined(__aarch64__)
   asm volatile("msr fpcr, %0" ::"r"(environment.control));
 #else

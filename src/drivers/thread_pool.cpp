@@ -2,9 +2,6 @@
 
 #include <sched.h>
 #include <time.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #include <algorithm>
 
@@ -37,7 +34,7 @@ uint64_t shares_of(uint64_t ticket) { return ticket >> 16 & 0xffff; }
 
 void pause() {
 #if defined(__SSE2__)
-  _mm_pause();
+  __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif

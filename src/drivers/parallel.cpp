@@ -67,14 +67,16 @@ void *keep_region(void *) {
   }
 }
 
-// Signals are for the threads of the program.
+// Signals are for the threads of the program, but for those that an instruction raises: blocked, they would end the
+// process without asking its handlers.
 bool start_pool() {
-  sigset_t all, before;
-  sigfillset(&all);
+  sigset_t others, before;
+  sigfillset(&others);
+  for (const int raised : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) sigdelset(&others, raised);
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) return false;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   pthread_t thread;
   const bool started = pthread_create(&thread, &attributes, keep_region, nullptr) == 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

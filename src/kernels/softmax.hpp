@@ -89,11 +89,16 @@ ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t colum
   return only(s, count);
 }
 
-// 1 / v, or 0 for 0, without a division by it.
+// 1 / v, or 0 for 0, without a division by it. (clang, which takes it that nobody looks at the flags, would divide by v and
+// then select: it must not see what the divisor is.)
 template <class T>
 ATTEND_INLINE vec<T> inverse_or_zero(vec<T> v) {
   const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
-  return select(v == zero, zero, divide(one, select(v == zero, one, v)));
+  vec<T> divisor = select(v == zero, one, v);
+#if defined(__clang__)
+  asm volatile("" : "+m"(divisor));
+#endif
+  return select(v == zero, zero, divide(one, divisor));
 }
 
 // What the results of kLanes columns need, a column a lane.

@@ -242,7 +242,7 @@ void strided_columns(const SoftmaxBlock<T> &x) {
   }
   // One vector at a time through the scratch is slower than reading four of them three times.
   constexpr int kVectors = kStripVectors<T, kPlain>;
-  T *const scratch = fit < 2 && kVectors > 1 ? nullptr : fit < 1 ? nullptr : x.scratch;
+  T *const scratch = fit < smaller<int64_t>(kVectors, 2) ? nullptr : x.scratch;
   const int64_t vectors = smaller<int64_t>(kVectors, fit >= 4 || fit < 2 ? 4 : 2);
   for (; c < x.columns; c += vectors * W) {
     const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);

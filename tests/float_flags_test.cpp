@@ -86,6 +86,18 @@ void softmax(Random &random, int64_t m, int64_t n, int32_t threads) {
   expect_none(what + ", " + threads_of(threads), [&] { return attend_softmax(x.tensor(), y.tensor(), &options); });
 }
 
+// A long column far below 0: what fills the vector behind its last element must not count as 0.
+template <class T>
+void low_column(T level) {
+  Operand<T> x({66001, 1, 1, 1}, {}), y = x;
+  x.fill_with(level);
+  auto options = options_with<attend_softmax_options>(1);
+  lend_workspace<T>(&options,
+                    [&](uint64_t *b) { return attend_softmax_workspace(x.tensor(), y.tensor(), &options, b); });
+  expect_none("softmax of 66001 x " + std::to_string(level) + ", " + threads_of(1),
+              [&] { return attend_softmax(x.tensor(), y.tensor(), &options); });
+}
+
 template <class T>
 void attention(Random &random, Problem<T> &p, int32_t threads) {
   const T poison = std::numeric_limits<T>::signaling_NaN();
@@ -174,6 +186,7 @@ void every_call() {
         softmax<T>(random, m, random.in(1, 70), static_cast<int32_t>(random.in(1, 3)));
     }
     for (int round = 0; round < 4; ++round) softmax<T>(random, 66000 + random.in(0, 20000), 1, 1 + round % 3);
+    for (const double level : {-1e5, -1e10, -1e20, -1e25, -1e30, -1e37}) low_column(static_cast<T>(level));
     for (int round = 0; round < 3; ++round) softmax<T>(random, 1600, 1400, 2);  // written past the caches
     for (int64_t nq = 1; nq <= 36; ++nq) {
       for (int round = 0; round < 4; ++round) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <thread>
 
@@ -41,6 +42,13 @@ bool in_child(const Body &body) {
   return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+// Threads of this process; 0 if the system does not say.
+int64_t threads_now() {
+  std::error_code error;
+  const std::filesystem::directory_iterator tasks("/proc/self/task", error);
+  return error ? 0 : std::distance(begin(tasks), end(tasks));
+}
+
 // What a child does: two functions, asked for several threads.
 bool computes(int function) {
   const int next = (function + 1) % kFunctions;
@@ -50,7 +58,7 @@ bool computes(int function) {
 
 }  // namespace
 
-TEST_CASE("before the first call") {
+TEST_CASE("before the first call: the child computes, and on one thread") {
   // The child's results come back in memory that both see: the parent has none yet to give along.
   const size_t room = size_t{1} << 26;
   void *const memory = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -63,8 +71,14 @@ TEST_CASE("before the first call") {
       std::memcpy(shared + at, result.data(), result.size());
       at += result.size();
     }
-    return at > 0;
+    return at > 0 && threads_now() <= 1;
   }));
+  // After a call that might have had threads, but was too small for them.
+  const Layout small = {ATTEND_F32, 3, false};
+  CHECK(!result_of(0, small, 4).empty());
+  if (threads_now() == 1) {
+    CHECK(in_child([&] { return !all_results(4).empty() && threads_now() == 1; }));
+  }
   size_t at = 0;
   for (const Bytes &expected : all_results(4)) {
     CHECK(std::memcmp(shared + at, expected.data(), expected.size()) == 0);

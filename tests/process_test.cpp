@@ -21,6 +21,7 @@
 #endif
 
 #include "callers.hpp"
+#include "drivers/thread_limits.hpp"
 #include "support.hpp"
 
 using namespace attend::test;
@@ -149,6 +150,7 @@ static int threads_of_process(const std::vector<const char *> &settings, bool pi
   REQUIRE(child >= 0);
   if (child == 0) {
     sched_setaffinity(0, sizeof cpus, &cpus);
+    for (const char *set_outside : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"}) unsetenv(set_outside);
     for (const char *setting : settings) putenv(const_cast<char *>(setting));
     putenv(const_cast<char *>("ATTEND_PROCESS_TEST_THREADS=1"));
     char executable[4096] = "";
@@ -171,7 +173,12 @@ TEST_CASE("the default of threads is what OpenMP would start: CPUs of the proces
     MESSAGE("not tested: without /proc, or under an emulator, this program cannot start itself");
     return;
   }
-  CHECK(plain <= cpus);
+#if defined(ATTEND_TEST_OPENMP)
+  const int quota = attend::quota_cpus("");
+  CHECK(plain == (quota > 0 ? std::min(cpus, quota) : cpus));
+#else
+  CHECK(plain == 1);
+#endif
   CHECK(threads_of_process({}, true) == 1);
   if (plain == 1) return;  // a quota, or a build without OpenMP
   // libgomp pins the first thread then, to whose mask the others are not bound.

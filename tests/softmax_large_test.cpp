@@ -24,11 +24,12 @@ void large_softmax(Random &random, int64_t m, int64_t n, bool by_rows, bool unal
   options.size = sizeof options;
   for (const uint32_t flags : {0u, ATTEND_LOG}) {
     const bool log = flags != 0;
+    options.scale = random.one_in(2) ? 1 : 0.5;  // exact
     INFO("m " << m << " n " << n << " by rows " << by_rows << " padding " << layout.padding << " offset "
-              << layout.offset << " log " << log);
+              << layout.offset << " scale " << options.scale << " log " << log);
     options.flags = flags;
     WideCopy<T> want(y);
-    reference::naive::softmax<Wide<T>>(scores.view, want.view, 1, log);
+    reference::naive::softmax<Wide<T>>(scores.view, want.view, options.scale, log);
     std::vector<double> largest(static_cast<size_t>(n));
     for (int64_t j = 0; j < n; ++j) {
       for (int64_t i = 0; i < m; ++i) {

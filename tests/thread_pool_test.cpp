@@ -6,13 +6,17 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <chrono>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
+#include "drivers/parallel.hpp"
 #include "support.hpp"
 
 using namespace attend;
@@ -172,6 +176,51 @@ TEST_CASE("tasks compute as their caller does: rounding, flushed denormals") {
   CHECK(same_bits(product(2), nearest));
 #endif
 }
+
+#if defined(ATTEND_TEST_OPENMP)
+// How vectors are rounded. (fegetround() is about the x87 unit, which the library does not use.)
+int vector_rounding() {
+#if defined(__x86_64__)
+  return static_cast<int>(_MM_GET_ROUNDING_MODE());
+#else
+  return fegetround();
+#endif
+}
+
+TEST_CASE("every thread of a call has its caller's floating-point environment, and its own again afterwards") {
+  struct Seen {
+    std::mutex mutex;
+    std::set<std::thread::id> threads;
+    int of_caller, wrong = 0;
+    // Tasks wait, but not for ever, until a second thread has one.
+    static void task(void *context, int64_t, int) {
+      Seen &seen = *static_cast<Seen *>(context);
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+      bool alone = true;
+      while (alone && std::chrono::steady_clock::now() < end) {
+        std::this_thread::yield();
+        const std::lock_guard<std::mutex> lock(seen.mutex);
+        seen.threads.insert(std::this_thread::get_id());
+        alone = seen.threads.size() < 2;
+      }
+      const std::lock_guard<std::mutex> lock(seen.mutex);
+      seen.wrong += vector_rounding() != seen.of_caller;
+    }
+  };
+  for (const int rounding : {FE_UPWARD, FE_TONEAREST, FE_DOWNWARD}) {
+    Seen seen;
+    REQUIRE(fesetround(rounding) == 0);
+    seen.of_caller = vector_rounding();
+    run_parallel({}, 2, 8, Seen::task, &seen);
+    const int after = vector_rounding();
+    fesetround(FE_TONEAREST);
+    CHECK(after == seen.of_caller);
+    CHECK((seen.of_caller == vector_rounding()) == (rounding == FE_TONEAREST));
+    CHECK(seen.wrong == 0);
+    CHECK(seen.threads.size() == 2);
+  }
+}
+#endif
 
 TEST_CASE("the first call from a pinned thread does not pin the others") {
   cpu_set_t all, one;

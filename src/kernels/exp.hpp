@@ -97,24 +97,51 @@ ATTEND_INLINE vec<T> exp2_nonpositive(vec<T> y) {
 #endif
 }
 
+// exp of N vectors, step by step for all of them: each is one chain of dependent operations, and the schedulers of a core
+// do not see far enough ahead to find the next one by themselves.
+template <class T, int N>
+ATTEND_INLINE void exp_nonpositive(vec<T> (&x)[N]) {
+  using C = ExpConstants<T>;
+#define ATTEND_EACH \
+  ATTEND_UNROLL     \
+  for (int i = 0; i < N; ++i)
+  constexpr int kDegree = static_cast<int>(sizeof(C::kExp) / sizeof(T));
+  vec<T> n[N], f[N], p[N];
+#ifdef ATTEND_MASKED_EXP
+  decltype(is_not_below(x[0], C::kExpCut)) live[N];
+  ATTEND_EACH live[i] = is_not_below(x[i], C::kExpCut);
+  ATTEND_EACH n[i] = multiply_where(live[i], x[i], broadcast(C::kLog2E));
+  ATTEND_EACH n[i] = round(n[i]);
+  ATTEND_EACH f[i] = fma_where(live[i], n[i], broadcast(-C::kLn2High), x[i]);
+#else
+  ATTEND_EACH f[i] = maximum(broadcast(C::kExpLeast), x[i]);
+  ATTEND_EACH n[i] = f[i] * broadcast(C::kLog2E);
+  ATTEND_EACH n[i] = round(n[i]);
+  ATTEND_EACH f[i] = fma(n[i], broadcast(-C::kLn2High), f[i]);
+#endif
+  ATTEND_EACH f[i] = fma(n[i], broadcast(-C::kLn2Low), f[i]);
+  ATTEND_EACH p[i] = broadcast(C::kExp[0]);
+#pragma GCC unroll 16
+  for (int k = 1; k < kDegree; ++k) {
+    ATTEND_EACH p[i] = fma(p[i], f[i], broadcast(C::kExp[k]));
+  }
+  ATTEND_EACH p[i] = fma(p[i], f[i] * f[i], f[i]);
+  ATTEND_EACH p[i] = p[i] + broadcast(T(1));
+#ifdef ATTEND_MASKED_EXP
+  ATTEND_EACH x[i] = scale_where(live[i], p[i], n[i]);
+#else
+  ATTEND_EACH n[i] = with_exponent(n[i] + broadcast(C::kExponent));
+  ATTEND_EACH p[i] = p[i] * n[i];
+  ATTEND_EACH x[i] = zero_below(p[i], x[i], broadcast(C::kExpCut));
+#endif
+#undef ATTEND_EACH
+}
+
 template <class T>
 ATTEND_INLINE vec<T> exp_nonpositive(vec<T> x) {
-  using C = ExpConstants<T>;
-#ifdef ATTEND_MASKED_EXP
-  const auto live = is_not_below(x, C::kExpCut);
-  const vec<T> n = round(multiply_where(live, x, broadcast(C::kLog2E)));
-  vec<T> f = fma_where(live, n, broadcast(-C::kLn2High), x);
-#else
-  const vec<T> bounded = maximum(broadcast(C::kExpLeast), x), n = round(bounded * broadcast(C::kLog2E));
-  vec<T> f = fma(n, broadcast(-C::kLn2High), bounded);
-#endif
-  f = fma(n, broadcast(-C::kLn2Low), f);
-  const vec<T> p = fma(polynomial(f, C::kExp), f * f, f) + broadcast(T(1));
-#ifdef ATTEND_MASKED_EXP
-  return scale_where(live, p, n);
-#else
-  return zero_below(p * with_exponent(n + broadcast(C::kExponent)), x, broadcast(C::kExpCut));
-#endif
+  vec<T> one[] = {x};
+  exp_nonpositive(one);
+  return one[0];
 }
 
 }  // namespace

@@ -199,14 +199,19 @@ void matmul(const MatmulBlock<T> &x) {
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b.row_stride == 1;
   const int64_t group = x.pack_b ? Contract<T>::kMatmulColumns / width * width : x.n;
-  const int64_t panel = along_k ? width * Contract<T>::kMatmulHeight : width * x.k;
+  const int64_t panel = width * Contract<T>::kMatmulHeight;
   Next<T> next;
   for (int64_t g = 0; g < x.n; g += group) {
     const int64_t end = smaller(x.n, g + group);
     if (x.pack_b) {
       const T *from = x.b.data + g * x.b.col_stride;
-      along_k ? pack_columns(end - g, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight)
-              : pack_rows(width, end - g, x.k, from, x.b.row_stride, x.b.col_stride, x.b_panel);
+      if (along_k) {
+        pack_columns(end - g, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight);
+      } else if (width == NR && x.b.col_stride == 1) {
+        pack_rows<T, NR>(end - g, x.k, from, x.b.row_stride, x.b_panel, panel);
+      } else {
+        pack_rows(width, end - g, x.k, from, x.b.row_stride, x.b.col_stride, x.b_panel, panel);
+      }
       p.b = x.b_panel;
       p.b_k = along_k ? 1 : width;
       p.b_col = along_k ? Contract<T>::kMatmulHeight : 1;

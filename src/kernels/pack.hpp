@@ -139,10 +139,39 @@ void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *
   }
 }
 
-// Panels of `width` columns one behind the other, panel[k * width + column] = b(k, column).
+// Panels of N columns, `panel` elements apart: panels[k * N + column] = b(k, column), of rows of contiguous elements, which
+// are moved whole, for all panels at once: they may lie a page apart.
+template <class T, int N>
+void pack_rows(int64_t columns, int64_t depth, const T *b, int64_t b_k, T *panels, int64_t panel) {
+  constexpr int W = kLanes<T>, kVectors = (N + W - 1) / W;
+  constexpr int64_t kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  // Panels whose vectors end in this row of b. What these put behind the panel's row is overwritten by its next, which the
+  // last one does not have.
+  const int64_t whole = columns < kVectors * W ? 0 : (columns - kVectors * W) / N + 1;
+  for (int64_t k = 0; k < depth; ++k, b += b_k, panels += N) {
+    for (int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(b + kAhead * b_k + j);
+    T *to = panels;
+    const T *from = b;
+    const T *const tails = k + 1 < depth ? b + whole * N : b;
+    for (; from != tails; from += N, to += panel) {
+      ATTEND_UNROLL
+      for (int v = 0; v < kVectors; ++v) store(to + v * W, load(from + v * W));
+    }
+    for (; from < b + columns; from += N, to += panel) {
+      const int64_t count = smaller<int64_t>(N, b + columns - from);
+      for (int64_t j = 0; j < count; j += W) {
+        const Tail<T> tail(smaller<int64_t>(W, count - j));
+        store(to + j, load(from + j, tail), tail);
+      }
+    }
+  }
+}
+
+// The same of any rows.
 template <class T>
-void pack_rows(int64_t width, int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panels) {
-  for (int64_t first = 0; first < columns; first += width, panels += depth * width) {
+void pack_rows(int64_t width, int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panels,
+               int64_t panel) {
+  for (int64_t first = 0; first < columns; first += width, panels += panel) {
     for (int64_t k = 0; k < depth; ++k) {
       const T *from = b + k * b_k + first * b_col;
       for (int64_t j = 0; j < smaller(width, columns - first); ++j) panels[k * width + j] = from[j * b_col];

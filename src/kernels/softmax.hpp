@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/exp.hpp"
+#include "kernels/pack.hpp"
 
 namespace attend {
 namespace {
@@ -78,12 +79,14 @@ ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t colum
       s = select(bias == least, least, fma(broadcast(x.scale), s, bias));
     }
     if (x.mask.data != nullptr) {
+      const int64_t stride = kAlongRows ? x.mask.row_stride : x.mask.col_stride;
       const uint8_t *mask = x.mask.data + row * x.mask.row_stride + column * x.mask.col_stride;
-      T keep[kLanes<T>];
-      for (int64_t l = 0; l < kLanes<T>; ++l) {
-        keep[l] = l < count && mask[l * (kAlongRows ? x.mask.row_stride : x.mask.col_stride)] != 0 ? T(1) : T(0);
+      uint8_t bytes[kLanes<T>];
+      if (stride != 1 || count != kLanes<T>) {
+        for (int64_t l = 0; l < kLanes<T>; ++l) bytes[l] = l < count ? mask[l * stride] : 1;
+        mask = bytes;
       }
-      s = select(load(keep) == broadcast(T(0)), least, s);
+      s = select(hidden_lanes<T>(mask) == least, least, s);
     }
   }
   return only(s, count);

@@ -1,8 +1,8 @@
 // Softmax of contiguous columns: lanes run down the column.
 //
-// A group of columns, as many as fit the L1, goes through three steps together: maxima; exponentials and sums;
-// division. The steps of three groups run beside each other. What is horizontal, the reduction over the lanes, is done
-// for all columns of the group at once by a transposition in registers.
+// A group of columns, as many as stay in the L1, goes through three passes: maxima; exponentials and sums; division. What
+// is horizontal, the reduction over the lanes, is done for all columns of the group at once by a transposition in
+// registers.
 //
 // The order of the sum is part of the contract (Contract<T>): element i of a chunk of 512 belongs to virtual lane i
 // mod 16, and is added in parts of 8, lest one large element see its last bits rounded thirty times; the 16 lanes are
@@ -40,175 +40,254 @@ struct Add {
   ATTEND_INLINE vec<T> operator()(vec<T> a, vec<T> b) const { return a + b; }
 };
 
-// What is known of a group of columns between its steps.
+// A group of columns between its passes.
 template <class T>
 struct ColumnGroup {
   int64_t first = 0, count = 0;
-  T lanes[kLanes<T> * kLanes<T>];  // the maxima so far, a vector for each column
-  T factor[kLanes<T>], shift[kLanes<T>], log_sum[kLanes<T>];
-  T *e;  // the exponentials: in y, or in the scratch if y is not to pass through the caches
-  int64_t e_col;
-
-  void begin(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, int turn) {
-    first = column;
-    count = columns;
-    for (int c = 0; c < kLanes<T>; ++c) store(lanes + c * kLanes<T>, broadcast(kMinusInfinity<T>));
-    e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y.data + column * x.y.col_stride;
-    e_col = x.y.col_stride;  // with x.stream there is one column
-  }
+  bool plain;
+  const T *s;  // the scores: in x, or, if there is more to them, where the exponentials will be
+  T *e;        // the exponentials: in y, or in the scratch if y is not to pass through the caches
+  int64_t s_col, e_col;
+  T shift[kLanes<T>], factor[kLanes<T>], log_sum[kLanes<T>];
 };
 
-// Step one for rows [begin, end) of column c of the group: the maximum.
+// The first pass for rows [begin, end) of column c: the maxima of its lanes. Scores that are not plain are kept in e.
 template <class T, bool kPlain>
-ATTEND_INLINE void column_maximum(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, int64_t c, int64_t begin, int64_t end) {
-  constexpr int W = kLanes<T>;
-  vec<T> top = load(g->lanes + c * W);
-  for (int64_t i = begin; i < end; i += W) {
-    top = maximum(scores<T, kPlain, true>(x, i, g->first + c, smaller<int64_t>(W, end - i)), top);
+ATTEND_INLINE vec<T> lane_maxima_of(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
+                                    int64_t end) {
+  constexpr int W = kLanes<T>, kChains = 4;
+  T *const kept = g.e + c * g.e_col;
+  vec<T> top[kChains];
+  ATTEND_UNROLL
+  for (int u = 0; u < kChains; ++u) top[u] = broadcast(kMinusInfinity<T>);
+  const auto see = [&](int u, int64_t i, int64_t count) __attribute__((always_inline)) {
+    const vec<T> s = scores<T, kPlain, true>(x, i, g.first + c, count);
+    if (!kPlain) store_lanes(kept + i, 1, count, s);
+    top[u] = maximum(s, top[u]);
+  };
+  int64_t i = begin;
+  for (; i + kChains * W <= end; i += kChains * W) {
+    ATTEND_UNROLL
+    for (int u = 0; u < kChains; ++u) see(u, i + u * W, W);
   }
-  store(g->lanes + c * W, top);
+  for (; i < end; i += W) see(0, i, smaller<int64_t>(W, end - i));
+  return maximum(maximum(top[0], top[1]), maximum(top[2], top[3]));
 }
 
-// Step three for rows [begin, end) of column c of the group: the result.
-template <class T, bool kPlain>
+template <class T>
+__attribute__((noinline)) void lane_maxima(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
+                                           int64_t end, T *lanes) {
+  store(lanes, g.plain ? lane_maxima_of<T, true>(x, g, c, begin, end) : lane_maxima_of<T, false>(x, g, c, begin, end));
+}
+
+// The second pass of one chunk, rows [begin, end) of a column: the sums of its lanes, and the exponentials to e unless
+// that is null. What comes after in memory, at `next`, is asked for. After each part of the chunk beside(its begin, its
+// end).
+template <class T, class F>
+ATTEND_INLINE vec<T> lane_sums(const T *s, int64_t begin, int64_t end, vec<T> shift, T *e, const T *next,
+                               const F &beside) {
+  constexpr int W = kLanes<T>, kLaneVectors = Contract<T>::kVirtualLanes / W;
+  constexpr int kMost = kLaneVectors > 4 ? kLaneVectors : 4;  // vectors at work at a time
+  constexpr int64_t kPart = Contract<T>::kSoftmaxPart, kVirtual = Contract<T>::kVirtualLanes,
+                    kLine = 64 / static_cast<int64_t>(sizeof(T));
+  static_assert(kVirtual % W == 0 && kMost % kLaneVectors == 0 && kPart % (kMost * W) == 0,
+                "virtual lanes are whole vectors");
+  vec<T> sums[kLaneVectors];
+  ATTEND_UNROLL
+  for (int u = 0; u < kLaneVectors; ++u) sums[u] = broadcast(T(0));
+  for (int64_t part = begin; part < end; part += kPart) {
+    const int64_t part_end = smaller(end, part + kPart);
+    vec<T> of_part[kLaneVectors];
+    ATTEND_UNROLL
+    for (int u = 0; u < kLaneVectors; ++u) of_part[u] = broadcast(T(0));
+    int64_t i = part;
+    const auto several = [&](auto vectors) __attribute__((always_inline)) {
+      constexpr int kVectors = decltype(vectors)::value;
+      for (; i + kVectors * W <= part_end; i += kVectors * W) {
+        for (int64_t l = 0; l < kVectors * W; l += kLine) __builtin_prefetch(next + i + l);
+        vec<T> terms[kVectors];
+        ATTEND_UNROLL
+        for (int v = 0; v < kVectors; ++v) terms[v] = load(s + i + v * W) - shift;
+        exp_nonpositive(terms);
+        ATTEND_UNROLL
+        for (int v = 0; v < kVectors; ++v) of_part[v % kLaneVectors] = of_part[v % kLaneVectors] + terms[v];
+        if (__builtin_expect(e != nullptr, 1)) {
+          ATTEND_UNROLL
+          for (int v = 0; v < kVectors; ++v) store(e + i + v * W, terms[v]);
+        }
+      }
+    };
+    several(Int<kMost>());
+    if constexpr (kLaneVectors < kMost) several(Int<kLaneVectors>());
+    for (; i < part_end; i += kVirtual) {
+      ATTEND_UNROLL
+      for (int u = 0; u < kLaneVectors; ++u) {
+        const int64_t at = i + u * W;
+        if (at >= part_end) break;
+        const int64_t count = smaller<int64_t>(W, part_end - at);
+        const vec<T> term = exp_nonpositive(only(load_lanes(s + at, 1, count), count) - shift);
+        of_part[u] = of_part[u] + term;
+        if (e != nullptr) store_lanes(e + at, 1, count, term);
+      }
+    }
+    ATTEND_UNROLL
+    for (int u = 0; u < kLaneVectors; ++u) sums[u] = sums[u] + of_part[u];
+    beside(part, part_end);
+  }
+  ATTEND_UNROLL
+  for (int half = kLaneVectors / 2; half > 0; half /= 2) {
+    ATTEND_UNROLL
+    for (int u = 0; u < half; ++u) sums[u] = sums[u] + sums[u + half];
+  }
+  return sums[0];
+}
+
+// Rows [begin, end) of a column of y of so many rows: result(i, count, r) puts what belongs at i and behind, `count`
+// lanes of a vector, into the array r. Past the caches go whole lines, wherever they begin, and nothing else: the ends of
+// columns share theirs.
+template <class T, class F>
+ATTEND_INLINE void write_rows(T *y, int64_t rows, int64_t begin, int64_t end, bool stream, const F &result) {
+  constexpr int W = kLanes<T>, kVectors = 4;
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const auto few = [&](int64_t from, int64_t to) __attribute__((always_inline)) {
+    for (; from < to; from += W) {
+      const int64_t count = smaller<int64_t>(W, to - from);
+      vec<T> r[1];
+      result(from, count, r);
+      store_lanes(y + from, 1, count, r[0]);
+    }
+  };
+  const auto many = [&](int64_t * i, int64_t to, auto put) __attribute__((always_inline)) {
+    for (; *i + kVectors * W <= to; *i += kVectors * W) {
+      vec<T> r[kVectors];
+      result(*i, W, r);
+      ATTEND_UNROLL
+      for (int v = 0; v < kVectors; ++v) put(y + *i + v * W, r[v]);
+    }
+  };
+  int64_t i = begin;
+  if (stream) {
+    // Lines are counted as they lie in memory, not as rows are.
+    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(y) / sizeof(T)) % kLine;
+    const int64_t head = past == 0 ? 0 : smaller(rows, kLine - past);
+    if (begin == 0) few(0, head);
+    i = smaller(rows, begin + head);
+    end = smaller(rows, end + head);
+    many(
+        &i, end, [](T * p, vec<T> r) __attribute__((always_inline)) { stream_store(p, r); });
+  } else {
+    many(
+        &i, end, [](T * p, vec<T> r) __attribute__((always_inline)) { store(p, r); });
+  }
+  few(i, end);
+}
+
+// The last pass for rows [begin, end) of column c.
+template <class T>
 ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
                                  int64_t end) {
-  constexpr int W = kLanes<T>;
+  const bool log = x.log;
   const vec<T> factor = broadcast(g.factor[c]), log_sum = broadcast(g.log_sum[c]), shift = broadcast(g.shift[c]);
-  const T *const e = g.e + c * g.e_col;
-  T *const y = x.y.data + (g.first + c) * x.y.col_stride;
-  for (int64_t i = begin; i < end; i += W) {
-    const int64_t part = smaller<int64_t>(W, end - i);
-    const vec<T> r = x.log ? scores<T, kPlain, true>(x, i, g.first + c, part) - shift - log_sum
-                           : load_lanes(e + i, 1, part) * factor;
-    if (x.stream && part == W) {
-      stream_store(y + i, r);
-    } else {
-      store_lanes(y + i, 1, part, r);
-    }
-  }
+  const T *const from = log ? g.s + c * g.s_col : g.e + c * g.e_col;
+  write_rows(
+      x.y.data + (g.first + c) * x.y.col_stride, x.rows, begin, end,
+      x.stream, [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
+        int64_t at = i;
+        for (vec<T> &v : r) {
+          v = load_lanes(from + at, 1, count);
+          v = log ? v - shift - log_sum : v * factor;
+          at += kLanes<T>;
+        }
+      });
 }
 
-// Step two of a group, and beside it, in the same loop, step one of the next group and step three of the previous one:
-// those wait for memory and stores, this one for the arithmetic.
-template <class T, bool kPlain>
-void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnGroup<T> &previous,
-                      ColumnGroup<T> *next) {
-  constexpr int W = kLanes<T>, kLaneVectors = Contract<T>::kVirtualLanes / W;
-  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kPart = Contract<T>::kSoftmaxPart,
-                    kVirtual = Contract<T>::kVirtualLanes;
-  static_assert(kVirtual % W == 0, "virtual lanes are whole vectors");
-  // Copies: a store of a vector might, for all the compiler knows, change x.
+// The first two passes of a group, and beside the second, part by part, the last pass of the previous group, if there is
+// one: its stores wait for memory, the exponentials for the arithmetic.
+template <class T>
+void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnGroup<T> &previous) {
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk;
   const int64_t rows = x.rows;
-  const bool log = x.log, stream = x.stream;
-  const vec<T> tops = across(g->lanes, Max<T>());
+  const vec<T> zero = broadcast(T(0));
+  T lanes[W * W], terms[W], sums[W], errors[W];
+  for (int64_t c = 0; c < g->count; ++c) lane_maxima(x, *g, c, 0, rows, lanes + c * W);
+  for (int64_t c = g->count; c < W; ++c) store(lanes + c * W, broadcast(kMinusInfinity<T>));
+  const vec<T> tops = across(lanes, Max<T>());
   store(g->shift, shift_of(tops));
-  T lanes[W * W];
-
-  CompensatedSum<vec<T>> total = {broadcast(T(0)), broadcast(T(0))};
-  for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
-    const int64_t end = smaller(rows, chunk + kChunk);
-    for (int64_t c = 0; c < W; ++c) {
-      // of_parts: the sums of the parts of a lane that are behind, `sums`: of the one at hand.
-      vec<T> sums[kLaneVectors], of_parts[kLaneVectors];
-      ATTEND_UNROLL
-      for (int u = 0; u < kLaneVectors; ++u) sums[u] = of_parts[u] = broadcast(T(0));
-      const auto end_part = [&](int64_t at) __attribute__((always_inline)) {
-        if (at % kPart != kPart - kVirtual) return;
-        ATTEND_UNROLL
-        for (int u = 0; u < kLaneVectors; ++u) {
-          of_parts[u] = of_parts[u] + sums[u];
-          sums[u] = broadcast(T(0));
-        }
-      };
-      const bool beside = kPlain && !log && c < g->count && c < previous.count && c < next->count;
-      int64_t i = chunk;
-      if (beside) {
-        const vec<T> shift = broadcast(g->shift[c]), factor = broadcast(previous.factor[c]);
-        T *const e_to = g->e + c * g->e_col, *const y = x.y.data + (previous.first + c) * x.y.col_stride;
-        const T *const e_from = previous.e + c * previous.e_col;
-        const T *const from = x.x.data + (g->first + c) * x.x.col_stride, *const ahead = x.x.data + (next->first + c) *
-                                                                                                        x.x.col_stride;
-        vec<T> top = load(next->lanes + c * W);
-        for (; i + kVirtual <= end; i += kVirtual) {
-          if (stream) __builtin_prefetch(ahead + i + x.ahead, 0, 2);
-          ATTEND_UNROLL
-          for (int u = 0; u < kLaneVectors; ++u) {
-            const int64_t at = i + u * W;
-            const vec<T> e = exp_nonpositive(load(from + at) - shift);
-            sums[u] = sums[u] + e;
-            top = maximum(load(ahead + at), top);
-            const vec<T> r = load(e_from + at) * factor;
-            stream ? stream_store(y + at, r) : store(y + at, r);
-            store(e_to + at, e);
-          }
-          end_part(i);
-        }
-        store(next->lanes + c * W, top);
-        column_maximum<T, kPlain>(x, next, c, i, end);
-        column_result<T, kPlain>(x, previous, c, i, end);
-      } else {
-        if (c < next->count) column_maximum<T, kPlain>(x, next, c, chunk, end);
-        if (c < previous.count) column_result<T, kPlain>(x, previous, c, chunk, end);
-      }
-      if (c < g->count) {
-        const vec<T> shift = broadcast(g->shift[c]);
-        T *const e_to = g->e + c * g->e_col;
-        for (; i < end; i += kVirtual) {
-          ATTEND_UNROLL
-          for (int u = 0; u < kLaneVectors; ++u) {
-            const int64_t at = i + u * W;
-            if (at >= end) break;
-            const int64_t part = smaller<int64_t>(W, end - at);
-            const vec<T> e = exp_nonpositive(scores<T, kPlain, true>(x, at, g->first + c, part) - shift);
-            sums[u] = sums[u] + e;
-            if (!log) store_lanes(e_to + at, 1, part, e);
-          }
-          end_part(i);
-        }
-      }
-      ATTEND_UNROLL
-      for (int u = 0; u < kLaneVectors; ++u) sums[u] = of_parts[u] + sums[u];
-      ATTEND_UNROLL
-      for (int half = kLaneVectors / 2; half > 0; half /= 2) {
-        ATTEND_UNROLL
-        for (int u = 0; u < half; ++u) sums[u] = sums[u] + sums[u + half];
-      }
-      store(lanes + c * W, sums[0]);
+  store(sums, zero);
+  store(errors, zero);
+  // The lanes of kLanes chunks, of whichever columns, are added up together.
+  int64_t column_of[W], filled = 0;
+  const auto fold = [&] {
+    for (int64_t i = filled; i < W; ++i) store(lanes + i * W, zero);
+    store(terms, across(lanes, Add<T>()));
+    for (int64_t i = 0; i < filled; ++i) {
+      const int64_t c = column_of[i];
+      CompensatedSum<T> total = {sums[c], errors[c]};
+      total.add(terms[i]);
+      sums[c] = total.sum;
+      errors[c] = total.error;
     }
-    total.add(across(lanes, Add<T>()));
+    filled = 0;
+  };
+  for (int64_t c = 0; c < g->count; ++c) {
+    const T *const next = x.x.data + (g->first + g->count + c) * x.x.col_stride;
+    // The line that this column shares with the one before will be written in the caches: a store that waited for it
+    // would hold up all behind it.
+    if (x.stream) __builtin_prefetch(x.y.data + (g->first + c) * x.y.col_stride, 1);
+    for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
+      const vec<T> of_chunk = lane_sums(
+          g->s + c * g->s_col, chunk, smaller(rows, chunk + kChunk), broadcast(g->shift[c]),
+          x.log ? nullptr : g->e + c * g->e_col, next, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+            if (c < previous.count) column_result(x, previous, c, begin, end);
+          });
+      store(lanes + filled * W, of_chunk);
+      column_of[filled] = c;
+      if (++filled == W) fold();
+    }
   }
-  const ColumnResults<T> results = results_of(x, tops, total, g->first, g->count);
+  fold();
+  for (int64_t c = g->count; c < previous.count; ++c) column_result(x, previous, c, 0, rows);
+  const ColumnResults<T> results =
+      results_of(x, tops, CompensatedSum<vec<T>>{load(sums), load(errors)}, g->first, g->count);
   store(g->factor, results.factor);
   store(g->log_sum, results.log_sum);
 }
 
-template <class T, bool kPlain>
-void contiguous_columns(const SoftmaxBlock<T> &x) {
-  // Three groups are at work at a time, in an L1 of 32 KiB.
-  constexpr int64_t kBytes = 1 << 13;
-  constexpr int W = kLanes<T>;
-  if (x.rows > 0 && x.rows <= kShort<T> && W >= 4) return short_columns<T, kPlain>(x);
-  int64_t size = smaller<int64_t>(kLanes<T>, kBytes / (x.rows * static_cast<int64_t>(sizeof(T))));
-  if (x.stream || size < 1) size = 1;
-  ColumnGroup<T> groups[3];
-  int turn = 0;
-  groups[0].begin(x, 0, smaller(size, x.columns), 0);
-  for (int64_t c = 0; c < groups[0].count; ++c) column_maximum<T, kPlain>(x, &groups[0], c, 0, x.rows);
-  for (int64_t column = 0; column < x.columns; column += size, turn = (turn + 1) % 3) {
-    ColumnGroup<T> &next = groups[(turn + 1) % 3];
-    next.begin(x, column + size, larger<int64_t>(0, smaller(size, x.columns - column - size)),
-               static_cast<int>((column / size + 1) % 2));
-    contiguous_group<T, kPlain>(x, &groups[turn], groups[(turn + 2) % 3], &next);
-  }
-  const ColumnGroup<T> &last = groups[(turn + 2) % 3];
-  for (int64_t c = 0; c < last.count; ++c) column_result<T, kPlain>(x, last, c, 0, x.rows);
-  if (x.stream) stream_fence();
-}
-
 template <class T>
 void softmax_contiguous(const SoftmaxBlock<T> &x) {
-  is_plain(x) ? contiguous_columns<T, true>(x) : contiguous_columns<T, false>(x);
+  // x and y of a group and the next x, with room beside them, in an L1 of 32 KiB.
+  constexpr int64_t kBytes = 1 << 13, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int W = kLanes<T>;
+  const bool plain = is_plain(x);
+  if (x.rows > 0 && x.rows <= kShort<T> && W >= 4) {
+    return plain ? short_columns<T, true>(x) : short_columns<T, false>(x);
+  }
+  const int64_t height = (x.rows + kLine - 1) / kLine * kLine;  // of a column in the scratch
+  int64_t size = x.rows == 0 ? W : kBytes / (x.rows * static_cast<int64_t>(sizeof(T)));
+  if (x.stream) size = smaller(size, x.scratch_size / (2 * height));
+  size = larger<int64_t>(1, smaller<int64_t>(W, size));
+  ColumnGroup<T> groups[2];
+  int turn = 0;
+  const auto finish = [&](ColumnGroup<T> *g) {
+    for (int64_t c = 0; c < g->count; ++c) column_result(x, *g, c, 0, x.rows);
+    g->count = 0;
+  };
+  for (int64_t column = 0; column < x.columns; column += size, turn ^= 1) {
+    ColumnGroup<T> &g = groups[turn], &previous = groups[turn ^ 1];
+    g.first = column;
+    g.count = smaller(size, x.columns - column);
+    g.e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y.data + column * x.y.col_stride;
+    g.e_col = x.stream ? height : x.y.col_stride;
+    g.plain = plain;
+    g.s = plain ? x.x.data + column * x.x.col_stride : g.e;
+    g.s_col = plain ? x.x.col_stride : g.e_col;
+    contiguous_group(x, &g, previous);
+    previous.count = 0;
+    if (!x.stream) finish(&g);
+  }
+  finish(&groups[turn ^ 1]);
+  if (x.stream) stream_fence();
 }
 
 }  // namespace

@@ -12,69 +12,42 @@
 namespace attend {
 namespace {
 
-template <class T, bool kPlain>
+// The column as a group of its own.
+template <class T>
+ATTEND_INLINE ColumnGroup<T> long_column(const LongSoftmaxBlock<T> &x) {
+  ColumnGroup<T> g;
+  g.plain = is_plain(x.block);
+  g.e = x.block.y.data;
+  g.s = g.plain ? x.block.x.data : g.e;
+  g.e_col = g.s_col = 0;
+  return g;
+}
+
+template <class T>
 void long_sums(const LongSoftmaxBlock<T> &x) {
-  constexpr int W = kLanes<T>, kLaneVectors = Contract<T>::kVirtualLanes / W;
-  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk, kVirtual = Contract<T>::kVirtualLanes,
-                    kPart = Contract<T>::kSoftmaxPart;
+  constexpr int W = kLanes<T>;
+  constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk;
   const int64_t rows = x.block.rows;
-  const auto score = [&](int64_t at, int64_t end) __attribute__((always_inline)) {
-    const vec<T> none = broadcast(kMinusInfinity<T>);
-    return at < end ? scores<T, kPlain, true>(x.block, at, 0, smaller<int64_t>(W, end - at)) : none;
-  };
+  const ColumnGroup<T> g = long_column(x);
   // kLanes chunks at a time, so that their lanes are combined by one transposition.
   for (int64_t first = 0; first < rows; first += W * kChunk) {
     const int64_t count = smaller<int64_t>(W, (rows - first + kChunk - 1) / kChunk);
-    T lanes[W * W], tops[W];
-    const vec<T> zero = broadcast(T(0));
-    for (int64_t c = 0; c < W; ++c) {
-      store(lanes + c * W, zero);
-      tops[c] = kMinusInfinity<T>;
-    }
+    const auto end_of = [&](int64_t c) { return smaller(rows, first + (c + 1) * kChunk); };
+    T lanes[W * W], shift[W], of_chunks[W];
+    const auto keep = [&](T *to, vec<T> v) {
+      store(of_chunks, v);
+      for (int64_t c = 0; c < count; ++c) to[first / kChunk + c] = of_chunks[c];
+    };
+    for (int64_t c = 0; c < count; ++c) lane_maxima(x.block, g, 0, first + c * kChunk, end_of(c), lanes + c * W);
+    for (int64_t c = count; c < W; ++c) store(lanes + c * W, broadcast(kMinusInfinity<T>));
+    const vec<T> tops = across(lanes, Max<T>());
+    keep(x.maxima, tops);
+    store(shift, shift_of(tops));
     for (int64_t c = 0; c < count; ++c) {
-      const int64_t begin = first + c * kChunk, end = smaller(rows, begin + kChunk);
-      vec<T> top[2] = {broadcast(kMinusInfinity<T>), broadcast(kMinusInfinity<T>)};
-      for (int64_t i = begin; i < end; i += 2 * W) {
-        if (x.block.stream) __builtin_prefetch(x.block.x.data + i + x.block.ahead, 0, 2);
-        top[0] = maximum(score(i, end), top[0]);
-        top[1] = maximum(score(i + W, end), top[1]);
-      }
-      T across_lanes[W];
-      store(across_lanes, maximum(top[0], top[1]));
-      T most = across_lanes[0];
-      for (int l = 1; l < W; ++l) most = larger(across_lanes[l], most);
-      tops[c] = most;
-      const vec<T> shift = shift_of(broadcast(most));
-      vec<T> sums[kLaneVectors];
-      ATTEND_UNROLL
-      for (int u = 0; u < kLaneVectors; ++u) sums[u] = zero;
-      for (int64_t part = begin; part < end; part += kPart) {
-        const int64_t part_end = smaller(end, part + kPart);
-        vec<T> of_part[kLaneVectors];
-        ATTEND_UNROLL
-        for (int u = 0; u < kLaneVectors; ++u) of_part[u] = zero;
-        for (int64_t i = part; i < part_end; i += kVirtual) {
-          ATTEND_UNROLL
-          for (int u = 0; u < kLaneVectors; ++u) {
-            of_part[u] = of_part[u] + exp_nonpositive(score(i + u * W, end) - shift);
-          }
-        }
-        ATTEND_UNROLL
-        for (int u = 0; u < kLaneVectors; ++u) sums[u] = sums[u] + of_part[u];
-      }
-      ATTEND_UNROLL
-      for (int half = kLaneVectors / 2; half > 0; half /= 2) {
-        ATTEND_UNROLL
-        for (int u = 0; u < half; ++u) sums[u] = sums[u] + sums[u + half];
-      }
-      store(lanes + c * W, sums[0]);
+      store(lanes + c * W, lane_sums(g.s, first + c * kChunk, end_of(c), broadcast(shift[c]), static_cast<T *>(nullptr),
+                                     x.block.x.data + W * kChunk, [](int64_t, int64_t) {}));
     }
-    T sums[W];
-    store(sums, across(lanes, Add<T>()));
-    for (int64_t c = 0; c < count; ++c) {
-      x.maxima[first / kChunk + c] = tops[c];
-      x.chunks[first / kChunk + c] = sums[c];
-    }
+    keep(x.chunks, across(lanes, Add<T>()));
   }
 }
 
@@ -105,41 +78,41 @@ void long_fold(const LongSoftmaxBlock<T> &x) {
   }
 }
 
-template <class T, bool kPlain>
+template <class T>
 void long_results(const LongSoftmaxBlock<T> &x) {
-  constexpr int W = kLanes<T>;
   const int64_t rows = x.block.rows;
   const bool log = x.block.log, stream = x.block.stream;
   const vec<T> shift = broadcast(x.of_column[0]), factor = broadcast(x.of_column[1]),
                log_sum = broadcast(x.of_column[2]);
-  T *const y = x.block.y.data;
-  for (int64_t i = 0; i < rows; i += W) {
-    const int64_t part = smaller<int64_t>(W, rows - i);
-    if (stream) __builtin_prefetch(x.block.x.data + i + x.block.ahead, 0, 2);
-    const vec<T> s = scores<T, kPlain, true>(x.block, i, 0, part) - shift;
-    const vec<T> r = log ? s - log_sum : exp_nonpositive(s) * factor;
-    if (stream && part == W) {
-      stream_store(y + i, r);
-    } else {
-      store_lanes(y + i, 1, part, r);
-    }
-  }
+  const T *const s = long_column(x).s;
+  constexpr int64_t kAhead = (1 << 14) / static_cast<int64_t>(sizeof(T));
+  write_rows(
+      x.block.y.data, rows, 0, rows, stream, [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
+        int64_t at = i;
+        for (vec<T> &v : r) {
+          __builtin_prefetch(s + at + kAhead);
+          v = only(load_lanes(s + at, 1, count), count) - shift;
+          at += kLanes<T>;
+        }
+        if (log) {
+          for (vec<T> &v : r) v = v - log_sum;
+          return;
+        }
+        exp_nonpositive(r);
+        for (vec<T> &v : r) v = v * factor;
+      });
   if (stream) stream_fence();
 }
 
 template <class T>
 void softmax_long(const LongSoftmaxBlock<T> &x) {
-  const bool plain = is_plain(x.block);
   switch (x.step) {
     case LongSoftmaxBlock<T>::sums:
-      plain ? long_sums<T, true>(x) : long_sums<T, false>(x);
-      break;
+      return long_sums(x);
     case LongSoftmaxBlock<T>::fold:
-      long_fold(x);
-      break;
+      return long_fold(x);
     case LongSoftmaxBlock<T>::results:
-      plain ? long_results<T, true>(x) : long_results<T, false>(x);
-      break;
+      return long_results(x);
   }
 }
 

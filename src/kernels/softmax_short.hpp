@@ -1,7 +1,7 @@
 // Softmax of short contiguous columns, several at a time.
 //
 // Up to kPacked elements: a vector holds as many columns as fit, each in a group of lanes that is a power of two wide,
-// and maxima and sums are taken inside the groups. Up to kShort: kLanes columns are transposed in registers, so that a
+// and maxima and sums are taken inside the groups (one column a vector is slower than what follows). Up to kShort: kLanes columns are transposed in registers, so that a
 // lane is a column. Both add in the order of softmax_contiguous.hpp: elements 16 apart first, then the tree.
 #pragma once
 
@@ -10,10 +10,11 @@
 namespace attend {
 namespace {
 
-// Elements up to which columns are short, and up to which they are packed.
+// Elements up to which columns are short, and up to which they are packed: at least two in a vector.
 template <class T>
 constexpr int64_t kShort = kLanes<T> == 16 ? 64 : 32;
-constexpr int64_t kPacked = 8;
+template <class T>
+constexpr int64_t kPacked = kLanes<T> / 2;
 
 // kLanes columns at most, transposed: [row][column] in s. The loops over rows are not unrolled: unrolled for each number of
 // vectors, which keeps the shortest columns in registers, they were a quarter of the library.
@@ -49,12 +50,24 @@ __attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t fir
   const vec<T> shift = shift_of(tops);
   for (int64_t lane = rows; lane < kVirtual; ++lane) store(sums + lane * W, zero);
   const bool log = x.log;
-  for (int64_t row = 0; row < rows; ++row) {
-    const vec<T> score = load(s + row * W) - shift, e = exp_nonpositive(score);
-    T *const lane = sums + row % kVirtual * W;
-    store(lane, row < kVirtual ? e : load(lane) + e);
-    store(s + row * W, log ? score : e);
-  }
+  int64_t done = 0;
+  const auto several = [&](auto n) __attribute__((always_inline)) {
+    constexpr int N = decltype(n)::value;
+    for (; done + N <= rows; done += N) {
+      vec<T> score[N], e[N];
+      ATTEND_UNROLL
+      for (int i = 0; i < N; ++i) e[i] = score[i] = load(s + (done + i) * W) - shift;
+      exp_nonpositive(e);
+      ATTEND_UNROLL
+      for (int i = 0; i < N; ++i) {
+        T *const lane = sums + (done + i) % kVirtual * W;
+        store(lane, done < kVirtual ? e[i] : load(lane) + e[i]);
+        store(s + (done + i) * W, log ? score[i] : e[i]);
+      }
+    }
+  };
+  several(Int<4>());
+  several(Int<1>());
   for (int64_t row = rows; row % W != 0; ++row) store(s + row * W, zero);  // -inf times a factor of 0 would be invalid
   for (int half = kVirtual / 2; half > 0; half /= 2) {
     for (int l = 0; l < half; ++l) store(sums + l * W, load(sums + l * W) + load(sums + (l + half) * W));
@@ -107,31 +120,34 @@ void packed_columns(const SoftmaxBlock<T> &x) {
   };
   const Permutation<T> swaps[3] = {swap(1), swap(G > 2 ? 2 : 1), swap(G > 4 ? 4 : 1)};
   const vec<T> scale = broadcast(x.scale);
-  const auto one = [&](int64_t at, int64_t count) __attribute__((always_inline)) {
-    vec<T> s = load(x.x.data + at, Tail<T>(count)) * scale;
-    s = select(is_padding == zero, permute(s, to_groups), least);
-    vec<T> top = s;
+  const auto columns = [&](auto n, int64_t at, int64_t count) __attribute__((always_inline)) {
+    constexpr int N = decltype(n)::value;
+    const Tail<T> tail(count);
+    vec<T> e[N], sum[N];
     ATTEND_UNROLL
-    for (int step = kSteps - 1; step >= 0; --step) top = maximum(permute(top, swaps[step]), top);
-    const vec<T> e = exp_nonpositive(s - shift_of(top));
-    vec<T> sum = e;
+    for (int i = 0; i < N; ++i) {
+      const vec<T> s =
+          select(is_padding == zero, permute(load(x.x.data + at + i * width, tail) * scale, to_groups), least);
+      vec<T> top = s;
+      ATTEND_UNROLL
+      for (int step = kSteps - 1; step >= 0; --step) top = maximum(permute(top, swaps[step]), top);
+      e[i] = s - shift_of(top);
+    }
+    exp_nonpositive(e);
     ATTEND_UNROLL
-    for (int step = kSteps - 1; step >= 0; --step) sum = sum + permute(sum, swaps[step]);
-    const vec<T> factor = inverse_or_zero(sum);
-    return permute(e * factor, to_memory);
+    for (int i = 0; i < N; ++i) sum[i] = e[i];
+    ATTEND_UNROLL
+    for (int step = kSteps - 1; step >= 0; --step) {
+      ATTEND_UNROLL
+      for (int i = 0; i < N; ++i) sum[i] = sum[i] + permute(sum[i], swaps[step]);
+    }
+    ATTEND_UNROLL
+    for (int i = 0; i < N; ++i)
+      store(x.y.data + at + i * width, permute(e[i] * inverse_or_zero(sum[i]), to_memory), tail);
   };
   int64_t at = 0;
-  for (; at + kTogether * width <= elements; at += kTogether * width) {
-    vec<T> r[kTogether];
-    ATTEND_UNROLL
-    for (int i = 0; i < kTogether; ++i) r[i] = one(at + i * width, width);
-    ATTEND_UNROLL
-    for (int i = 0; i < kTogether; ++i) store(x.y.data + at + i * width, r[i], Tail<T>(width));
-  }
-  for (; at < elements; at += width) {
-    const int64_t count = smaller(width, elements - at);
-    store(x.y.data + at, one(at, count), Tail<T>(count));
-  }
+  for (; at + kTogether * width <= elements; at += kTogether * width) columns(Int<kTogether>(), at, width);
+  for (; at < elements; at += width) columns(Int<1>(), at, smaller(width, elements - at));
 }
 
 #endif
@@ -141,11 +157,13 @@ void short_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>;
 #if defined(ATTEND_PERMUTATIONS)
   const bool adjacent = (x.x.col_stride == x.rows && x.y.col_stride == x.rows) || x.columns == 1;
-  if (x.rows > 1 && x.rows <= smaller<int64_t>(kPacked, W) && adjacent && !x.log && x.lse.data == nullptr &&
-      x.bias.data == nullptr && x.mask.data == nullptr) {
+  if (x.rows > 1 && x.rows <= kPacked<T> && adjacent && !x.log && x.lse.data == nullptr && x.bias.data == nullptr &&
+      x.mask.data == nullptr) {
     if (x.rows <= 2) return packed_columns<T, 2>(x);
-    if (x.rows <= 4) return packed_columns<T, 4>(x);
-    if constexpr (W >= 8) return packed_columns<T, 8>(x);
+    if constexpr (W >= 8) {
+      if (x.rows <= 4) return packed_columns<T, 4>(x);
+    }
+    if constexpr (W >= 16) return packed_columns<T, 8>(x);
   }
 #endif
   for (int64_t c = 0; c < x.columns; c += W) short_group<T, kPlain>(x, c, smaller<int64_t>(W, x.columns - c));

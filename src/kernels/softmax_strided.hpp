@@ -54,13 +54,15 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     for (int v = 0; v < V; ++v) sum[v] = broadcast(T(0));
     const int64_t end = smaller(rows, chunk + kChunk);
     for (int64_t i = chunk; i < end; ++i) {
+      T *const at = scratch + i * V * W;
+      vec<T> e[V];
+      ATTEND_UNROLL
+      for (int v = 0; v < V; ++v) e[v] = (scratch != nullptr ? load(at + v * W) : score(i, v)) - shift[v];
+      exp_nonpositive(e);
       ATTEND_UNROLL
       for (int v = 0; v < V; ++v) {
-        T *at = scratch + (i * V + v) * W;
-        const vec<T> s = scratch != nullptr ? load(at) : score(i, v);
-        const vec<T> e = exp_nonpositive(s - shift[v]);
-        sum[v] = sum[v] + e;
-        if (scratch != nullptr && !log) store(at, e);
+        sum[v] = sum[v] + e[v];
+        if (scratch != nullptr && !log) store(at + v * W, e[v]);
       }
     }
     ATTEND_UNROLL
@@ -227,29 +229,43 @@ void strided_columns(const SoftmaxBlock<T> &x) {
   constexpr int W = kLanes<T>, kMost = Tiles<T>::kStripVectors;
   // Vectors whose columns fit the scratch.
   const int64_t fit = x.rows == 0 ? 8 : x.scratch_size / (x.rows * W);
-  int64_t c = 0;
-  if (kPlain && x.x.col_stride == 1 && x.y.col_stride == 1 && fit >= 2) {
-    // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.
-    int64_t vectors = smaller<int64_t>(kMost, fit / 2);
-    while (vectors > 1 && x.columns < 4 * vectors * W) vectors /= 2;
-    if constexpr (kMost >= 4) {
-      if (vectors >= 4) c = piped_strips<T, 4>(x, c);
-    }
-    if constexpr (kMost >= 2) {
-      if (vectors >= 2) c = piped_strips<T, 2>(x, c);
-    }
-    c = piped_strips<T, 1>(x, c);
-  }
   // One vector at a time through the scratch is slower than reading four of them three times.
   constexpr int kVectors = kStripVectors<T, kPlain>;
   T *const scratch = fit < smaller<int64_t>(kVectors, 2) ? nullptr : x.scratch;
   const int64_t vectors = smaller<int64_t>(kVectors, fit >= 4 || fit < 2 ? 4 : 2);
-  for (; c < x.columns; c += vectors * W) {
-    const int64_t columns = smaller<int64_t>(vectors * W, x.columns - c);
-    with_strip<kVectors>((columns + W - 1) / W, [&](auto v) __attribute__((always_inline)) {
-      strided_strip<T, kPlain, decltype(v)::value>(x, c, columns, scratch);
-    });
+  const auto strips = [&](const SoftmaxBlock<T> &of, int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c += vectors * W) {
+      const int64_t columns = smaller<int64_t>(vectors * W, end - c);
+      with_strip<kVectors>((columns + W - 1) / W, [&](auto v) __attribute__((always_inline)) {
+        strided_strip<T, kPlain, decltype(v)::value>(of, c, columns, scratch);
+      });
+    }
+  };
+  int64_t c = 0;
+  if (x.stream) {
+    // Up to where the lines of y begin, in all rows at once.
+    constexpr int64_t kLine = 64;
+    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(x.y.data) % kLine);
+    if (past != 0) {
+      SoftmaxBlock<T> head = x;
+      head.stream = false;
+      c = smaller(x.columns, (kLine - past) / static_cast<int64_t>(sizeof(T)));
+      strips(head, 0, c);
+    }
   }
+  if (kPlain && x.x.col_stride == 1 && x.y.col_stride == 1 && fit >= 2) {
+    // Wide strips, whose pages are visited least, but several of them, for only those in the middle have neighbours.
+    int64_t wide = smaller<int64_t>(kMost, fit / 2);
+    while (wide > 1 && x.columns < 4 * wide * W) wide /= 2;
+    if constexpr (kMost >= 4) {
+      if (wide >= 4) c = piped_strips<T, 4>(x, c);
+    }
+    if constexpr (kMost >= 2) {
+      if (wide >= 2) c = piped_strips<T, 2>(x, c);
+    }
+    c = piped_strips<T, 1>(x, c);
+  }
+  strips(x, c, x.columns);
   if (x.stream) stream_fence();
 }
 

@@ -103,10 +103,9 @@ struct SoftmaxBlock {
   MatrixRef<T> lse;               // one row, or null data
   T scale;
   bool log;
-  bool stream;    // y is aligned to vectors and too large for the caches: write past them
-  int64_t ahead;  // with stream, how many elements ahead x is asked for
-  // Contiguous columns have a scratch only with stream: two columns, each in whole lines. In other layouts it holds as
-  // many vectors of a row, for all rows, as it has room for.
+  bool stream;  // y is too large for the caches: write past them
+  // Contiguous columns have a scratch only with stream: two halves, each at least one column in whole lines. In other
+  // layouts it holds as many vectors of a row, for all rows, as it has room for.
   T *scratch;
   int64_t scratch_size;  // elements
   double (*natural_log)(double);

@@ -73,9 +73,10 @@ TEST_CASE("before the first call: the child computes, and on one thread") {
     }
     return at > 0 && threads_now() <= 1;
   }));
-  // After a call that might have had threads, but was too small for them.
-  const Layout small = {ATTEND_F32, 3, false};
-  CHECK(!result_of(0, small, 4).empty());
+  // After a call that might have had threads.
+  REQUIRE(attend_set_threads(1) == ATTEND_OK);
+  CHECK(!result_of(0, kLarge, 0).empty());
+  REQUIRE(attend_set_threads(0) == ATTEND_OK);
   if (threads_now() == 1) {
     CHECK(in_child([&] { return !all_results(4).empty() && threads_now() == 1; }));
   }

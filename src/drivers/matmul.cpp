@@ -103,6 +103,9 @@ struct MatmulPlan {
     return shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
   }
 
+  // Few columns, rows of A contiguous along k, which the kernels transpose as they read them.
+  bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
+
   // More than the L2 holds: the kernels then fetch ahead what they need next.
   bool far() const { return k >= 64 && (m * n + std::max(m, n) * k) * kElement > kUsualL2 / 2; }
 
@@ -188,23 +191,32 @@ void multiply(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Mat
   const T *a = left.at<T>(0, 0, head, batch), *b = right.at<T>(0, 0, head, batch);
   T *c = p.c.at<T>(0, 0, head, batch) + columns.begin * plan.c.col_stride;
   const T *bias = p.bias ? p.bias.at<T>(0, 0, head, batch) + columns.begin * plan.bias.col_stride : nullptr;
-  const int64_t row_block = plan.row_block(rows.size);
   x->n = columns.size;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + (plan.pack_b ? Contract<T>::kMatmulPanels : 0);
-  int64_t k = 0;
-  do {  // LOOP 4; once for k = 0, where A and B may be null
+  const auto block = [&](int64_t i, int64_t count, int64_t k) {
+    x->m = count;
     x->k = std::min(Contract<T>::kKc, plan.k - k);
     x->begins = k == 0;
+    x->a.data = x->k > 0 ? a + i * plan.a.row_stride + k * plan.a.col_stride : nullptr;
     x->b.data = x->k > 0 ? b + k * plan.b.row_stride + columns.begin * plan.b.col_stride : nullptr;
-    for (int64_t i = rows.begin; i < rows.begin + rows.size; i += row_block) {  // LOOP 3
-      x->m = std::min(row_block, rows.begin + rows.size - i);
-      x->a.data = x->k > 0 ? a + i * plan.a.row_stride + k * plan.a.col_stride : nullptr;
-      x->c.data = c + i * plan.c.row_stride;
-      x->bias.data = bias == nullptr ? nullptr : bias + i * plan.bias.row_stride;
-      kernel(*x);
+    x->c.data = c + i * plan.c.row_stride;
+    x->bias.data = bias == nullptr ? nullptr : bias + i * plan.bias.row_stride;
+    kernel(*x);
+  };
+  const int64_t end = rows.begin + rows.size;
+  if (plan.reads_rows()) {
+    // Each row to its end: memory is read in long runs (4096 x 4096 times a vector: twice the speed).
+    for (int64_t i = rows.begin; i < end; i += kRowUnit) {
+      for (int64_t k = 0; k < plan.k; k += Contract<T>::kKc) block(i, std::min(kRowUnit, end - i), k);
     }
-    k += x->k;
+    return;
+  }
+  const int64_t row_block = plan.row_block(rows.size);
+  int64_t k = 0;
+  do {  // LOOP 4; once for k = 0, where A and B may be null
+    for (int64_t i = rows.begin; i < end; i += row_block) block(i, std::min(row_block, end - i), k);  // LOOP 3
+    k += Contract<T>::kKc;
   } while (k < plan.k);
 }
 

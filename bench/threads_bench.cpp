@@ -1,6 +1,6 @@
-// attend_bench_threads [seconds]: what two threads are worth beside others. Calls of three sizes on one thread and on two,
-// in turns of a quarter of a second, so that what the neighbours do falls on both; of two threads the median, mean and
-// 99th percentile over those of one. See docs/benchmarks.md, "Threads beside others".
+// attend_bench_threads [seconds [rows.json]]: what two threads are worth beside others. Calls of three sizes on one thread
+// and on two, in turns of a quarter of a second, so that what the neighbours do falls on both; of two threads the median,
+// mean and 99th percentile over those of one. See docs/benchmarks.md, "Threads beside others".
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #include <attend/attend.h>
@@ -27,6 +27,7 @@ using Clock = std::chrono::steady_clock;
 double now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 
 double g_seconds = 4;
+std::FILE *g_json = nullptr;
 
 // A call on `threads` threads, its operands its own: several callers have one each.
 struct Call {
@@ -120,10 +121,10 @@ void compare(const char *neighbours, Make make, const std::function<void()> &bet
   make(&call);
   std::vector<double> seconds[2];
   must(call.run(2));
-  const double end = now() + g_seconds;
-  for (int turn = 0; now() < end; ++turn) {
+  const double end = now() + g_seconds, turn_takes = std::min(0.25, g_seconds / 4);
+  for (int turn = 0; turn < 2 || now() < end; ++turn) {
     const int32_t threads = turn % 2 + 1;
-    for (const double until = now() + 0.25; now() < until;) {
+    for (const double until = now() + turn_takes; now() < until;) {
       if (between) between();
       const double begin = now();
       must(call.run(threads));
@@ -136,6 +137,11 @@ void compare(const char *neighbours, Make make, const std::function<void()> &bet
               two.median * 1e3, two.mean * 1e3, two.p99 * 1e3, two.median / one.median, two.mean / one.mean,
               two.p99 / one.p99);
   std::fflush(stdout);
+  if (g_json == nullptr) return;
+  std::fprintf(g_json, "%s{\"beside\": \"%s\", \"call\": \"%s\", \"calls\": %zu, ", std::ftell(g_json) > 1 ? ",\n" : "",
+               neighbours, call.name.c_str(), seconds[0].size() + seconds[1].size());
+  std::fprintf(g_json, "\"one\": [%.9g, %.9g, %.9g], \"two\": [%.9g, %.9g, %.9g]}", one.median, one.mean, one.p99,
+               two.median, two.mean, two.p99);
 }
 
 // Processes that want a whole core each.
@@ -224,6 +230,14 @@ double own_work(int32_t threads) {
 
 int main(int argc, char **argv) {
   if (argc > 1) g_seconds = std::atof(argv[1]);
+  if (argc > 2) {
+    g_json = std::fopen(argv[2], "w");
+    if (g_json == nullptr) {
+      std::perror(argv[2]);
+      return 2;
+    }
+    std::fputs("[", g_json);
+  }
   std::printf("attend %s, %ld CPUs; ms: median, mean, 99th percentile\n", attend_isa(), sysconf(_SC_NPROCESSORS_ONLN));
   std::printf("%-34s %-32s %8s  %26s  %26s  %17s\n", "beside", "call", "calls", "one thread", "two threads",
               "two / one");
@@ -236,6 +250,10 @@ int main(int argc, char **argv) {
 #if defined(_OPENMP)
   for (const Make make : kCalls) compare("OpenMP's threads, spinning", make, spinning_team);
 #endif
+  if (g_json != nullptr) {
+    std::fputs("]\n", g_json);
+    std::fclose(g_json);
+  }
   double one = 0, two = 0;
   for (int round = 0; round < 4; ++round) {
     one += throughput(4, 1, g_seconds / 4) / 4;

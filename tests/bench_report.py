@@ -10,10 +10,10 @@ import sys
 import tempfile
 import xml.dom.minidom
 
-SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Softmax, contiguous columns",
+SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Threads beside others", "Softmax, contiguous columns",
             "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
 ROWS = (r"matmul/f32/(8|16|256)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
-        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/")
+        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^threads_beside_others$")
 
 
 class Page(html.parser.HTMLParser):
@@ -56,13 +56,16 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         out = pathlib.Path(directory)
         command = [sys.executable, "-B", sources / "run.py", "--programs", programs, "--out", out]
-        run = subprocess.run([*command, "--filter", ROWS, "--min-time", "0.001", "--repetitions", "2"],
+        run = subprocess.run([*command, "--filter", ROWS, "--min-time", "0.001", "--repetitions", "2",
+                              "--threads-time", "0.1"],
                              capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert " s left " in run.stdout, "no progress shown"
         results = json.loads((out / "report.json").read_text())
         assert not [row for row in results["benchmarks"] if row.get("error_occurred")], "a row failed"
         assert {"naive", "blocked"} <= {row["name"].split("/")[-3] for row in results["benchmarks"]}
+        assert len({row["beside"] for row in results["threads"]}) >= 3, "neighbours are missing"
+        assert all(min(row["one"] + row["two"]) > 0 for row in results["threads"])
         assert all(row["real_time"] > 0 for row in results["benchmarks"])
         page = Page()
         page.feed((out / "report.html").read_text())

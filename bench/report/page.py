@@ -126,6 +126,14 @@ def sections(results):
         add("Threads", "Time on one thread over time on all of them, calls longer than 0.1 ms.",
             plots.bars({"": gained}, "times as fast") if len(gained) <= 24 else "",
             [{"heads": ["", "times as fast"], "lines": [list(item) for item in gained.items()]}])
+    beside = results.get("threads", [])
+    if beside:
+        text = ("The same call on one and on two threads, by turns: median, mean and 99th percentile of two threads over one's."
+                " Where others want the cores, two threads should cost no more than one.")
+        lines = [[r["beside"], r["call"], r["calls"], r["one"][0] * 1e3, *[two / one for one, two in zip(r["one"], r["two"])]]
+                 for r in beside]
+        add("Threads beside others", text, "",
+            [{"heads": ["beside", "call", "calls", "one thread, ms", "median", "mean", "99 %"], "lines": lines}])
     memcpy = [(f"memcpy from memory, {memory:.0f}", memory)] if memory else []
     for layout, title in (("contiguous", "Softmax, contiguous columns"), ("strided", "Softmax, contiguous rows")):
         family(title, "f32, one thread, in cache: bytes read and written once over time.",

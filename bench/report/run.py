@@ -97,6 +97,15 @@ def measure(arguments):
     return merged
 
 
+def measure_threads(arguments):
+    """What two threads are worth beside others: attend_bench_threads' rows."""
+    print(f"two threads beside others, about {16 * arguments.threads_time:.0f} s", flush=True)
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [arguments.programs / "attend_bench_threads", str(arguments.threads_time), out.name]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.load(out)
+
+
 def compare(old, new):
     """What changed beyond the noise, by Google Benchmark's own comparison: a Mann-Whitney test of the repetitions."""
     tool = pathlib.Path("/usr/share/benchmark/compare.py")
@@ -128,6 +137,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="every row: f64, every instruction set, every shape")
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
+    parser.add_argument("--threads-time", type=float, default=2, help="seconds a row of threads_beside_others")
     parser.add_argument("--repetitions", type=int, help="3, or 9 to compare: fewer cannot be significant")
     parser.add_argument(
         "--merge", type=pathlib.Path, action="append", default=[], help="further rows, such as python_peers.py's"
@@ -146,6 +156,8 @@ def main():
         results = json.loads(path.read_text())
     else:
         results = measure(arguments)
+        if re.search(arguments.filter, "threads_beside_others"):
+            results["threads"] = measure_threads(arguments)
         for other in arguments.merge:
             extra = json.loads(other.read_text())
             results["benchmarks"] += extra["benchmarks"]

@@ -22,6 +22,8 @@
 //   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
 //   any(b)                         whether any lane of a comparison is true
 //   zero_bytes(p)                  0 if none of 32 bytes is 0, all bits if all are, else anything else
+//   hidden_square(rows, to)        the lanes that kLanes bytes of each of kLanes rows hide, if ATTEND_HIDDEN_SQUARE is
+//                                  defined
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget

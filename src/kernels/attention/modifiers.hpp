@@ -42,6 +42,15 @@ ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t
   if (x.mask.data == nullptr && is_even(x, x.bias, &stride)) {
     return pack_panel<T>(W, rows, keys, row_at(x, x.bias, row) + key * b_key, stride, b_key, T(1), added);
   }
+#ifdef ATTEND_HIDDEN_SQUARE
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (x.bias.data == nullptr && rows == W && keys == W && m_key == 1) {
+      const uint8_t *of_row[W];
+      for (int64_t i = 0; i < W; ++i) of_row[i] = row_at(x, x.mask, row + i) + key;
+      return hidden_square(of_row, added);
+    }
+  }
+#endif
   // A line for each row, then turned.
   T lines[W * W];
   for (int64_t i = 0; i < rows; ++i) {

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import xml.dom.minidom
 
-SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Threads beside others", "Softmax, contiguous columns",
-            "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
+SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Threads beside others",
+            "Softmax, contiguous columns", "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
 ROWS = (r"matmul/f32/(8|16|256)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
         r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^threads_beside_others$")
 

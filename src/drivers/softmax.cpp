@@ -68,8 +68,9 @@ int64_t chunk_bytes(int64_t rows) {
   return aligned(chunks * static_cast<int64_t>(sizeof(T)));
 }
 
-// Elements of scratch for a block: of contiguous columns two groups, of 16 KiB or of one column; else two strips of four 64-byte vectors up to 2 MiB (4096
-// rows; the 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB. Longer columns have none.
+// Elements of scratch for a block: of contiguous columns two groups, of 16 KiB or of one column; else two strips of four
+// 64-byte vectors up to 2 MiB (4096 rows; the 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB.
+// Longer columns have none.
 template <class T>
 int64_t scratch_size(const Softmax &p) {
   constexpr int64_t kVector = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));

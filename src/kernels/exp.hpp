@@ -74,13 +74,23 @@ struct ExpConstants<double> {
   static constexpr double kLn2High = 0x1.62e42feep-1, kLn2Low = 0x1.a39ef35793c76p-33;
 };
 
-// Horner's rule from the highest degree down, all coefficients times `factor`, a power of two.
-template <class T, int N>
-ATTEND_INLINE vec<T> polynomial(vec<T> f, const T (&coefficient)[N], T factor = T(1)) {
-  vec<T> p = broadcast(factor * coefficient[0]);
+// Horner's rule from the highest degree down for N vectors in step, all coefficients times `factor`, a power of two.
+template <class T, int N, int M>
+ATTEND_INLINE void polynomial(const vec<T> (&f)[N], vec<T> (&p)[N], const T (&coefficient)[M], T factor) {
+  ATTEND_UNROLL
+  for (int i = 0; i < N; ++i) p[i] = broadcast(factor * coefficient[0]);
 #pragma GCC unroll 16
-  for (int i = 1; i < N; ++i) p = fma(p, f, broadcast(factor * coefficient[i]));
-  return p;
+  for (int k = 1; k < M; ++k) {
+    ATTEND_UNROLL
+    for (int i = 0; i < N; ++i) p[i] = fma(p[i], f[i], broadcast(factor * coefficient[k]));
+  }
+}
+template <class T, int M>
+ATTEND_INLINE vec<T> polynomial(vec<T> f, const T (&coefficient)[M], T factor = T(1)) {
+  const vec<T> one[] = {f};
+  vec<T> p[1];
+  polynomial(one, p, coefficient, factor);
+  return p[0];
 }
 
 template <class T>
@@ -105,7 +115,6 @@ ATTEND_INLINE void exp_nonpositive(vec<T> (&x)[N]) {
 #define ATTEND_EACH \
   ATTEND_UNROLL     \
   for (int i = 0; i < N; ++i)
-  constexpr int kDegree = static_cast<int>(sizeof(C::kExp) / sizeof(T));
   vec<T> n[N], f[N], p[N];
 #ifdef ATTEND_MASKED_EXP
   decltype(is_not_below(x[0], C::kExpCut)) live[N];
@@ -120,11 +129,7 @@ ATTEND_INLINE void exp_nonpositive(vec<T> (&x)[N]) {
   ATTEND_EACH f[i] = fma(n[i], broadcast(-C::kLn2High), f[i]);
 #endif
   ATTEND_EACH f[i] = fma(n[i], broadcast(-C::kLn2Low), f[i]);
-  ATTEND_EACH p[i] = broadcast(C::kExp[0]);
-#pragma GCC unroll 16
-  for (int k = 1; k < kDegree; ++k) {
-    ATTEND_EACH p[i] = fma(p[i], f[i], broadcast(C::kExp[k]));
-  }
+  polynomial(f, p, C::kExp, T(1));
   ATTEND_EACH p[i] = fma(p[i], f[i] * f[i], f[i]);
   ATTEND_EACH p[i] = p[i] + broadcast(T(1));
 #ifdef ATTEND_MASKED_EXP

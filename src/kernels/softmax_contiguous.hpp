@@ -246,7 +246,7 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
       if (++filled == W) fold();
     }
   }
-  fold();
+  if (filled > 0) fold();
   for (int64_t c = g->count; c < previous.count; ++c) column_result(x, previous, c, 0, rows);
   const ColumnResults<T> results =
       results_of(x, tops, CompensatedSum<vec<T>>{load(sums), load(errors)}, g->first, g->count);

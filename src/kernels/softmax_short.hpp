@@ -1,8 +1,9 @@
 // Softmax of short contiguous columns, several at a time.
 //
 // Up to kPacked elements: a vector holds as many columns as fit, each in a group of lanes that is a power of two wide,
-// and maxima and sums are taken inside the groups (one column a vector is slower than what follows). Up to kShort: kLanes columns are transposed in registers, so that a
-// lane is a column. Both add in the order of softmax_contiguous.hpp: elements 16 apart first, then the tree.
+// and maxima and sums are taken inside the groups (one column a vector is slower than what follows). Up to kShort: kLanes
+// columns are transposed in registers, so that a lane is a column. Both add in the order of softmax_contiguous.hpp:
+// elements 16 apart first, then the tree.
 #pragma once
 
 #include "kernels/softmax.hpp"

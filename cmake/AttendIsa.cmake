@@ -8,7 +8,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID
   set(ATTEND_BASELINE -march=x86-64)
   set(ATTEND_ISA_ROWS
     "avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
-    "avx2 -O3 -mavx2 -mfma"
+    "avx2 -O3 -mavx2 -mfma -mf16c"
     "sse42 -O2 -msse4.2"
     "generic -O2")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)

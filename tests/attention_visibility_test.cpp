@@ -69,18 +69,19 @@ struct Block {
     if (random.one_in(3)) {
       bias = std::make_unique<Lines<T>>(random, x.items, x.heads, x.keys,
                                         std::initializer_list<T>{-kInf, -kInf, T(0), T(0), T(-0.0), T(2), kNan});
-      x.bias = bias->ref;
+      const RowsRef<const T> &b = bias->ref;
+      x.bias = {b.data, b.element_stride, b.item_stride, b.head_stride, sizeof(T) == 8 ? Dtype::f64 : Dtype::f32};
     }
     x.query_tile = Contract<T>::kScoreLanes;
     x.by_features = true;
     const int64_t rows = x.items * x.heads;
     queries.assign(static_cast<size_t>(rows), T(1));
     output.assign(static_cast<size_t>(rows), T(0));
-    x.q = {queries.data(), 1, 1, x.items};
+    x.q = {queries.data(), 1, 1, x.items, sizeof(T) == 8 ? Dtype::f64 : Dtype::f32};
     x.out = {output.data(), 1, 1, x.items};
     const AttentionShape shape = {sizeof(T), x.items, x.keys, 1, 1, x.heads, 1, 1, 1, 1, 1, true, false};
     x.layout = attention_layout(shape, rows);
-    scratch.resize(static_cast<size_t>(x.layout.copied));
+    scratch.resize(static_cast<size_t>(x.layout.end));
     x.scratch = scratch.data();
     KernelsOf<T> kernels = {};
     kernels.attention_lanes = kLanes<T>;
@@ -98,7 +99,7 @@ struct Block {
     return of.data[key * of.element_stride + row % x.items * of.item_stride + row / x.items * of.head_stride];
   }
   bool masked(int64_t row, int64_t key) const { return mask != nullptr && entry(x.mask, row, key) == 0; }
-  T added(int64_t row, int64_t key) const { return bias == nullptr ? T(0) : entry(x.bias, row, key); }
+  T added(int64_t row, int64_t key) const { return bias == nullptr ? T(0) : entry(bias->ref, row, key); }
 };
 
 // What becomes of a key of a tile.

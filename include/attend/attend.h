@@ -91,18 +91,21 @@ ATTEND_API const char *attend_status_argument(attend_status status);
 
 /* ------------------------------------------------------------------------------------------------------- tensors -- */
 
-/* Element types. Arithmetic is done in the type of the operands; all operands of a call have the same type, except
- * masks, which are BOOL. */
+/* Element types. How numbers are stored is not how they are computed with: every operand may be F32, BF16 or F16, whatever
+ * the others are; all is widened exactly to f32, computed in f32, and rounded once, to nearest even, to the type of the
+ * output. So a call has the bits of the f32 call on the widened operands, rounded. (Beyond bf16's or f16's largest number
+ * that gives infinity; NaN stays NaN.) What a call may hold beside these types is said there. A call may also be all F64:
+ * then each operand is. lse and scores are f32, or f64 in such a call; masks are BOOL. */
 enum {
   ATTEND_F32 = 1,
   ATTEND_F64 = 2,
-  ATTEND_BF16 = 3,  /* (0.2) */
-  ATTEND_F16 = 4,   /* (0.2) */
-  ATTEND_I8 = 5,    /* (0.2) */
-  ATTEND_U8 = 6,    /* (0.2) */
+  ATTEND_BF16 = 3,  /* 16 bits: f32 without the lower half of its bits */
+  ATTEND_F16 = 4,   /* 16 bits, IEEE 754's binary16 */
+  ATTEND_I8 = 5,    /* keys and values; attend_convert */
+  ATTEND_U8 = 6,    /* attend_convert */
   ATTEND_BOOL = 7,  /* one byte, zero or not: masks */
-  ATTEND_I32 = 8,   /* (0.2) */
-  ATTEND_F8E4M3 = 9 /* (0.2) */
+  ATTEND_I32 = 8,   /* attend_convert */
+  ATTEND_F8E4M3 = 9 /* 8 bits, "fn": largest 448, no infinity. Keys and values; attend_convert */
 };
 
 /* A view of the caller's memory: element (row, column, head, batch) lies at
@@ -163,6 +166,7 @@ Struct attend_zero_with_size() {
 #define ATTEND_MERGE_OPTIONS_INIT ATTEND_INIT(attend_merge_options)
 #define ATTEND_SELF_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_self_attention_options)
 #define ATTEND_SELF_ATTENTION_WEIGHTS_INIT ATTEND_INIT(attend_self_attention_weights)
+#define ATTEND_CONVERT_OPTIONS_INIT ATTEND_INIT(attend_convert_options)
 
 /* Flags. Bits 0..15 belong to the function, bits 16..31 mean the same in all options. */
 #define ATTEND_NATIVE_DOT 0x10000u /* accepted, without effect: (0.2) allows dot products of 16-bit pairs */
@@ -203,7 +207,8 @@ typedef struct attend_matmul_options {
  *
  * a         (M, K, H, B)        b  (K, N, H, B)        c  (M, N, H, B), read (if beta != 0) and written
  * Heads and batch of a, b and bias broadcast to those of c. Every transposition is a matter of strides. c may not
- * overlap a, b or bias: rejected where provable (see attend_tensor), otherwise the caller's duty.
+ * overlap a, b or bias: rejected where provable (see attend_tensor), otherwise the caller's duty. Sums for a c of 16 bits
+ * are kept in f32 and rounded when the last is added, whatever K is.
  *
  * Exactly: k is cut at multiples of 512 (f32) or 256 (f64); chunk = one chain of fused multiply-adds from +0 over a
  * cut's k in order; C0 = fma(beta, C, bias or +0), or the bias or +0 alone when beta = 0; then C = fma(alpha, chunk,
@@ -241,10 +246,10 @@ typedef struct attend_softmax_options {
   double scale;              /* 0 = 1 */
   const attend_tensor *mask; /* BOOL, broadcasts to x: true = takes part */
   const attend_tensor *bias; /* broadcasts to x: added after the scale; -inf masks */
-  const attend_tensor *lse;  /* output (1, N, H, B) of x's type: log sum_i exp(scale x_i) of each column */
+  const attend_tensor *lse;  /* output (1, N, H, B), f32 (of F64 f64): log sum_i exp(scale x_i) of each column */
 } attend_softmax_options;
 
-/* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
+/* Softmax down each column on its own, of f32, bf16 or f16, y of x's type or f32: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
  * true, -inf elsewhere, m the column's maximum.
  *
  * x, y      (M, N, H, B), equal shapes. y may be x itself (same data, same strides); any other provable overlap is an
@@ -313,8 +318,8 @@ typedef struct attend_attention_options {
   const attend_tensor *scores;       /* output (Nk, Nq, H, B) */
   uint32_t scores_stage;             /* which scores: ATTEND_SCORES_... */
   uint32_t reserved2;                /* 0 */
-  const attend_tensor *k_scale;      /* (0.2) of I8 and F8E4M3: as k, with 1 row or 1 key, broadcast */
-  const attend_tensor *v_scale;      /* (0.2) as v, the same */
+  const attend_tensor *k_scale;      /* F32, of I8 (required) and F8E4M3: as k, with 1 row or 1 key, broadcast */
+  const attend_tensor *v_scale;      /* as v, the same */
   const int64_t *kv_first;           /* one per batch, 0..length: keys before it do not exist and are not read */
   int64_t sequences;                 /* (0.3) packed one after the other in q, or in k and v, or in all */
   const int64_t *query_starts;       /* (0.3) sequences + 1 columns of q where they begin */
@@ -331,6 +336,12 @@ typedef struct attend_attention_options {
  * grouped-query, multi-query Hkv = 1). The batch of q, k and v broadcasts. Any strides, so heads may be interleaved
  * ([N, H, D] arrays) or apart; one taken for the other is not noticed where the extents happen to fit. Outputs (out,
  * lse, scores) may not overlap the inputs or each other: rejected where provable.
+ *
+ * k and v may also be I8 with scales, or F8E4M3 with or without: key j is k_scale k_j. A scale belongs to a key and head
+ * (1 row), to a feature and head (1 key), or to more, by broadcasting. The chain of a score runs over the values as they
+ * are stored; a key's scale multiplies its score once, a feature's the scaled query; a key's v_scale multiplies its weight
+ * once, after the sum, and a feature's the finished output. So results differ in the last bits from those of keys that
+ * were multiplied first, and are the same on every instruction set with FMA.
  *
  * A mask of padded keys is (Nk, 1, 1, B), the array [B, 1, 1, Nk]; [B, Nk] says something of queries, and fits by
  * accident where B = Nq. A mask that repeats every W batches, for W windows of each image, either lies in memory once
@@ -360,7 +371,8 @@ typedef struct attend_attention_options {
  * Milakov and Gimelshein, arXiv 1805.02867; chunked as in Dao et al., arXiv 2205.14135). */
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
-/* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them. Keys whose stride is
+/* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them; with narrower types
+ * 256 (D + 16 + Dv) elements of f32 more, into which a chunk of keys and values is widened, and 128 Dv for results. Keys whose stride is
  * close to a multiple of 2 KiB are copied, for speed alone, where each thread has 256 (D + 32) elements more. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
@@ -382,7 +394,7 @@ typedef struct attend_merge_options {
  * union. What a long sequence spread over machines needs at every step; (out 0, lse -inf) is the identity.
  * FlashAttention 2 says lse = +inf of a part without keys: replace it first, since +inf like NaN makes the union NaN.
  *
- * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), all of one type, equal shapes. None may overlap another.
+ * out_a, out_b (Dv, Nq, H, B)    lse_a, lse_b (1, Nq, H, B), equal shapes. None may overlap another.
  * m = max(lse_a, lse_b), w = exp(lse - m), out = (w_a out_a + w_b out_b) / (w_a + w_b), lse = m + log(w_a + w_b).
  * Error: at most 4 ulp of the larger of |out_a| and |out_b|, beside what lse_a and lse_b carry: an error d of lse
  * changes weights by the factor 1 + d. Bits differ from those of one call over all keys. */
@@ -436,6 +448,37 @@ ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const att
 ATTEND_API attend_status attend_self_attention_workspace(
     const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
     const attend_self_attention_options *options, const attend_attention_options *attention_options, uint64_t *bytes);
+
+/* ------------------------------------------------------------------------------------------------------- convert -- */
+
+#define ATTEND_COMPUTE_SCALE 1u /* flag: `scale` is an output */
+
+typedef struct attend_convert_options {
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_COMPUTE_SCALE, ATTEND_NATIVE_DOT */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace; /* none is needed */
+  uint64_t workspace_size;
+  char *message;         /* (0.2) */
+  uint64_t message_size; /* (0.2) */
+  const attend_executor *executor;
+  const attend_tensor *scale; /* F32, broadcasts to x: (1, N) by column, as of each token, (M, 1) by row, or (1, 1) */
+} attend_convert_options;
+
+/* y = x between any two element types but BOOL, shapes (M, N, H, B) equal. y may be x itself where elements have one size;
+ * any other provable overlap is an error.
+ *
+ * Every number is rounded once, to nearest even, from f64 too. To integers: then the nearest that there is, NaN gives 0. To
+ * F8E4M3: beyond +-448, and from infinities, +-448.
+ * A scale goes with exactly one of x and y of I8, U8 or F8E4M3: y = scale x from it, y = x / scale to it, by division in f32
+ * (f64 if x is F64 or I32), and to I8 within +-127. With ATTEND_COMPUTE_SCALE, to I8 and F8E4M3, it is computed first and
+ * written: the largest magnitude that the entry stands for, NaN left out, over 127 or 448; 1 where all are 0. */
+ATTEND_API attend_status attend_convert(const attend_tensor *x, const attend_tensor *y,
+                                        const attend_convert_options *options);
+/* Says 0. */
+ATTEND_API attend_status attend_convert_workspace(const attend_tensor *x, const attend_tensor *y,
+                                                  const attend_convert_options *options, uint64_t *bytes);
 
 /* ------------------------------------------------------------------------------------------------------- library -- */
 

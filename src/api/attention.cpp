@@ -10,6 +10,17 @@
 namespace attend {
 namespace {
 
+// The scale of K or V: integers want one, f8e4m3 may have one.
+attend_status read_scale(const attend_tensor *given, Argument argument, const Tensor &of, int64_t batch,
+                         Operands *operands, Tensor *scale) {
+  const bool is_integer = of.dtype == Dtype::i8;
+  if (given == nullptr) return is_integer ? failure(ATTEND_NULL_POINTER, argument) : ATTEND_OK;
+  if (!is_integer && of.dtype != Dtype::f8e4m3) return failure(ATTEND_INVALID_VALUE, argument);
+  if (attend_status s = operands->read(given, argument, Role::input, Kind::acc, scale)) return s;
+  if (attend_status s = expect_shape(*scale, argument, {of.rows(), of.columns(), of.heads(), batch}, kAll)) return s;
+  return scale->rows() != 1 && scale->columns() != 1 ? failure(ATTEND_INVALID_SHAPE, argument) : ATTEND_OK;
+}
+
 attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
                    const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution) {
   AttentionOptions options;
@@ -28,6 +39,10 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   if (attend_status s = expect_shape(p->q, Argument::q, {features, shape[1], heads, batch}, kBatch)) return s;
   if (attend_status s = expect_shape(p->k, Argument::k, {features, p->k.columns(), kv_heads, batch}, kBatch)) return s;
   if (attend_status s = expect_shape(p->v, Argument::v, {shape[0], p->k.columns(), kv_heads, batch}, kBatch)) return s;
+  if (attend_status s = read_scale(options.k_scale, Argument::options_k_scale, p->k, batch, &operands, &p->k_scale))
+    return s;
+  if (attend_status s = read_scale(options.v_scale, Argument::options_v_scale, p->v, batch, &operands, &p->v_scale))
+    return s;
   if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) return failure(ATTEND_INVALID_SHAPE, Argument::k);
   if (attend_status s = finish_attention(options, &operands, p->q.dtype, features, p->k.columns(), shape, purpose, p))
     return s;
@@ -38,8 +53,8 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
   const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
                lengths = integers(p->lengths, batch);
-  const Tensor *const others[] = {&p->q,     &p->k,    &p->v,   &p->mask, &p->bias, &p->slopes,
-                                  &p->sinks, &offsets, &firsts, &lengths, &p->out};
+  const Tensor *const others[] = {&p->q,     &p->k,    &p->v,   &p->mask, &p->bias,    &p->slopes, &p->sinks,
+                                  &offsets, &firsts, &lengths, &p->out,  &p->k_scale, &p->v_scale};
   for (const auto &o : outputs) {
     for (const Tensor *other : others) {
       if (other == o.output) continue;

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "api/boundary.hpp"
+#include "dispatch/registry.hpp"
 
 namespace attend {
 namespace {
@@ -43,7 +44,7 @@ attend_status attend_attention_merge(const attend_tensor *out_a, const attend_te
   AttentionMerge problem;
   Execution execution;
   if (attend_status s = read(out_a, lse_a, out_b, lse_b, options, Purpose::compute, &problem, &execution)) return s;
-  if (!is_empty(problem.lse_a)) attention_merge(problem, execution);
+  if (!is_empty(problem.lse_a)) attention_merge(*active_kernels(), problem, execution);
   return ATTEND_OK;
 }
 

@@ -32,9 +32,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
     if (side < least || side > most) return failure(ATTEND_INVALID_VALUE, Argument::options_window);
   }
   if (o.reserved2 != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved2);
-  if (attend_status s = expect_unset({{o.k_scale != nullptr, Argument::options_k_scale},
-                                      {o.v_scale != nullptr, Argument::options_v_scale},
-                                      {o.sequences != 0, Argument::options_sequences},
+  if (attend_status s = expect_unset({{o.sequences != 0, Argument::options_sequences},
                                       {o.query_starts != nullptr, Argument::options_query_starts},
                                       {o.key_starts != nullptr, Argument::options_key_starts},
                                       {o.pages != nullptr, Argument::options_pages},
@@ -68,6 +66,8 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   result->sinks = o.sinks;
   result->lse = o.lse;
   result->scores = o.scores;
+  result->k_scale = o.k_scale;
+  result->v_scale = o.v_scale;
   return ATTEND_OK;
 }
 

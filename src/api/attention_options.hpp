@@ -10,7 +10,7 @@ namespace attend {
 struct AttentionOptions {
   Execution execution;
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
-  const attend_tensor *lse = nullptr, *scores = nullptr;
+  const attend_tensor *lse = nullptr, *scores = nullptr, *k_scale = nullptr, *v_scale = nullptr;
 };
 
 // Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0

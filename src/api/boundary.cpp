@@ -83,19 +83,13 @@ attend_status measure_small(Tensor *t, Argument argument, size_t dimensions) {
   return ATTEND_OK;
 }
 
-// What is wrong with a type that is in no row left. One that no function takes yet is a later version's; a mask's never.
-attend_status wrong_type(uint32_t dtype, Kind kind, Argument argument) {
-  const bool is_later = dtype != 0 && dtype < kTypes && kind != Kind::mask && !is_taken(dtype);
-  return failure(is_later ? ATTEND_UNSUPPORTED : ATTEND_INVALID_DTYPE, argument);
-}
-
 }  // namespace
 
 attend_status Operands::read(const attend_tensor *tensor, Argument argument, Role role, Kind kind, Tensor *result) {
   if (tensor == nullptr) return failure(ATTEND_NULL_POINTER, argument);
   if (tensor->rank < 1 || tensor->rank > 4) return failure(ATTEND_INVALID_RANK, argument);
   rows_ &= types_.with(kind, tensor->dtype);
-  if (rows_ == 0) return wrong_type(tensor->dtype, kind, argument);
+  if (rows_ == 0) return failure(ATTEND_INVALID_DTYPE, argument);
   const size_t dimensions = tensor->rank;
   uint64_t seen = 0;
   for (size_t i = 0; i < dimensions; ++i) {

@@ -73,8 +73,8 @@ attend_status read_weights(const attend_self_attention_weights *given, Operands 
 
 // Q, K, V and O lie in the workspace: their bytes must be countable.
 bool fits(const SelfAttention &p) {
-  int64_t bytes = 4 * 8;  // four tensors of at most 8 bytes an element, generously
-  const int64_t rows = std::max(p.w_q.rows(), p.w_v.rows());
+  int64_t bytes = 5 * 8;  // five tensors of at most 8 bytes an element, generously
+  const int64_t rows = std::max({p.w_q.rows(), p.w_v.rows(), p.w_o ? p.w_o.rows() : 0});
   for (const int64_t extent : {rows, p.x.columns(), p.w_q.heads(), p.x.batch()}) {
     if (__builtin_mul_overflow(bytes, extent == 0 ? 1 : extent, &bytes)) return false;
   }
@@ -91,6 +91,8 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
     return in_attention_options(s);
   }
   if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
+  if (inner.k_scale != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_k_scale);
+  if (inner.v_scale != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_v_scale);
   if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
 
   Operands operands(kSelfAttentionTypes, purpose);

@@ -22,6 +22,8 @@ constexpr size_t kKinds = 6, kTypes = ATTEND_F8E4M3 + 1;
 // Sets of types; those of operands that the function lacks are empty.
 using Types = uint32_t;
 constexpr Types kF32 = 1u << ATTEND_F32, kF64 = 1u << ATTEND_F64, kBool = 1u << ATTEND_BOOL;
+constexpr Types kI8 = 1u << ATTEND_I8, kU8 = 1u << ATTEND_U8, kI32 = 1u << ATTEND_I32, kF8 = 1u << ATTEND_F8E4M3;
+constexpr Types kBf16 = 1u << ATTEND_BF16, kF16 = 1u << ATTEND_F16, kF = kF32 | kBf16 | kF16;
 
 // A set of rows, bit by bit.
 using Rows = uint32_t;
@@ -46,23 +48,17 @@ class Signatures {
 };
 
 // Columns as in Kind.
-constexpr Signatures kMatmulTypes({{kF32, kF32, kF32, kF32}, {kF64, kF64, kF64, kF64}});
-constexpr Signatures kSoftmaxTypes({{kF32, 0, kF32, kF32, kF32, kBool}, {kF64, 0, kF64, kF64, kF64, kBool}});
-constexpr Signatures kAttentionTypes({{kF32, kF32, kF32, kF32, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
-constexpr Signatures kMergeTypes({{kF32, 0, 0, kF32, kF32}, {kF64, 0, 0, kF64, kF64}});
-constexpr Signatures kSelfAttentionTypes({{kF32, kF32, kF32, kF32, kF32, kBool},
+constexpr Signatures kMatmulTypes({{kF, kF, kF, kF}, {kF64, kF64, kF64, kF64}});
+constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
+                                    {kBf16, 0, kF, kF32 | kBf16, kF32, kBool},
+                                    {kF16, 0, kF, kF32 | kF16, kF32, kBool},
+                                    {kF64, 0, kF64, kF64, kF64, kBool}});
+constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
+constexpr Signatures kMergeTypes({{kF, 0, 0, kF, kF32}, {kF64, 0, 0, kF64, kF64}});
+constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool},
                                           {kF64, kF64, kF64, kF64, kF64, kBool}});
 
-constexpr const Signatures *kAllTypes[] = {&kMatmulTypes, &kSoftmaxTypes, &kAttentionTypes, &kMergeTypes,
-                                           &kSelfAttentionTypes};
-
-// By any function, as whatever operand.
-inline bool is_taken(uint32_t dtype) {
-  Rows rows = 0;
-  for (const Signatures *s : kAllTypes) {
-    for (size_t kind = 0; kind < kKinds; ++kind) rows |= s->with(static_cast<Kind>(kind), dtype);
-  }
-  return rows != 0;
-}
+constexpr Types kNumber = kF | kF64 | kI8 | kU8 | kI32 | kF8;
+constexpr Signatures kConvertTypes({{kNumber, 0, 0, kNumber, kF32}});
 
 }  // namespace attend

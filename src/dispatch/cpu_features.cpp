@@ -21,6 +21,7 @@ uint64_t interpret(const CpuId &id) {
   const bool saves_zmm = saves_ymm && (id.xcr0 & 0xe6) == 0xe6;
   if (!saves_ymm || !bit(id.leaf1_ecx, 28)) return features;
   if (bit(id.leaf1_ecx, 12)) features |= kFma;
+  if (bit(id.leaf1_ecx, 29)) features |= kF16c;
   if (id.max_leaf < 7) return features;
   if (bit(id.leaf7_ebx, 5)) features |= kAvx2;
   if (!saves_zmm) return features;

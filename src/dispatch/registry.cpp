@@ -75,6 +75,7 @@ const KernelTable *choose() {
 void fill_holes(KernelTable *table, const KernelTable &lower) {
   fill_holes(&table->f32, lower.f32);
   fill_holes(&table->f64, lower.f64);
+  if (table->convert == nullptr) table->convert = lower.convert;
 }
 
 const KernelTable *active_kernels() {

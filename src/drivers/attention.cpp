@@ -6,6 +6,8 @@
 namespace attend {
 namespace {
 
+bool is_narrow(const Tensor &t) { return t.dtype != acc_of(t.dtype); }
+
 AttentionShape shape_of(const Attention &p) {
   // One feature is contiguous whatever its stride.
   return {size_of(acc_of(p.out.dtype)),
@@ -20,7 +22,10 @@ AttentionShape shape_of(const Attention &p) {
           p.k.stride[1],
           p.v.rows() == 1 ? 1 : p.v.stride[0],
           p.mask.given || p.bias.given,
-          p.scores.given};
+          p.scores.given,
+          is_narrow(p.k),
+          is_narrow(p.v),
+          is_narrow(p.out)};
 }
 
 // Where sums of a few positions cannot overflow.
@@ -72,6 +77,16 @@ RowsRef<T> rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head
   return {t.at<T>(element, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
 }
 
+MatrixRef<const float> scale_of(const Tensor &t, int64_t key, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.at<const float>(0, key, head, batch), t.stride[0], t.stride[1]};
+}
+
+StoredRows stored_rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.matrix(element, query, head, batch).data, t.stride[0], t.stride[1], t.stride[2], t.dtype};
+}
+
 // What all blocks of a call share.
 template <class T>
 struct Call {
@@ -79,12 +94,23 @@ struct Call {
   const AttentionPlan &plan;
   const Scratch &scratch;
   const KernelsOf<T> &kernels;
+  void (*convert)(const ConvertBlock &);
 
+  // A value for each head of a block: in place, or widened into `room`.
+  const T *of_heads(const Tensor &t, int64_t head, T *room, int64_t *stride) const {
+    if (!t) return nullptr;
+    *stride = t.stride[0];
+    if (!is_narrow(t)) return t.at<T>(head, 0, 0, 0);
+    *stride = 1;
+    convert({plan.heads, 1, t.matrix(head, 0, 0, 0), {room, 1, 0, dtype_of<T>()}, {}});
+    return room;
+  }
   T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
 };
 
 template <class T>
-AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int64_t batch) {
+AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int64_t batch, T *scratch,
+                           T (&of_heads)[2 * Contract<T>::kQueryBlock]) {
   const Attention &p = call.p;
   const AttentionPlan &plan = call.plan;
   const int64_t kv_head = head / (p.out.heads() / p.k.heads());
@@ -95,16 +121,22 @@ AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int
   set_visible(p, keys, query, batch, &x);
   x.features = p.q.rows();
   x.value_features = p.v.rows();
-  x.q = rows_of<const T>(p.q, 0, query, head, batch);
-  x.k = {p.k.at<T>(0, keys.first, kv_head, batch), p.k.stride[0], p.k.stride[1]};
-  x.v = {p.v.at<T>(0, keys.first, kv_head, batch), p.v.rows() == 1 ? 1 : p.v.stride[0], p.v.stride[1]};
+  x.scratch = scratch;
+  x.layout = plan.layout;
+  x.q = stored_rows_of(p.q, 0, query, head, batch);
+  x.k = p.k.matrix(0, keys.first, kv_head, batch);
+  x.v = p.v.matrix(0, keys.first, kv_head, batch);
+  x.k_scale = scale_of(p.k_scale, keys.first, kv_head, batch);
+  // A number for each feature of V multiplies what is finished.
+  if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, keys.first, kv_head, batch);
   x.out = rows_of<T>(p.out, 0, query, head, batch);
-  if (p.v.rows() == 1) x.out.element_stride = 1;
+  if (p.v.rows() == 1) x.v.row_stride = x.out.element_stride = 1;
+  if (is_narrow(p.out)) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
   x.scale = static_cast<T>(p.scale);
   x.softcap = static_cast<T>(p.softcap);
-  if (p.slopes) x.slopes = p.slopes.at<T>(head, 0, 0, 0), x.slope_stride = p.slopes.stride[0];
-  if (p.sinks) x.sinks = p.sinks.at<T>(head, 0, 0, 0), x.sink_stride = p.sinks.stride[0];
-  x.bias = rows_of<const T>(p.bias, keys.first, query, head, batch);
+  x.slopes = call.of_heads(p.slopes, head, of_heads, &x.slope_stride);
+  x.sinks = call.of_heads(p.sinks, head, of_heads + plan.heads, &x.sink_stride);
+  x.bias = stored_rows_of(p.bias, keys.first, query, head, batch);
   x.mask = rows_of<const uint8_t>(p.mask, keys.first, query, head, batch);
   x.scores = rows_of<T>(p.scores, 0, query, head, batch);
   x.scores_before = keys.first;
@@ -114,8 +146,8 @@ AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int
   x.few_rows = plan.few_rows;
   x.by_features = plan.by_features;
   x.copied_stride = plan.copied_stride;
+  x.values_stride = plan.values_stride;
   x.far = plan.far;
-  x.layout = plan.layout;
   set_derived(call.kernels, &x);
   return x;
 }
@@ -131,15 +163,34 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, in
   }
 }
 
+// What is left to do with the results of a block: numbers of V's features; and those in the scratch are rounded to the
+// type of `out`.
+template <class T>
+void round_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
+  const int64_t dv = x.value_features;
+  if (call.p.v_scale && call.p.v_scale.stride[0] != 0) {
+    const MatrixRef<const float> scale = scale_of(call.p.v_scale, 0, head / (call.p.out.heads() / call.p.k.heads()), batch);
+    for (int64_t row = 0; row < x.rows; ++row) {
+      T *const of_row = x.out.data + row % x.items * x.out.item_stride + row / x.items * x.out.head_stride;
+      for (int64_t f = 0; f < dv; ++f) of_row[f * x.out.element_stride] *= static_cast<T>(scale.data[f * scale.row_stride]);
+    }
+  }
+  if (!is_narrow(call.p.out)) return;
+  for (int64_t h = 0; h < x.heads; ++h) {
+    call.convert({dv, x.items, {x.out.data + h * x.out.head_stride, 1, dv, dtype_of<T>()},
+                  call.p.out.matrix(0, query, head + h, batch), {}});
+  }
+}
+
 template <class T>
 __attribute__((noinline)) void run_block(const Call<T> &call, int64_t query, int64_t head, int64_t batch, int thread) {
-  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, query, head, batch);
+  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = block_of(call, query, head, batch, call.scratch_of(thread), of_heads);
   x.m = m;
   x.l = l;
-  x.scratch = call.scratch_of(thread);
   call.kernels.attention(x);
   store_lse(call.p, x, query, head, batch);
+  round_results(call, x, query, head, batch);
 }
 
 // One block, the chunks of its keys in parallel, as many as there is room for; then their fold in order. (Not inlined,
@@ -147,11 +198,10 @@ __attribute__((noinline)) void run_block(const Call<T> &call, int64_t query, int
 template <class T>
 __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, int64_t batch) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk, kMostChunks = 256;
-  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, 0, head, batch);
+  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = block_of(call, 0, head, batch, call.scratch_of(0), of_heads);
   x.m = m;
   x.l = l;
-  x.scratch = call.scratch_of(0);
   const int64_t begin = x.seen.begin / kChunk, end = (x.seen.end + kChunk - 1) / kChunk, rows = x.rows;
   const int64_t kept = call.plan.parts, threads = call.plan.threads;
   const T *parts[kMostChunks];
@@ -181,10 +231,12 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
     chunk += count;
   } while (chunk < end);
   store_lse(call.p, x, 0, head, batch);
+  round_results(call, x, 0, head, batch);
 }
 
 template <class T>
-Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &execution) {
+Acquired run(const KernelTable &table, const Attention &p, const Execution &execution) {
+  const KernelsOf<T> &kernels = kernels_of<T>(table);
   const AttentionShape shape = shape_of(p);
   const Need need = attention_need(shape);
   if (need.tasks == 0) return Acquired::ok;
@@ -194,7 +246,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
 
   const AttentionPlan plan =
       plan_attention(shape, {scratch.threads(), scratch.is_faster(), kernels.attention_lanes, caches()});
-  const Call<T> call = {p, plan, scratch, kernels};
+  const Call<T> call = {p, plan, scratch, kernels, table.convert};
   const int64_t heads = p.out.heads() / plan.heads;
   if (plan.split_kv) {
     for (int64_t slice = 0; slice < plan.tasks; ++slice) {
@@ -215,7 +267,7 @@ Acquired run(const KernelsOf<T> &kernels, const Attention &p, const Execution &e
 Need attention_need(const Attention &problem) { return attention_need(shape_of(problem)); }
 
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution) {
-  return with_acc(problem.out.dtype, [&](auto t) { return run(kernels_of<decltype(t)>(kernels), problem, execution); });
+  return with_acc(problem.out.dtype, [&](auto t) { return run<decltype(t)>(kernels, problem, execution); });
 }
 
 }  // namespace attend

@@ -14,6 +14,7 @@ struct Attention {
   int64_t offset = 0, left = -1, right = -1;
   const int64_t *offsets = nullptr, *firsts = nullptr, *lengths = nullptr;  // per batch, or null
   double softcap = 0;
+  Tensor k_scale, v_scale;  // (features or 1, keys or 1, heads of k, batch), f32
   Tensor q, k, v, out, mask, bias, slopes, sinks, lse, scores;
   ScoresStage scores_stage = ScoresStage::scaled;
 };

@@ -8,29 +8,48 @@
 namespace attend {
 namespace {
 
+// Some features of one query, `stride` elements apart.
+template <class T>
+void merge_features(T *out_a, int64_t stride_a, const T *out_b, int64_t stride_b, int64_t features, double w_a, double w_b) {
+  for (int64_t f = 0; f < features; ++f) {
+    T &to = out_a[f * stride_a];
+    // A weight of 0 takes part in nothing, so that the result over no keys may hold anything.
+    const double from_a = w_a == 0 ? 0 : w_a * static_cast<double>(to);
+    const double from_b = w_b == 0 ? 0 : w_b * static_cast<double>(out_b[f * stride_b]);
+    to = static_cast<T>((from_a + from_b) / (w_a + w_b));
+  }
+}
+
 // Every element is read and written once: bound by memory, and so plain code, with the weights in double.
 template <class T>
-void merge_query(const AttentionMerge &p, int64_t query, int64_t head, int64_t batch) {
+void merge_query(const KernelTable &kernels, const AttentionMerge &p, int64_t query, int64_t head, int64_t batch) {
   T *lse_a = p.lse_a.at<T>(0, query, head, batch);
   const double a = static_cast<double>(*lse_a), b = static_cast<double>(*p.lse_b.at<T>(0, query, head, batch));
   const double top = a > b || std::isnan(a) ? a : b;  // NaN in either goes to all
   if (top == -HUGE_VAL) return;                       // two empty sets: a is their union already
-  const double w_a = std::exp(a - top), w_b = std::exp(b - top), sum = w_a + w_b;
-  *lse_a = static_cast<T>(top + std::log(sum));
-  T *out_a = p.out_a.at<T>(0, query, head, batch);
-  const T *out_b = p.out_b.at<T>(0, query, head, batch);
-  for (int64_t f = 0; f < p.out_a.rows(); ++f) {
-    T &to = out_a[f * p.out_a.stride[0]];
-    // A weight of 0 takes part in nothing, so that the result over no keys may hold anything.
-    const double from_a = w_a == 0 ? 0 : w_a * static_cast<double>(to);
-    const double from_b = w_b == 0 ? 0 : w_b * static_cast<double>(out_b[f * p.out_b.stride[0]]);
-    to = static_cast<T>((from_a + from_b) / sum);
+  const double w_a = std::exp(a - top), w_b = std::exp(b - top);
+  *lse_a = static_cast<T>(top + std::log(w_a + w_b));
+  const int64_t features = p.out_a.rows();
+  const auto own = dtype_of<T>();
+  if (p.out_a.dtype == own && p.out_b.dtype == own) {
+    return merge_features(p.out_a.at<T>(0, query, head, batch), p.out_a.stride[0],
+                          p.out_b.at<T>(0, query, head, batch), p.out_b.stride[0], features, w_a, w_b);
+  }
+  constexpr int64_t kMost = 128;
+  T widened_a[kMost], widened_b[kMost];
+  for (int64_t f = 0; f < features; f += kMost) {
+    const int64_t count = std::min(kMost, features - f);
+    const StoredMatrix out_a = p.out_a.matrix(f, query, head, batch), in_a = {widened_a, 1, 0, own};
+    kernels.convert({count, 1, out_a, in_a, {}});
+    kernels.convert({count, 1, p.out_b.matrix(f, query, head, batch), {widened_b, 1, 0, own}, {}});
+    merge_features(widened_a, 1, widened_b, 1, count, w_a, w_b);
+    kernels.convert({count, 1, in_a, out_a, {}});
   }
 }
 
 }  // namespace
 
-void attention_merge(const AttentionMerge &problem, const Execution &execution) {
+void attention_merge(const KernelTable &kernels, const AttentionMerge &problem, const Execution &execution) {
   constexpr double kElementsPerThread = 1 << 15;
   const int64_t queries = problem.lse_a.columns(), heads = problem.lse_a.heads();
   const double elements = static_cast<double>(problem.lse_a.count) * static_cast<double>(problem.out_a.rows() + 1);
@@ -39,7 +58,7 @@ void attention_merge(const AttentionMerge &problem, const Execution &execution) 
                [&](int64_t slice, int) {
                  for (int64_t query = 0; query < queries; ++query) {
                    with_acc(problem.out_a.dtype,
-                            [&](auto t) { merge_query<decltype(t)>(problem, query, slice % heads, slice / heads); });
+                            [&](auto t) { merge_query<decltype(t)>(kernels, problem, query, slice % heads, slice / heads); });
                  }
                });
 }

@@ -10,6 +10,6 @@ struct AttentionMerge {
   Tensor out_a, lse_a, out_b, lse_b;
 };
 
-void attention_merge(const AttentionMerge &problem, const Execution &execution);
+void attention_merge(const KernelTable &kernels, const AttentionMerge &problem, const Execution &execution);
 
 }  // namespace attend

@@ -39,6 +39,7 @@ int64_t most_packed(const AttentionShape &s) {
 // Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
 // 4 KiB.
 bool shares_sets_of_keys(const AttentionShape &s) {
+  if (s.widens_k) return false;
   constexpr int64_t kHalf = 2048;
   const int64_t bytes = s.k_key_stride * s.element;
   return s.k_feature_stride == 1 && std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
@@ -49,6 +50,7 @@ int64_t stride_of_copies(const AttentionShape &s) { return round_up(s.features) 
 
 int64_t room_for_keys(const AttentionShape &s) { return std::min(kKeyChunk, round_up(s.keys)); }
 
+// Bytes of a copy that is made for speed alone.
 int64_t copy_bytes(const AttentionShape &s) {
   return shares_sets_of_keys(s) ? aligned(room_for_keys(s) * stride_of_copies(s) * s.element) : 0;
 }
@@ -94,12 +96,15 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.output = l.queries + l.rows * s.features;
   l.segments = l.output + l.rows * s.value_features;
   // 128 bytes for each tile, which has two rows at least.
-  l.copied = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
+  l.results = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
+  l.values = l.results + (s.rounds ? l.rows * s.value_features : 0);
+  l.copied = l.values + (s.widens_v ? l.keys * round_up(s.value_features) : 0);
+  l.end = l.copied + (s.widens_k ? l.keys * stride_of_copies(s) : 0);
   return l;
 }
 
 int64_t attention_block_bytes(const AttentionShape &s, int64_t rows) {
-  return aligned(attention_layout(s, rows).copied * s.element);
+  return aligned(attention_layout(s, rows).end * s.element);
 }
 
 int64_t attention_parts_bytes(const AttentionShape &s) { return can_split(s) ? (parts_of(s) + 1) * part_bytes(s) : 0; }
@@ -154,8 +159,9 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
 
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
-  plan.by_features = s.v_feature_stride == 1;
-  plan.copied_stride = shares_sets_of_keys(s) && means.copies ? stride_of_copies(s) : 0;
+  plan.by_features = s.v_feature_stride == 1 || s.widens_v;
+  plan.copied_stride = s.widens_k || (shares_sets_of_keys(s) && means.copies) ? stride_of_copies(s) : 0;
+  plan.values_stride = s.widens_v ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
              s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;

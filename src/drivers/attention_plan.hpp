@@ -15,6 +15,7 @@ struct AttentionShape {
   int64_t k_feature_stride, k_key_stride, v_feature_stride;  // in elements
   bool looks;                                                // at a mask or a bias
   bool shows_scores;
+  bool widens_k = false, widens_v = false, rounds = false;  // K, V, out are of a narrower type than the arithmetic
 };
 
 // What the machine lends.
@@ -41,7 +42,7 @@ struct AttentionPlan {
   int64_t query_tile;     // rows
   int64_t few_rows;       // tiles of so many rows at most have lanes = keys
   bool by_features;       // the output's lanes are features; else rows
-  int64_t copied_stride;  // of keys that are copied, 0 = in place
+  int64_t copied_stride, values_stride;  // of keys and values that are copied or widened, 0 = in place
   bool far;               // ask for keys and values in memory ahead
   AttentionLayout layout;
 };

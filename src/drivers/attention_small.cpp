@@ -17,7 +17,7 @@ bool is_small(int64_t items, int64_t keys, int64_t features, int64_t value_featu
 
 template <class T>
 int64_t block_bytes(const AttentionLayout &layout) {
-  return aligned(layout.copied * static_cast<int64_t>(sizeof(T)));
+  return aligned(layout.end * static_cast<int64_t>(sizeof(T)));
 }
 
 template <class T>
@@ -35,9 +35,12 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.keys = x.key_end = shape.keys;
   x.features = shape.features;
   x.value_features = shape.value_features;
-  x.q = {p.q.at.data, p.q.at.row_stride, p.q.at.col_stride, 0};
-  x.k = p.k.at;
-  x.v = p.v.at;
+  const auto stored = [](const MatrixRef<const T> &at) {
+    return StoredMatrix{const_cast<T *>(at.data), at.row_stride, at.col_stride, dtype_of<T>()};
+  };
+  x.q = {p.q.at.data, p.q.at.row_stride, p.q.at.col_stride, 0, dtype_of<T>()};
+  x.k = stored(p.k.at);
+  x.v = stored(p.v.at);
   if (p.v.rows == 1) x.v.row_stride = 1;
   x.out = {p.out.at.data, p.v.rows == 1 ? 1 : p.out.at.row_stride, p.out.at.col_stride, 0};
   x.scale = static_cast<T>(p.scale);

@@ -32,56 +32,57 @@ bool turns(int64_t m, int64_t n, int64_t c_row, int64_t c_col) {
   return by_columns && (!by_rows || n > m);
 }
 
-template <class T>
-MatrixRef<T> transposed(const MatrixRef<T> &m) {
-  return {m.data, m.col_stride, m.row_stride};
+template <class Matrix>
+Matrix transposed(Matrix m) {
+  std::swap(m.row_stride, m.col_stride);
+  return m;
 }
 
-// Head 0 of batch 0.
 template <class T>
-MatrixRef<T> matrix_of(const Tensor &t) {
-  if (!t) return {};
-  return {static_cast<T *>(t.data), t.stride[0], t.stride[1]};
+StoredMatrix stored(const MatrixRef<const T> &m) {
+  return {const_cast<T *>(m.data), m.row_stride, m.col_stride, dtype_of<T>()};
 }
 
 // One matrix of the product with the lanes along its rows, and what the loops need to know of it.
 template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
-  MatrixRef<const T> a, b;
-  MatrixRef<T> c;
-  MatrixRef<const T> bias;
+  StoredMatrix a, b, c, bias;
   bool transposes, pack_a, pack_b, one_column;
+  bool rounds;     // C is of a narrower type: its sums live in the scratch until they are rounded once
+  bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
 
-  MatmulPlan(const MatrixView<const T> &left, const MatrixView<const T> &right, const MatrixView<T> &to,
-             const MatrixRef<const T> &added, double alpha)
-      : m(to.rows),
-        n(to.columns),
-        k(left.columns),
-        a(left.at),
-        b(right.at),
-        c(to.at),
+  MatmulPlan(int64_t rows, int64_t columns, int64_t depth, const StoredMatrix &left, const StoredMatrix &right,
+             const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta)
+      : m(rows),
+        n(columns),
+        k(depth),
+        a(left),
+        b(right),
+        c(to),
         bias(added),
-        transposes(turns(to.rows, to.columns, to.at.row_stride, to.at.col_stride)) {
+        transposes(turns(rows, columns, to.row_stride, to.col_stride)) {
     if (transposes) {
-      m = to.columns, n = to.rows;
-      a = transposed(right.at), b = transposed(left.at);
+      m = columns, n = rows;
+      a = transposed(right), b = transposed(left);
       c = transposed(c), bias = transposed(bias);
     }
     // A and B are not read where alpha, as the kernels see it, is 0.
     if (static_cast<T>(alpha) == T(0)) k = 0;
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
-    pack_a = k > 0 && (a.row_stride == 1 ? pays_a() : a.col_stride != 1 || n > kFewColumns);
-    pack_b = k > 0 && pays_b();
-    one_column = n == 1 && m > kMostSmall && k > 0 && a.row_stride == 1 && !pack_a && !pack_b;
+    one_column = n == 1 && m > kMostSmall && k > 0 && a.row_stride == 1 && !pays_b();
+    pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !one_column) : a.col_stride != 1 || n > kFewColumns);
+    pack_b = k > 0 && (pays_b() || (is_narrow(b) && !one_column && !reads_rows()));
+    rounds = is_narrow(c);
+    starts_up = is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0));
   }
   explicit MatmulPlan(const Matmul &p)
-      : MatmulPlan({matrix_of<const T>(p.a), p.a.rows(), p.a.columns()},
-                   {matrix_of<const T>(p.b), p.b.rows(), p.b.columns()}, {matrix_of<T>(p.c), p.c.rows(), p.c.columns()},
-                   matrix_of<const T>(p.bias), p.alpha) {}
+      : MatmulPlan(p.c.rows(), p.c.columns(), p.a.columns(), p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0),
+                   p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta) {}
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
+  static bool is_narrow(const StoredMatrix &x) { return size_of(x.type) < kElement; }
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
@@ -113,9 +114,21 @@ struct MatmulPlan {
   // size.
   int64_t row_block(int64_t rows) const {
     int64_t most = Contract<T>::kMc;
+    if (rounds && one_column) return std::min(rows, Contract<T>::kLongColumn);
     if (one_column || rows <= most) return rows;
+    if (rounds) return most;
     if (!pack_a) most = std::max(most, kUsualL2 / 2 / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
+  }
+
+  // Rows and columns of C whose sums are in the scratch at a time: a block of A is then widened once for so many
+  // columns.
+  static constexpr int64_t kRoundedColumns = 4 * kColumnUnit;
+  int64_t c_rows() const { return std::min(m, one_column ? Contract<T>::kLongColumn : Contract<T>::kMc); }
+  int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
+  int64_t b_panel() const {
+    if (pack_b || starts_up || (k > 0 && is_narrow(b))) return Contract<T>::kMatmulPanels;
+    return one_column ? Contract<T>::kLongColumn : 0;
   }
 
   // Rounded up to whole panels of any MR up to kRowUnit.
@@ -133,11 +146,7 @@ struct MatmulPlan {
   Need need(int64_t slices) const {
     Need need;
     need.tasks = tasks(slices);
-    int64_t elements = 0;
-    if (pack_a) elements += a_panel();
-    if (pack_b) elements += Contract<T>::kMatmulPanels;
-    if (one_column) elements += Contract<T>::kLongColumn;
-    need.per_thread = aligned(elements * kElement);
+    need.per_thread = aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel()) * kElement);
     return need;
   }
 };
@@ -172,8 +181,8 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   MatmulBlock<T> x = {};
   x.a = plan.a;
   x.b = plan.b;
-  x.c = plan.c;
-  x.bias = plan.bias;
+  x.c = {static_cast<T *>(plan.c.data), plan.c.row_stride, plan.c.col_stride};
+  x.bias = {static_cast<const T *>(plan.bias.data), plan.bias.row_stride, plan.bias.col_stride};
   x.alpha = static_cast<T>(alpha);
   x.beta = static_cast<T>(beta);
   x.pack_a = plan.pack_a;
@@ -183,46 +192,109 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   return x;
 }
 
+// What the loops of one product share.
+template <class T>
+struct MatmulCall {
+  const Matmul &p;
+  const MatmulPlan<T> &plan;
+  void (*kernel)(const MatmulBlock<T> &);
+  void (*convert)(const ConvertBlock &);
+};
+
+StoredMatrix moved(const StoredMatrix &m, int64_t row, int64_t column) {
+  return m.data == nullptr ? m : StoredMatrix{element_of(m, row, column), m.row_stride, m.col_stride, m.type};
+}
+
+// C0 = fma(beta, C, bias) of a block, `to` C or its sums: the kernel's, for products of no depth.
+template <class T>
+void start(const MatmulCall<T> &call, const StoredMatrix &c, const StoredMatrix &bias, MatmulBlock<T> x) {
+  const MatrixRef<T> to = x.c;
+  if (call.plan.rounds && x.beta != T(0)) {
+    call.convert({x.m, x.n, c, {to.data, to.row_stride, to.col_stride, dtype_of<T>()}, {}});
+  }
+  T *const widened = x.b_panel;
+  const int64_t strip = bias.data == nullptr ? x.n : Contract<T>::kMatmulPanels / x.m, columns = x.n;
+  x.k = 0;
+  x.begins = true;
+  x.a.data = x.b.data = nullptr;
+  x.pack_a = x.pack_b = x.one_column = false;
+  for (int64_t j = 0; j < columns; j += strip) {
+    x.n = std::min(strip, columns - j);
+    x.c.data = to.data + j * to.col_stride;
+    if (bias.data != nullptr) {
+      call.convert({x.m, x.n, moved(bias, 0, j), {widened, 1, x.m, dtype_of<T>()}, {}});
+      x.bias = {widened, 1, x.m};
+    }
+    call.kernel(x);
+  }
+}
+
 // LOOP 4 and LOOP 3 of one matrix, or of a piece of it.
 template <class T>
-void multiply(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const MatmulPlan<T> &plan, const Piece &rows,
-              const Piece &columns, int64_t head, int64_t batch, char *scratch, MatmulBlock<T> *x) {
-  const Tensor &left = plan.transposes ? p.b : p.a, &right = plan.transposes ? p.a : p.b;
-  const T *a = left.at<T>(0, 0, head, batch), *b = right.at<T>(0, 0, head, batch);
-  T *c = p.c.at<T>(0, 0, head, batch) + columns.begin * plan.c.col_stride;
-  const T *bias = p.bias ? p.bias.at<T>(0, 0, head, batch) + columns.begin * plan.bias.col_stride : nullptr;
-  x->n = columns.size;
-  x->b_panel = reinterpret_cast<T *>(scratch);
-  x->a_panel = x->b_panel + (plan.pack_b ? Contract<T>::kMatmulPanels : 0);
-  const auto block = [&](int64_t i, int64_t count, int64_t k) {
-    x->m = count;
-    x->k = std::min(Contract<T>::kKc, plan.k - k);
-    x->begins = k == 0;
-    x->a.data = x->k > 0 ? a + i * plan.a.row_stride + k * plan.a.col_stride : nullptr;
-    x->b.data = x->k > 0 ? b + k * plan.b.row_stride + columns.begin * plan.b.col_stride : nullptr;
-    x->c.data = c + i * plan.c.row_stride;
-    x->bias.data = bias == nullptr ? nullptr : bias + i * plan.bias.row_stride;
-    kernel(*x);
+void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns, int64_t head, int64_t batch,
+              char *scratch, MatmulBlock<T> *x) {
+  const Matmul &p = call.p;
+  const MatmulPlan<T> &plan = call.plan;
+  const auto slice = [&](const Tensor &t, StoredMatrix m) {
+    m.data = t.matrix(0, 0, head, batch).data;
+    return m;
   };
-  const int64_t end = rows.begin + rows.size;
-  if (plan.reads_rows()) {
-    // Each row to its end: memory is read in long runs (4096 x 4096 times a vector: twice the speed).
-    for (int64_t i = rows.begin; i < end; i += kRowUnit) {
-      for (int64_t k = 0; k < plan.k; k += Contract<T>::kKc) block(i, std::min(kRowUnit, end - i), k);
+  const StoredMatrix a = slice(plan.transposes ? p.b : p.a, plan.a), b = slice(plan.transposes ? p.a : p.b, plan.b);
+  const StoredMatrix c = slice(p.c, plan.c), bias = slice(p.bias, plan.bias);
+  x->b_panel = reinterpret_cast<T *>(scratch);
+  x->a_panel = x->b_panel + plan.b_panel();
+  T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);
+  const auto place = [&](int64_t i, int64_t m, int64_t j, int64_t n) {
+    x->m = m;
+    x->n = n;
+    if (plan.rounds) {
+      x->c = {sums, 1, plan.c_rows()};
+    } else {
+      x->c.data = static_cast<T *>(element_of(c, i, j));
+    }
+  };
+  const auto chunk = [&](int64_t i, int64_t j, int64_t k) {
+    x->k = std::min(Contract<T>::kKc, plan.k - k);
+    x->begins = k == 0 && !plan.starts_up;
+    x->a.data = x->k > 0 ? element_of(a, i, k) : nullptr;
+    x->b.data = x->k > 0 ? element_of(b, k, j) : nullptr;
+    x->bias.data = x->begins ? static_cast<const T *>(moved(bias, i, j).data) : nullptr;
+    call.kernel(*x);
+  };
+  const int64_t end = rows.begin + rows.size, columns_end = columns.begin + columns.size;
+  const int64_t row_block = plan.reads_rows() ? kRowUnit : plan.row_block(rows.size);
+  if (plan.reads_rows() || plan.rounds) {
+    // All of k for a block of C. Rows of A that are read in place are so read to their ends, memory in long runs (4096 x
+    // 4096 times a vector: twice the speed).
+    const int64_t column_block = plan.rounds ? MatmulPlan<T>::kRoundedColumns : columns.size;
+    for (int64_t j = columns.begin; j < columns_end; j += column_block) {
+      for (int64_t i = rows.begin; i < end; i += row_block) {
+        place(i, std::min(row_block, end - i), j, std::min(column_block, columns_end - j));
+        if (plan.starts_up) start(call, moved(c, i, j), moved(bias, i, j), *x);
+        for (int64_t k = 0; k == 0 || k < plan.k; k += Contract<T>::kKc) chunk(i, j, k);
+        if (plan.rounds) call.convert({x->m, x->n, stored<T>({sums, 1, plan.c_rows()}), moved(c, i, j), {}});
+      }
     }
     return;
   }
-  const int64_t row_block = plan.row_block(rows.size);
+  for (int64_t i = rows.begin; plan.starts_up && i < end; i += Contract<T>::kMc) {
+    place(i, std::min(Contract<T>::kMc, end - i), columns.begin, columns.size);
+    start(call, moved(c, i, columns.begin), moved(bias, i, columns.begin), *x);
+  }
   int64_t k = 0;
   do {  // LOOP 4; once for k = 0, where A and B may be null
-    for (int64_t i = rows.begin; i < end; i += row_block) block(i, std::min(row_block, end - i), k);  // LOOP 3
+    for (int64_t i = rows.begin; i < end; i += row_block) {  // LOOP 3
+      place(i, std::min(row_block, end - i), columns.begin, columns.size);
+      chunk(i, columns.begin, k);
+    }
     k += Contract<T>::kKc;
   } while (k < plan.k);
 }
 
 template <class T>
-Acquired multiply_all(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, const Execution &execution) {
+Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
   const MatmulPlan<T> plan(p);
+  const MatmulCall<T> call = {p, plan, kernels_of<T>(kernels).matmul, kernels.convert};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
   if (plan.m == 0 || plan.n == 0 || slices == 0) return Acquired::ok;
@@ -231,7 +303,7 @@ Acquired multiply_all(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, c
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (slices == 1 && scratch.threads() == 1) {
     MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
-    multiply(kernel, p, plan, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
+    multiply(call, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
     return Acquired::ok;
   }
   const Cut cut(plan.m, plan.n, slices, scratch.threads());
@@ -242,7 +314,7 @@ Acquired multiply_all(void (*kernel)(const MatmulBlock<T> &), const Matmul &p, c
     const Piece columns(plan.n, cut.columns, kColumnUnit, piece / cut.rows);
     if (rows.size <= 0 || columns.size <= 0) return;
     MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
-    multiply(kernel, p, plan, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
+    multiply(call, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
   });
   return Acquired::ok;
 }
@@ -259,7 +331,9 @@ bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const Ma
                   const MatrixView<const T> &b, double beta, const MatrixView<T> &c,
                   const SmallMatmulExtras<T> &extras) {
   if (a.columns > Contract<T>::kKc) return false;
-  const MatmulPlan<T> plan(a, b, c, extras.bias, alpha);
+  const MatmulPlan<T> plan(c.rows, c.columns, a.columns, stored<T>(a.at), stored<T>(b.at),
+                           {c.at.data, c.at.row_stride, c.at.col_stride, dtype_of<T>()}, stored<T>(extras.bias), alpha,
+                           beta);
   if (plan.m > kMostSmall || plan.n > kMostSmall || plan.pack_b) return false;
   if (plan.pack_a && plan.a_panel() > extras.panel_elements) return false;
   MatmulBlock<T> x = block_of(alpha, beta, plan);
@@ -284,7 +358,7 @@ Need matmul_need(const Matmul &problem) {
 
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
   return with_acc(problem.c.dtype,
-                  [&](auto t) { return multiply_all(kernels_of<decltype(t)>(kernels).matmul, problem, execution); });
+                  [&](auto t) { return multiply_all<decltype(t)>(kernels, problem, execution); });
 }
 
 }  // namespace attend

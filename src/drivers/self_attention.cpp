@@ -26,8 +26,10 @@ struct Plan {
   Attention &attention;  // the problem's own: a copy takes as long as a small product
   Matmul output;         // for head 0; each further head adds its share
   bool projects;
+  bool rounds;  // these add up beside `out`, which is of a narrower type
 
   explicit Plan(SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {
+    rounds = projects && p.w_o.heads() > 1 && p.out.dtype != acc_of(p.out.dtype);
     const int64_t items = p.x.columns(), batch = p.x.batch();
     q = projection(p, p.w_q, p.b_q);
     k = projection(p, p.w_k, p.b_k);
@@ -39,7 +41,7 @@ struct Plan {
     if (!projects) return;
     output.a = p.w_o;
     output.b = attention.out;
-    output.c = p.out;
+    output.c = rounds ? dense(p.out.dtype, p.out.rows(), items, 1, batch) : p.out;
     output.bias = p.b_o;
     output.a.shape[2] = output.b.shape[2] = 1;
     output.a.stride[2] = output.b.stride[2] = 0;
@@ -65,7 +67,7 @@ struct Plan {
     }
     all.faster = fast - all.per_thread;
     all.shared = bytes_of(attention.q) + bytes_of(attention.k) + bytes_of(attention.v) +
-                 (projects ? bytes_of(attention.out) : 0);
+                 (projects ? bytes_of(attention.out) : 0) + (rounds ? bytes_of(output.c) : 0);
     return all;
   }
 };
@@ -82,6 +84,7 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
   place(plan.k.c, plan.attention.k);
   place(plan.v.c, plan.attention.v);
   if (plan.projects) place(plan.output.b, plan.attention.out);
+  if (plan.rounds) plan.output.c.data = next;
 
   // The steps share the scratch of the threads, which is large enough for each: none of them can fail.
   Execution step;
@@ -104,6 +107,10 @@ __attribute__((noinline)) void compute(const KernelTable &kernels, SelfAttention
       share.bias = Tensor();
     }
     matmul(kernels, share, step);
+  }
+  for (int64_t b = 0; plan.rounds && b < problem.out.batch(); ++b) {
+    const Tensor &out = problem.out;
+    kernels.convert({out.rows(), out.columns(), plan.output.c.matrix(0, 0, 0, b), out.matrix(0, 0, 0, b), {}});
   }
 }
 

@@ -68,6 +68,9 @@ int64_t chunk_bytes(int64_t rows) {
   return aligned(chunks * static_cast<int64_t>(sizeof(T)));
 }
 
+// Whether results are of a narrower type than the arithmetic.
+bool rounds(const Softmax &p) { return p.y.dtype != acc_of(p.y.dtype); }
+
 // Elements of scratch for a block: of contiguous columns two groups, of 16 KiB or of one column; else two strips of four
 // 64-byte vectors up to 2 MiB (4096 rows; the 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB.
 // Longer columns have none.
@@ -75,7 +78,9 @@ template <class T>
 int64_t scratch_size(const Softmax &p) {
   constexpr int64_t kVector = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));
   const int64_t rows = p.x.rows();
-  if (is_contiguous(p)) return is_large(p) ? 2 * std::max((rows + kVector - 1) / kVector * kVector, kMiB / 64) : 0;
+  if (is_contiguous(p)) {
+    return is_large(p) || rounds(p) ? 2 * std::max((rows + kVector - 1) / kVector * kVector, kMiB / 64) : 0;
+  }
   if (rows > 4 * kMiB / kVector) return 0;
   const int64_t strips = 2 * rows * kVector;
   return 4 * strips < 2 * kMiB ? 4 * strips : std::max(strips, 2 * kMiB);
@@ -88,7 +93,7 @@ Need need_of(const Softmax &p) {
   if (is_long<T>(p)) {
     need.tasks = p.x.columns() * slices;
     if (need.tasks < kMostThreads) need.tasks *= std::min<int64_t>(kMostThreads, spans_of<T>(p.x.rows()));
-    need.per_thread = 2 * chunk_bytes<T>(p.x.rows());
+    need.per_thread = 2 * chunk_bytes<T>(p.x.rows()) + (rounds(p) ? kSpan<T> * static_cast<int64_t>(sizeof(T)) : 0);
     return need;
   }
   need.tasks = blocks_of(p, is_contiguous(p) ? columns_per_task(p, 1) : kLine) * slices;
@@ -104,7 +109,7 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
   x.scale = static_cast<T>(p.scale);
   x.log = p.log;
   x.natural_log = natural_log;
-  x.stream = is_large(p) && has_lines(p);
+  x.stream = is_large(p) && has_lines(p) && !rounds(p);
   x.scratch_size = scratch_size<T>(p);
   return x;
 }
@@ -117,18 +122,19 @@ MatrixRef<T> columns_of(const Tensor &t, int64_t column, int64_t head, int64_t b
 
 template <class T>
 void set_columns(const Softmax &p, int64_t column, int64_t head, int64_t batch, SoftmaxBlock<T> *x) {
-  x->x = columns_of<const T>(p.x, column, head, batch);
-  x->y = columns_of<T>(p.y, column, head, batch);
+  x->x = p.x.matrix(0, column, head, batch);
+  x->y = p.y.matrix(0, column, head, batch);
   x->lse = columns_of<T>(p.lse, column, head, batch);
-  x->bias = columns_of<const T>(p.bias, column, head, batch);
+  x->bias = p.bias.matrix(0, column, head, batch);
   x->mask = columns_of<const uint8_t>(p.mask, column, head, batch);
 }
 
 // One column, its spans in parallel.
 template <class T>
-void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, char *scratch,
-              const Executor &executor, int threads) {
+void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T> &column, const Scratch &of_call,
+              int own_thread, int threads) {
   const int64_t rows = column.rows;
+  char *const scratch = of_call.of_thread(own_thread);
   T of_column[3];
   LongSoftmaxBlock<T> common = {};
   common.block = column;
@@ -136,15 +142,16 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
   common.chunks = reinterpret_cast<T *>(scratch + chunk_bytes<T>(rows));
   common.of_column = of_column;
   const auto for_spans = [&](typename LongSoftmaxBlock<T>::Step step) {
-    parallel_for(executor, threads, spans_of<T>(rows), [&](int64_t span, int) {
+    parallel_for(of_call.executor(), threads, spans_of<T>(rows), [&](int64_t span, int thread) {
       LongSoftmaxBlock<T> x = common;
       const int64_t row = span * kSpan<T>;
       x.step = step;
       x.block.columns = 1;
       x.block.rows = std::min(kSpan<T>, rows - row);
-      x.block.x.data += row;
-      x.block.y.data += row;
-      if (x.block.bias.data != nullptr) x.block.bias.data += row * x.block.bias.row_stride;
+      x.block.x.data = element_of(x.block.x, row, 0);
+      x.block.y.data = element_of(x.block.y, row, 0);
+      x.block.scratch = reinterpret_cast<T *>(of_call.of_thread(threads > 1 ? thread : own_thread) + 2 * chunk_bytes<T>(rows));
+      if (x.block.bias.data != nullptr) x.block.bias.data = element_of(x.block.bias, row, 0);
       if (x.block.mask.data != nullptr) x.block.mask.data += row * x.block.mask.row_stride;
       x.maxima += span * kSpanChunks;
       x.chunks += span * kSpanChunks;
@@ -170,7 +177,7 @@ Acquired softmax_of(const KernelsOf<T> &kernels, const Softmax &p, const Executi
     parallel_for(scratch.executor(), splits ? 1 : scratch.threads(), count, [&](int64_t i, int thread) {
       SoftmaxBlock<T> x = common;
       set_columns(p, i % columns, i / columns % heads, i / columns / heads, &x);
-      run_long(kernels.softmax_long, x, scratch.of_thread(thread), scratch.executor(), splits ? scratch.threads() : 1);
+      run_long(kernels.softmax_long, x, scratch, thread, splits ? scratch.threads() : 1);
     });
     return Acquired::ok;
   }

@@ -8,26 +8,16 @@
 #include <type_traits>
 
 #include "attend/attend.h"
+#include "kernels/table.hpp"
 
 namespace attend {
 
-// By attend.h's numbers; 0, which is none of them, are the arrays of integers among the options.
-enum class Dtype : uint32_t {
-  i64 = 0,
-  f32 = ATTEND_F32,
-  f64 = ATTEND_F64,
-  bf16 = ATTEND_BF16,
-  f16 = ATTEND_F16,
-  i8 = ATTEND_I8,
-  u8 = ATTEND_U8,
-  boolean = ATTEND_BOOL,
-  i32 = ATTEND_I32,
-  f8e4m3 = ATTEND_F8E4M3,
-};
-
-// In the order of the numbers.
-constexpr unsigned char kElementBytes[] = {8, 4, 8, 2, 2, 1, 1, 1, 4, 1};
-constexpr int64_t size_of(Dtype dtype) { return kElementBytes[static_cast<size_t>(dtype)]; }
+static_assert(static_cast<int>(Dtype::f32) == ATTEND_F32 && static_cast<int>(Dtype::f64) == ATTEND_F64 &&
+                  static_cast<int>(Dtype::bf16) == ATTEND_BF16 && static_cast<int>(Dtype::f16) == ATTEND_F16 &&
+                  static_cast<int>(Dtype::i8) == ATTEND_I8 && static_cast<int>(Dtype::u8) == ATTEND_U8 &&
+                  static_cast<int>(Dtype::boolean) == ATTEND_BOOL && static_cast<int>(Dtype::i32) == ATTEND_I32 &&
+                  static_cast<int>(Dtype::f8e4m3) == ATTEND_F8E4M3,
+              "one list of numbers");
 
 template <class T>
 constexpr Dtype dtype_of() {
@@ -61,6 +51,14 @@ struct Tensor {
   T *at(int64_t row, int64_t column, int64_t head, int64_t in_batch) const {
     if (data == nullptr) return nullptr;
     return static_cast<T *>(data) + row * stride[0] + column * stride[1] + head * stride[2] + in_batch * stride[3];
+  }
+  // One matrix from its element (row, column) on.
+  StoredMatrix matrix(int64_t row, int64_t column, int64_t head, int64_t in_batch) const {
+    if (!given) return {nullptr, 0, 0, Dtype::i64};
+    if (data == nullptr) return {nullptr, stride[0], stride[1], dtype};
+    const StoredMatrix first = {data, stride[0], stride[1], dtype};
+    const int64_t before = (head * stride[2] + in_batch * stride[3]) * size_of(dtype);
+    return {static_cast<char *>(element_of(first, row, column)) + before, stride[0], stride[1], dtype};
   }
 };
 

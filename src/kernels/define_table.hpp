@@ -3,6 +3,7 @@
 
 #include "kernels/attention/fold.hpp"
 #include "kernels/attention/forward.hpp"
+#include "kernels/convert.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
@@ -45,6 +46,9 @@ constexpr uint64_t kRequired = 0
 #if defined(__AVX512VL__)
                                | kAvx512Vl
 #endif
+#if defined(__F16C__)
+                               | kF16c
+#endif
     ;
 
 }  // namespace
@@ -62,5 +66,6 @@ const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
     attend::kRequired,
     attend::kKernels<float>,
     attend::kKernels<double>,
+    &attend::convert,
 };
 }

@@ -35,10 +35,10 @@ struct Next {
   int64_t second;     // from the first of a pair to the second
   int64_t step;       // from k to k
 
-  ATTEND_INLINE void begin(const MatmulBlock<T> &x, const T *from, int64_t columns) {
-    if (!x.far) return;  // count stays 0
+  ATTEND_INLINE void begin(const MatmulBlock<T> &x, int64_t column, int64_t columns) {
+    if (!x.far || size_of(x.b.type) != sizeof(T)) return;  // count stays 0
     const bool along_k = x.b.row_stride == 1;
-    b = from;
+    b = static_cast<const T *>(x.b.data) + column * x.b.col_stride;
     count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
     second = along_k ? x.b.col_stride : kLine;
     pair = 2 * second;
@@ -70,7 +70,7 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
     }
     tile.accumulate(x.k, a, p.a_k, p.b, p.b_k, p.b_col, next->take(a));
   } else {
-    tile.template accumulate<kPartial>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, tail);
+    tile.template accumulate<kPartial>(x.k, a, p.a_k, p.b, p.b_k, p.b_col, rows - (MV - 1) * W);
   }
   const vec<T> alpha = broadcast(x.alpha);
   T *c = x.c.data + i0 + j0 * x.c.col_stride;
@@ -177,12 +177,30 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
   p->a = x.a_panel;
   p->a_k = MR;
   p->a_step = MR * x.k;
-  if (x.a.row_stride == 1) return pack_panels(MR, x.m, x.k, x.a.data, x.a.col_stride, x.a_panel);
-  for (int64_t i = 0; i < x.m; i += MR) {
-    const int64_t lanes = smaller<int64_t>(MR, x.m - i);
-    pack_panel(MR, lanes, x.k, x.a.data + i * x.a.row_stride, x.a.row_stride, x.a.col_stride, T(1),
-               x.a_panel + i * x.k);
-  }
+  with_stored<T>(x.a.type, [&](auto stored) {
+    const auto *a = static_cast<const decltype(stored) *>(x.a.data);
+    if (x.a.row_stride == 1) return pack_panels(MR, x.m, x.k, a, x.a.col_stride, x.a_panel);
+    for (int64_t i = 0; i < x.m; i += MR) {
+      const int64_t lanes = smaller<int64_t>(MR, x.m - i);
+      pack_panel(MR, lanes, x.k, a + i * x.a.row_stride, x.a.row_stride, x.a.col_stride, T(1), x.a_panel + i * x.k);
+    }
+  });
+}
+
+// Packs the columns [begin, end) in panels of `width`, `panel` elements apart.
+template <class T>
+void pack_b(const MatmulBlock<T> &x, int64_t begin, int64_t end, int64_t width, int64_t panel) {
+  constexpr int NR = Tiles<T>::kColumns;
+  with_stored<T>(x.b.type, [&](auto stored) {
+    const auto *from = static_cast<const decltype(stored) *>(x.b.data) + begin * x.b.col_stride;
+    if (x.b.row_stride == 1) {
+      pack_columns(end - begin, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight);
+    } else if (width == NR && x.b.col_stride == 1) {
+      pack_rows<T, NR>(end - begin, x.k, from, x.b.row_stride, x.b_panel, panel);
+    } else {
+      pack_rows(width, end - begin, x.k, from, x.b.row_stride, x.b.col_stride, x.b_panel, panel);
+    }
+  });
 }
 
 template <class T>
@@ -190,11 +208,12 @@ void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
   static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
   // Without a chunk A and B may be null: nothing is added to them.
-  Panels<T> p = {
-      finish_of(x), x.a.data, x.a.col_stride, x.k > 0 ? MR : 0, x.b.data, x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
+  const T *const b = static_cast<const T *>(x.b.data);
+  Panels<T> p = {finish_of(x),     static_cast<const T *>(x.a.data), x.a.col_stride,
+                 x.k > 0 ? MR : 0, b, x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
   if (x.pack_a) pack_a(x, &p);
-  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x);
-  if (x.one_column && x.k > 0) return one_column(x);
+  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x, numbers_of_b(x));
+  if (x.one_column && x.k > 0) return one_column(x, numbers_of_b(x));
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b.row_stride == 1;
@@ -204,23 +223,16 @@ void matmul(const MatmulBlock<T> &x) {
   for (int64_t g = 0; g < x.n; g += group) {
     const int64_t end = smaller(x.n, g + group);
     if (x.pack_b) {
-      const T *from = x.b.data + g * x.b.col_stride;
-      if (along_k) {
-        pack_columns(end - g, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight);
-      } else if (width == NR && x.b.col_stride == 1) {
-        pack_rows<T, NR>(end - g, x.k, from, x.b.row_stride, x.b_panel, panel);
-      } else {
-        pack_rows(width, end - g, x.k, from, x.b.row_stride, x.b.col_stride, x.b_panel, panel);
-      }
+      pack_b(x, g, end, width, panel);
       p.b = x.b_panel;
       p.b_k = along_k ? 1 : width;
       p.b_col = along_k ? Contract<T>::kMatmulHeight : 1;
-      next.begin(x, from + group * x.b.col_stride, smaller(group, x.n - end));
+      next.begin(x, g + group, smaller(group, x.n - end));
     }
     for (int64_t j = g; j < end; j += width) {  // LOOP 2
       if (!x.pack_b && x.k > 0) {
-        p.b = x.b.data + j * x.b.col_stride;
-        next.begin(x, p.b + width * x.b.col_stride, smaller(width, x.n - j - width));
+        p.b = b + j * x.b.col_stride;
+        next.begin(x, j + width, smaller(width, x.n - j - width));
       }
       with_constant<NR>(
           smaller(width, end - j), [&](auto nr) __attribute__((always_inline)) {

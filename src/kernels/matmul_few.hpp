@@ -10,15 +10,16 @@ namespace {
 
 // Rows of A contiguous along k, NB blocks of W of them from i on: W x W elements at a time are transposed in registers and
 // used at once, and the chains of FMAs run beside the shuffles.
-template <class T, int NR, int NB>
-ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, int64_t i) {
+template <class T, int NR, int NB, class S>
+ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &right, int64_t i) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(T));  // lines of each row
+  constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(S));  // lines of each row
   // AVX2 on Zen 3, 4096 x 4096 from memory: 17.4 GB/s if nothing is asked for, 15.1 if it is; the read loop 13.9.
   constexpr bool kAsks = W == 16;
-  const int64_t rows = smaller<int64_t>(NB * W, x.m - i), a_row = x.a.row_stride, b_row = x.b.row_stride,
-                b_col = x.b.col_stride;
-  const T *a = x.a.data + i * a_row, *b = x.b.data;
+  const int64_t rows = smaller<int64_t>(NB * W, x.m - i), a_row = x.a.row_stride,
+                b_row = right.row_stride, b_col = right.col_stride;
+  const S *a = static_cast<const S *>(x.a.data) + i * a_row;
+  const T *b = right.data;
   T buffer[NB * W * NR];
   vec<T> acc[NB][NR];
   ATTEND_UNROLL
@@ -30,9 +31,9 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, int64_t i) {
   for (; rows == NB * W && k + W <= x.k; k += W, a += W, b += W * b_row) {
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
-      const T *const block = a + n * W * a_row;
+      const S *const block = a + n * W * a_row;
       for (int l = 0; kAsks && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
-      each_column(
+      each_column<T>(
           block, a_row, [&](int l, vec<T> column) __attribute__((always_inline)) {
             ATTEND_UNROLL
             for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
@@ -41,12 +42,13 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, int64_t i) {
   }
   for (; k < x.k; k += W, a += W, b += W * b_row) {
     const int64_t depth = smaller<int64_t>(W, x.k - k);
-    const Tail<T> tail(depth);
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
       vec<T> r[W];
       ATTEND_UNROLL
-      for (int l = 0; l < W; ++l) r[l] = n * W + l < rows ? load(a + (n * W + l) * a_row, tail) : broadcast(T(0));
+      for (int l = 0; l < W; ++l) {
+        r[l] = n * W + l < rows ? load_some<T>(a + (n * W + l) * a_row, depth) : broadcast(T(0));
+      }
       transpose(r);
       ATTEND_UNROLL
       for (int l = 0; l < W; ++l) {
@@ -64,28 +66,30 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, int64_t i) {
   finish_general(x, i, rows, 0, NR, buffer, NB * W);
 }
 
-template <class T, int NR>
-void few_columns(const MatmulBlock<T> &x) {
+template <class T, int NR, class S>
+void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
   int64_t i = 0;
   if constexpr (NR <= 2) {
     // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but rows a multiple of 4 KiB
     // apart share the sets of the L1, which hold 8 of them, and memory is slower than one chain.
-    const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(T)) % 4096 == 0;
-    for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) few_columns<T, NR, 2>(x, i);
+    const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
+    for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) few_columns<T, NR, 2, S>(x, b, i);
   }
-  for (; i < x.m; i += W) few_columns<T, NR, 1>(x, i);
+  for (; i < x.m; i += W) few_columns<T, NR, 1, S>(x, b, i);
 }
 
 template <class T>
-void few_columns(const MatmulBlock<T> &x) {
-  with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value>(x); });
+void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
+  with_stored<T>(x.a.type, [&](auto stored) {
+    with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, decltype(stored)>(x, b); });
+  });
 }
 
 // One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three
 // quarters of the speed); four columns of A between a load and a store of the sums.
-template <class T>
-void one_column(const MatmulBlock<T> &x) {
+template <class T, class S>
+void one_column_of(const MatmulBlock<T> &x, const T *column, int64_t b_k) {
   constexpr int W = kLanes<T>, kColumns = 4;
   constexpr int64_t kRows = Contract<T>::kLongColumn;
   T *const sums = x.b_panel;
@@ -96,26 +100,51 @@ void one_column(const MatmulBlock<T> &x) {
     const int64_t rows = smaller(kRows, x.m - i);
     for (int64_t k = 0; k < x.k; k += kColumns) {
       const int columns = static_cast<int>(smaller<int64_t>(kColumns, x.k - k));
-      const T *a = x.a.data + i + k * a_k, *b = x.b.data + k * x.b.row_stride;
+      const S *a = static_cast<const S *>(x.a.data) + i + k * a_k;
+      const T *b = column + k * b_k;
       vec<T> factor[kColumns];
-      for (int l = 0; l < kColumns; ++l) factor[l] = broadcast(l < columns ? b[l * x.b.row_stride] : T(0));
+      for (int l = 0; l < kColumns; ++l) factor[l] = broadcast(l < columns ? b[l * b_k] : T(0));
       for (int64_t r = 0; r < rows; r += W) {
         vec<T> sum = k == 0 ? broadcast(T(0)) : load(sums + r);
         if (columns == kColumns && r + W <= rows) {
           ATTEND_UNROLL
           for (int l = 0; l < kColumns; ++l) {
             if (far) __builtin_prefetch(a + r + (l + kColumns) * a_k, 0, 2);
-            sum = fma(load(a + r + l * a_k), factor[l], sum);
+            sum = fma(load_as<T>(a + r + l * a_k), factor[l], sum);
           }
         } else {
-          const Tail<T> tail(smaller<int64_t>(W, rows - r));
-          for (int l = 0; l < columns; ++l) sum = fma(load(a + r + l * a_k, tail), factor[l], sum);
+          const int64_t count = smaller<int64_t>(W, rows - r);
+          for (int l = 0; l < columns; ++l) sum = fma(load_some<T>(a + r + l * a_k, count), factor[l], sum);
         }
         store(sums + r, sum);
       }
     }
     finish_general(x, i, rows, 0, 1, sums, kRows);
   }
+}
+
+template <class T>
+void one_column(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
+  with_stored<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
+}
+
+// B of few columns, as numbers: in place, or widened into the scratch.
+template <class T>
+MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
+  MatrixRef<const T> b = {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
+  if (size_of(x.b.type) == sizeof(T)) return b;
+  constexpr int64_t kHeight = Contract<T>::kMatmulHeight;
+  static_assert(Contract<T>::kLongColumn + kFewColumns * kHeight <= Contract<T>::kMatmulPanels, "room beside the sums");
+  T *const widened_b = x.b_panel + Contract<T>::kLongColumn;
+  with_stored<T>(x.b.type, [&](auto stored) {
+    const auto *from = static_cast<const decltype(stored) *>(x.b.data);
+    for (int64_t j = 0; j < x.n; ++j) {
+      for (int64_t k = 0; k < x.k; ++k) {
+        widened_b[j * kHeight + k] = widened(from[k * x.b.row_stride + j * x.b.col_stride]);
+      }
+    }
+  });
+  return {widened_b, 1, kHeight};
 }
 
 }  // namespace

@@ -1,20 +1,24 @@
 // Copies into panels, for operands that the tile cannot or should not read in place.
 #pragma once
 
-#include "kernels/simd.hpp"
+#include "kernels/widen.hpp"
 
 namespace attend {
 namespace {
 
-// f(k, r) for each k < kLanes in order, r lane i = p[i * stride + k]. (A backend may have a better one for its type.)
-template <class T, class F>
-ATTEND_INLINE void each_column(const T *p, int64_t stride, const F &f) {
-  vec<T> r[kLanes<T>];
-  ATTEND_UNROLL
-  for (int i = 0; i < kLanes<T>; ++i) r[i] = load(p + i * stride);
-  transpose(r);
-  ATTEND_UNROLL
-  for (int k = 0; k < kLanes<T>; ++k) f(k, r[k]);
+// f(k, r) for each k < kLanes in order, r lane i = p[i * stride + k].
+template <class T, class S, class F>
+ATTEND_INLINE void each_column(const S *p, int64_t stride, const F &f) {
+  if constexpr (kOwnColumns<S>) {
+    own_columns(p, stride, f);
+  } else {
+    vec<T> r[kLanes<T>];
+    ATTEND_UNROLL
+    for (int i = 0; i < kLanes<T>; ++i) r[i] = load_as<T>(p + i * stride);
+    transpose(r);
+    ATTEND_UNROLL
+    for (int k = 0; k < kLanes<T>; ++k) f(k, r[k]);
+  }
 }
 
 // 0 in the lanes whose byte is not 0, -inf in the others.
@@ -47,20 +51,19 @@ ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
 
 // kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements
 // beyond `lanes` and `depth` are zero and not read; rows k >= depth are not written.
-template <class T>
-ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, const T *from, int64_t a_lane, vec<T> scale,
+template <class T, class S>
+ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, const S *from, int64_t a_lane, vec<T> scale,
                                T *panel) {
   constexpr int W = kLanes<T>;
   if (lanes == W && depth == W) {
-    each_column(
+    each_column<T>(
         from,
         a_lane, [&](int k, vec<T> column) __attribute__((always_inline)) { store(panel + k * width, column * scale); });
     return;
   }
   vec<T> r[W];
-  const Tail<T> tail(depth);
   ATTEND_UNROLL
-  for (int i = 0; i < W; ++i) r[i] = i < lanes ? load(from + i * a_lane, tail) : broadcast(T(0));
+  for (int i = 0; i < W; ++i) r[i] = i < lanes ? load_some<T>(from + i * a_lane, depth) : broadcast(T(0));
   transpose(r);
   ATTEND_UNROLL
   for (int k = 0; k < W; ++k) {
@@ -69,30 +72,27 @@ ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, cons
 }
 
 // panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to `width`, a multiple of the vector.
-template <class T>
-void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_lane, int64_t a_k, T scale,
+template <class T, class S>
+void pack_panel(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t a_lane, int64_t a_k, T scale,
                 T *panel) {
   constexpr int W = kLanes<T>;
   const vec<T> factor = broadcast(scale);
   for (int64_t lane = 0; lane < width; lane += W) {
     const int64_t count = larger<int64_t>(0, smaller<int64_t>(W, lanes - lane));
-    const T *from = a + lane * a_lane;
+    const S *from = a + lane * a_lane;
     T *to = panel + lane;
     if (count == 0) {
       for (int64_t k = 0; k < depth; ++k) store(to + k * width, broadcast(T(0)));
     } else if (a_lane == 1) {
-      const Tail<T> tail(count);
-      for (int64_t k = 0; k < depth; ++k) {
-        store(to + k * width, (count == W ? load(from + k * a_k) : load(from + k * a_k, tail)) * factor);
-      }
+      for (int64_t k = 0; k < depth; ++k) store(to + k * width, load_some<T>(from + k * a_k, count) * factor);
     } else if (a_k == 1 && count * depth > 2 * W) {
       for (int64_t k = 0; k < depth; k += W) {
-        pack_square(width, count, smaller<int64_t>(W, depth - k), from + k, a_lane, factor, to + k * width);
+        pack_square<T>(width, count, smaller<int64_t>(W, depth - k), from + k, a_lane, factor, to + k * width);
       }
     } else {
       for (int64_t k = 0; k < depth; ++k) {
         if (count < W) store(to + k * width, broadcast(T(0)));
-        for (int64_t l = 0; l < count; ++l) to[k * width + l] = from[l * a_lane + k * a_k] * scale;
+        for (int64_t l = 0; l < count; ++l) to[k * width + l] = widened(from[l * a_lane + k * a_k]) * scale;
       }
     }
   }
@@ -100,81 +100,81 @@ void pack_panel(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t
 
 // Panels of `width` lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes:
 // in one sweep over k, so that memory is read along its pages and not in strips of a panel's width.
-template <class T>
-void pack_panels(int64_t width, int64_t lanes, int64_t depth, const T *a, int64_t a_k, T *panels) {
+template <class T, class S>
+void pack_panels(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t a_k, T *panels) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kAhead = 8;  // rows
   const int64_t panel = width * depth;
   for (int64_t k = 0; k < depth; ++k, a += a_k, panels += width) {
-    for (int64_t lane = 0; lane < lanes; lane += 64 / static_cast<int64_t>(sizeof(T))) {
+    for (int64_t lane = 0; lane < lanes; lane += 64 / static_cast<int64_t>(sizeof(S))) {
       __builtin_prefetch(a + kAhead * a_k + lane);
     }
     T *to = panels;
     int64_t lane = 0;
     for (; lane + width <= lanes; lane += width, to += panel) {
-      for (int64_t l = 0; l < width; l += W) store(to + l, load(a + lane + l));
+      for (int64_t l = 0; l < width; l += W) store(to + l, load_as<T>(a + lane + l));
     }
     if (lane == lanes) continue;
     for (int64_t l = 0; l < width; l += W) {
       const int64_t count = smaller<int64_t>(W, lanes - lane - l);
-      store(to + l, count > 0 ? load(a + lane + l, Tail<T>(count)) : broadcast(T(0)));
+      store(to + l, count > 0 ? load_some<T>(a + lane + l, count) : broadcast(T(0)));
     }
   }
 }
 
 // panel[column][k] = b(k, column): columns of contiguous elements moved together, `height` apart.
-template <class T>
-void pack_columns(int64_t columns, int64_t depth, const T *b, int64_t b_col, T *panel, int64_t height) {
+template <class T, class S>
+void pack_columns(int64_t columns, int64_t depth, const S *b, int64_t b_col, T *panel, int64_t height) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kAhead = 6;  // columns
   for (int64_t j = 0; j < columns; ++j) {
-    const T *from = b + j * b_col;
+    const S *from = b + j * b_col;
     T *to = panel + j * height;
     int64_t k = 0;
     for (; k + W <= depth; k += W) {
       __builtin_prefetch(from + kAhead * b_col + k);
-      store(to + k, load(from + k));
+      store(to + k, load_as<T>(from + k));
     }
-    if (k < depth) store(to + k, load(from + k, Tail<T>(depth - k)));
+    if (k < depth) store(to + k, load_some<T>(from + k, depth - k));
   }
 }
 
 // Panels of N columns, `panel` elements apart: panels[k * N + column] = b(k, column), of rows of contiguous elements, which
 // are moved whole, for all panels at once: they may lie a page apart.
-template <class T, int N>
-void pack_rows(int64_t columns, int64_t depth, const T *b, int64_t b_k, T *panels, int64_t panel) {
+template <class T, int N, class S>
+void pack_rows(int64_t columns, int64_t depth, const S *b, int64_t b_k, T *panels, int64_t panel) {
   constexpr int W = kLanes<T>, kVectors = (N + W - 1) / W;
-  constexpr int64_t kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(S));
   // Panels whose vectors end in this row of b. What these put behind the panel's row is overwritten by its next, which the
   // last one does not have.
   const int64_t whole = columns < kVectors * W ? 0 : (columns - kVectors * W) / N + 1;
   for (int64_t k = 0; k < depth; ++k, b += b_k, panels += N) {
     for (int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(b + kAhead * b_k + j);
     T *to = panels;
-    const T *from = b;
-    const T *const tails = k + 1 < depth ? b + whole * N : b;
+    const S *from = b;
+    const S *const tails = k + 1 < depth ? b + whole * N : b;
     for (; from != tails; from += N, to += panel) {
       ATTEND_UNROLL
-      for (int v = 0; v < kVectors; ++v) store(to + v * W, load(from + v * W));
+      for (int v = 0; v < kVectors; ++v) store(to + v * W, load_as<T>(from + v * W));
     }
     for (; from < b + columns; from += N, to += panel) {
       const int64_t count = smaller<int64_t>(N, b + columns - from);
       for (int64_t j = 0; j < count; j += W) {
-        const Tail<T> tail(smaller<int64_t>(W, count - j));
-        store(to + j, load(from + j, tail), tail);
+        const int64_t part = smaller<int64_t>(W, count - j);
+        store_some(to + j, load_some<T>(from + j, part), part);
       }
     }
   }
 }
 
 // The same of any rows.
-template <class T>
-void pack_rows(int64_t width, int64_t columns, int64_t depth, const T *b, int64_t b_k, int64_t b_col, T *panels,
+template <class T, class S>
+void pack_rows(int64_t width, int64_t columns, int64_t depth, const S *b, int64_t b_k, int64_t b_col, T *panels,
                int64_t panel) {
   for (int64_t first = 0; first < columns; first += width, panels += panel) {
     for (int64_t k = 0; k < depth; ++k) {
-      const T *from = b + k * b_k + first * b_col;
-      for (int64_t j = 0; j < smaller(width, columns - first); ++j) panels[k * width + j] = from[j * b_col];
+      const S *from = b + k * b_k + first * b_col;
+      for (int64_t j = 0; j < smaller(width, columns - first); ++j) panels[k * width + j] = widened(from[j * b_col]);
     }
   }
 }

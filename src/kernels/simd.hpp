@@ -25,6 +25,9 @@
 //   hidden_square(rows, to)        the lanes that kLanes bytes of each of kLanes rows hide, if ATTEND_HIDDEN_SQUARE is
 //                                  defined
 //   transpose(r)                   kLanes<T> vectors as a square matrix
+//   widened_lanes(p), narrow_lanes(p, v)   of vectors of stored elements (kernels/widen.hpp), if ATTEND_STORED_VECTORS is
+//                                  defined
+//   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once
@@ -45,6 +48,15 @@ template <class T>
 ATTEND_INLINE T larger(T a, T b) {
   return a < b ? b : a;
 }
+
+template <class A, class B>
+constexpr bool kIsSame = false;
+template <class A>
+constexpr bool kIsSame<A, A> = true;
+
+// Whether the backend has own_columns for elements of this type: pack.hpp, each_column.
+template <class S>
+constexpr bool kOwnColumns = false;
 
 // Calls f(Int<n>()) for the run-time n in 1..Max: turns an edge's width into a compile-time tile shape.
 template <int N>

@@ -181,3 +181,5 @@ ATTEND_INLINE vec<double> permute(vec<double> v, const Permutation<double> &p) {
 
 }  // namespace
 }  // namespace attend
+
+#include "kernels/stored_avx2.hpp"

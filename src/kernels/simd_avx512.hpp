@@ -119,8 +119,10 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
 
 // f(k, r) for k = 0..15 in order, r lane i = p[i * stride + k]. Four pieces of rows meet in a load each, which takes
 // half the shuffles (32) of whole rows: they have one port.
+template <>
+constexpr bool kOwnColumns<float> = true;
 template <class F>
-ATTEND_INLINE void each_column(const float *p, int64_t stride, const F &f) {
+ATTEND_INLINE void own_columns(const float *p, int64_t stride, const F &f) {
   ATTEND_UNROLL
   for (int b = 0; b < 16; b += 4) {
     __m512 q[4];
@@ -229,3 +231,5 @@ ATTEND_INLINE void store_half(double *p, __m256d v, Tail<double> t) {
 
 }  // namespace
 }  // namespace attend
+
+#include "kernels/stored_avx512.hpp"

@@ -27,19 +27,34 @@ struct CompensatedSum {
 };
 
 // Lanes `stride` elements apart, the first `count` of them; the rest are 0.
-template <class T>
-ATTEND_INLINE vec<T> load_lanes(const T *p, int64_t stride, int64_t count) {
-  if (stride == 1) return count == kLanes<T> ? load(p) : load(p, Tail<T>(count));
+template <class T, class S>
+ATTEND_INLINE vec<T> load_lanes(const S *p, int64_t stride, int64_t count) {
+  if (stride == 1) return load_some<T>(p, count);
   T buffer[kLanes<T>];
-  for (int64_t l = 0; l < kLanes<T>; ++l) buffer[l] = l < count ? p[l * stride] : T(0);
+  for (int64_t l = 0; l < kLanes<T>; ++l) buffer[l] = l < count ? widened(p[l * stride]) : T(0);
   return load(buffer);
 }
-template <class T>
-ATTEND_INLINE void store_lanes(T *p, int64_t stride, int64_t count, vec<T> v) {
-  if (stride == 1) return count == kLanes<T> ? store(p, v) : store(p, v, Tail<T>(count));
-  T buffer[kLanes<T>];
-  store(buffer, v);
+template <class T, class S>
+ATTEND_INLINE void store_lanes(S *p, int64_t stride, int64_t count, vec<T> v) {
+  if (stride == 1) return store_some(p, v, count);
+  S buffer[kLanes<T>];
+  store_as<T>(buffer, v);
   for (int64_t l = 0; l < count; ++l) p[l * stride] = buffer[l];
+}
+
+template <class T>
+ATTEND_INLINE bool is_narrow(const StoredMatrix &m) {
+  return m.data != nullptr && size_of(m.type) != static_cast<int64_t>(sizeof(T));
+}
+// The same from element (row, column) of a matrix on, along rows or along columns.
+template <class T, bool kAlongRows>
+ATTEND_INLINE vec<T> lanes_of(const StoredMatrix &m, int64_t row, int64_t column, int64_t count) {
+  vec<T> lanes = broadcast(T(0));
+  with_stored<T>(m.type, [&](auto stored) {
+    const auto *p = static_cast<const decltype(stored) *>(m.data) + row * m.row_stride + column * m.col_stride;
+    lanes = load_lanes<T>(p, kAlongRows ? m.row_stride : m.col_stride, count);
+  });
+  return lanes;
 }
 
 template <class T>
@@ -66,16 +81,18 @@ ATTEND_INLINE vec<T> only(vec<T> v, int64_t count) {
 // is there.
 template <class T, bool kPlain, bool kAlongRows>
 ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count) {
-  const auto lanes = [&](const T *p, int64_t p_row, int64_t p_col) __attribute__((always_inline)) {
-    return load_lanes(p + row * p_row + column * p_col, kAlongRows ? p_row : p_col, count);
-  };
-  vec<T> s = lanes(x.x.data, kAlongRows ? 1 : x.x.row_stride, x.x.col_stride);
-  if (!kPlain) {
+  vec<T> s = broadcast(T(0));
+  if (kPlain) {
+    const int64_t x_row = kAlongRows ? 1 : x.x.row_stride;
+    const T *p = static_cast<const T *>(x.x.data) + row * x_row + column * x.x.col_stride;
+    s = load_lanes<T>(p, kAlongRows ? 1 : x.x.col_stride, count);
+  } else {
+    s = lanes_of<T, kAlongRows>(x.x, row, column, count);
     const vec<T> least = broadcast(kMinusInfinity<T>);
     if (x.bias.data == nullptr) {
       s = s * broadcast(x.scale);
     } else {
-      const vec<T> bias = lanes(x.bias.data, x.bias.row_stride, x.bias.col_stride);
+      const vec<T> bias = lanes_of<T, kAlongRows>(x.bias, row, column, count);
       s = select(bias == least, least, fma(broadcast(x.scale), s, bias));
     }
     if (x.mask.data != nullptr) {
@@ -148,10 +165,11 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   return r;
 }
 
-// Scores that are plain need no more than a load.
+// Scores that are plain need no more than a load, and results a store.
 template <class T>
 ATTEND_INLINE bool is_plain(const SoftmaxBlock<T> &x) {
-  return x.scale == T(1) && x.bias.data == nullptr && x.mask.data == nullptr;
+  return x.scale == T(1) && x.bias.data == nullptr && x.mask.data == nullptr && !is_narrow<T>(x.x) &&
+         !is_narrow<T>(x.y);
 }
 
 }  // namespace

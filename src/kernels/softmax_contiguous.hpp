@@ -46,7 +46,7 @@ struct ColumnGroup {
   int64_t first = 0, count = 0;
   bool plain;
   const T *s;  // the scores: in x, or, if there is more to them, where the exponentials will be
-  T *e;        // the exponentials: in y, or in the scratch if y is not to pass through the caches
+  T *e;        // the exponentials: in y, or in the scratch if y is not to pass through the caches, or is narrower
   int64_t s_col, e_col;
   T shift[kLanes<T>], factor[kLanes<T>], log_sum[kLanes<T>];
 };
@@ -125,7 +125,7 @@ ATTEND_INLINE vec<T> lane_sums(const T *s, int64_t begin, int64_t end, vec<T> sh
         const int64_t at = i + u * W;
         if (at >= part_end) break;
         const int64_t count = smaller<int64_t>(W, part_end - at);
-        const vec<T> term = exp_nonpositive(only(load_lanes(s + at, 1, count), count) - shift);
+        const vec<T> term = exp_nonpositive(only(load_lanes<T>(s + at, 1, count), count) - shift);
         of_part[u] = of_part[u] + term;
         if (e != nullptr) store_lanes(e + at, 1, count, term);
       }
@@ -182,6 +182,21 @@ ATTEND_INLINE void write_rows(T *y, int64_t rows, int64_t begin, int64_t end, bo
   few(i, end);
 }
 
+// The same of y of a narrower type.
+template <class T, class F>
+void round_rows(const StoredMatrix &y, int64_t column, int64_t begin, int64_t end, const F &result) {
+  constexpr int W = kLanes<T>;
+  with_stored<T>(y.type, [&](auto stored) {
+    auto *to = static_cast<decltype(stored) *>(element_of(y, 0, column));
+    for (int64_t i = begin; i < end; i += W) {
+      const int64_t count = smaller<int64_t>(W, end - i);
+      vec<T> r[1];
+      result(i, count, r);
+      store_some(to + i, r[0], count);
+    }
+  });
+}
+
 // The last pass for rows [begin, end) of column c.
 template <class T>
 ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
@@ -189,16 +204,16 @@ ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> 
   const bool log = x.log;
   const vec<T> factor = broadcast(g.factor[c]), log_sum = broadcast(g.log_sum[c]), shift = broadcast(g.shift[c]);
   const T *const from = log ? g.s + c * g.s_col : g.e + c * g.e_col;
-  write_rows(
-      x.y.data + (g.first + c) * x.y.col_stride, x.rows, begin, end,
-      x.stream, [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
-        int64_t at = i;
-        for (vec<T> &v : r) {
-          v = load_lanes(from + at, 1, count);
-          v = log ? v - shift - log_sum : v * factor;
-          at += kLanes<T>;
-        }
-      });
+  const auto result = [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
+    int64_t at = i;
+    for (vec<T> &v : r) {
+      v = load_lanes<T>(from + at, 1, count);
+      v = log ? v - shift - log_sum : v * factor;
+      at += kLanes<T>;
+    }
+  };
+  if (is_narrow<T>(x.y)) return round_rows<T>(x.y, g.first + c, begin, end, result);
+  write_rows(static_cast<T *>(element_of(x.y, 0, g.first + c)), x.rows, begin, end, x.stream, result);
 }
 
 // The first two passes of a group, and beside the second, part by part, the last pass of the previous group, if there is
@@ -231,10 +246,10 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
     filled = 0;
   };
   for (int64_t c = 0; c < g->count; ++c) {
-    const T *const next = x.x.data + (g->first + g->count + c) * x.x.col_stride;
+    const T *const next = static_cast<const T *>(element_of(x.x, 0, g->first + g->count + c));
     // The line that this column shares with the one before will be written in the caches: a store that waited for it
     // would hold up all behind it.
-    if (x.stream) __builtin_prefetch(x.y.data + (g->first + c) * x.y.col_stride, 1);
+    if (x.stream) __builtin_prefetch(element_of(x.y, 0, g->first + c), 1);
     for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
       const vec<T> of_chunk = lane_sums(
           g->s + c * g->s_col, chunk, smaller(rows, chunk + kChunk), broadcast(g->shift[c]),
@@ -260,12 +275,14 @@ void softmax_contiguous(const SoftmaxBlock<T> &x) {
   constexpr int64_t kBytes = 1 << 13, kLine = 64 / static_cast<int64_t>(sizeof(T));
   constexpr int W = kLanes<T>;
   const bool plain = is_plain(x);
-  if (x.rows > 0 && x.rows <= kShort<T> && W >= 4) {
+  const bool narrow = is_narrow<T>(x.x) || is_narrow<T>(x.y) || is_narrow<T>(x.bias);
+  const bool in_scratch = x.stream || is_narrow<T>(x.y);
+  if (x.rows > 0 && x.rows <= kShort<T> && W >= 4 && !narrow) {
     return plain ? short_columns<T, true>(x) : short_columns<T, false>(x);
   }
   const int64_t height = (x.rows + kLine - 1) / kLine * kLine;  // of a column in the scratch
   int64_t size = x.rows == 0 ? W : kBytes / (x.rows * static_cast<int64_t>(sizeof(T)));
-  if (x.stream) size = smaller(size, x.scratch_size / (2 * height));
+  if (in_scratch && x.rows > 0) size = smaller(size, x.scratch_size / (2 * height));
   size = larger<int64_t>(1, smaller<int64_t>(W, size));
   ColumnGroup<T> groups[2];
   int turn = 0;
@@ -277,10 +294,10 @@ void softmax_contiguous(const SoftmaxBlock<T> &x) {
     ColumnGroup<T> &g = groups[turn], &previous = groups[turn ^ 1];
     g.first = column;
     g.count = smaller(size, x.columns - column);
-    g.e = x.stream ? x.scratch + turn * (x.scratch_size / 2) : x.y.data + column * x.y.col_stride;
-    g.e_col = x.stream ? height : x.y.col_stride;
+    g.e = in_scratch ? x.scratch + turn * (x.scratch_size / 2) : static_cast<T *>(element_of(x.y, 0, column));
+    g.e_col = in_scratch ? height : x.y.col_stride;
     g.plain = plain;
-    g.s = plain ? x.x.data + column * x.x.col_stride : g.e;
+    g.s = plain ? static_cast<const T *>(element_of(x.x, 0, column)) : g.e;
     g.s_col = plain ? x.x.col_stride : g.e_col;
     contiguous_group(x, &g, previous);
     previous.count = 0;

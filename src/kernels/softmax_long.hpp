@@ -17,8 +17,8 @@ template <class T>
 ATTEND_INLINE ColumnGroup<T> long_column(const LongSoftmaxBlock<T> &x) {
   ColumnGroup<T> g;
   g.plain = is_plain(x.block);
-  g.e = x.block.y.data;
-  g.s = g.plain ? x.block.x.data : g.e;
+  g.e = is_narrow<T>(x.block.y) ? x.block.scratch : static_cast<T *>(x.block.y.data);
+  g.s = g.plain ? static_cast<const T *>(x.block.x.data) : g.e;
   g.e_col = g.s_col = 0;
   return g;
 }
@@ -45,7 +45,7 @@ void long_sums(const LongSoftmaxBlock<T> &x) {
     store(shift, shift_of(tops));
     for (int64_t c = 0; c < count; ++c) {
       store(lanes + c * W, lane_sums(g.s, first + c * kChunk, end_of(c), broadcast(shift[c]), static_cast<T *>(nullptr),
-                                     x.block.x.data + W * kChunk, [](int64_t, int64_t) {}));
+                                     g.s + W * kChunk, [](int64_t, int64_t) {}));
     }
     keep(x.chunks, across(lanes, Add<T>()));
   }
@@ -65,8 +65,8 @@ void long_fold(const LongSoftmaxBlock<T> &x) {
     // A chunk without a finite score has maximum -inf and weighs nothing, and so have the lanes behind the last one: of
     // a maximum of 0 the exponential might overflow.
     T terms[W];
-    const vec<T> maxima = only(load_lanes(x.maxima + c, 1, part), part);
-    store(terms, load_lanes(x.chunks + c, 1, part) * exp_nonpositive(maxima - shift));
+    const vec<T> maxima = only(load_lanes<T>(x.maxima + c, 1, part), part);
+    store(terms, load_lanes<T>(x.chunks + c, 1, part) * exp_nonpositive(maxima - shift));
     for (int64_t l = 0; l < part; ++l) total.add(broadcast(terms[l]));
   }
   const ColumnResults<T> r = results_of(x.block, top, total, 0, 1);
@@ -84,23 +84,30 @@ void long_results(const LongSoftmaxBlock<T> &x) {
   const bool log = x.block.log, stream = x.block.stream;
   const vec<T> shift = broadcast(x.of_column[0]), factor = broadcast(x.of_column[1]),
                log_sum = broadcast(x.of_column[2]);
-  const T *const s = long_column(x).s;
+  const ColumnGroup<T> g = long_column(x);
+  const T *const s = g.s;
   constexpr int64_t kAhead = (1 << 14) / static_cast<int64_t>(sizeof(T));
-  write_rows(
-      x.block.y.data, rows, 0, rows, stream, [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
-        int64_t at = i;
-        for (vec<T> &v : r) {
-          __builtin_prefetch(s + at + kAhead);
-          v = only(load_lanes(s + at, 1, count), count) - shift;
-          at += kLanes<T>;
-        }
-        if (log) {
-          for (vec<T> &v : r) v = v - log_sum;
-          return;
-        }
-        exp_nonpositive(r);
-        for (vec<T> &v : r) v = v * factor;
-      });
+  const auto result = [&](int64_t i, int64_t count, auto &r) __attribute__((always_inline)) {
+    int64_t at = i;
+    for (vec<T> &v : r) {
+      __builtin_prefetch(s + at + kAhead);
+      v = only(load_lanes<T>(s + at, 1, count), count) - shift;
+      at += kLanes<T>;
+    }
+    if (log) {
+      for (vec<T> &v : r) v = v - log_sum;
+      return;
+    }
+    exp_nonpositive(r);
+    for (vec<T> &v : r) v = v * factor;
+  };
+  if (is_narrow<T>(x.block.y)) {
+    // The scores were not kept.
+    T lanes[kLanes<T>];
+    lane_maxima(x.block, g, 0, 0, rows, lanes);
+    return round_rows<T>(x.block.y, 0, 0, rows, result);
+  }
+  write_rows(static_cast<T *>(x.block.y.data), rows, 0, rows, stream, result);
   if (stream) stream_fence();
 }
 

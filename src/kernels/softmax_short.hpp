@@ -31,7 +31,7 @@ __attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t fir
     T *const square = s + row * W;
     vec<T> r[W];
     if (kPlain && count == W && part == W) {
-      const T *from = x.x.data + row + first * x.x.col_stride;
+      const T *from = static_cast<const T *>(element_of(x.x, row, first));
       ATTEND_UNROLL
       for (int c = 0; c < W; ++c) r[c] = load(from + c * x.x.col_stride);
     } else {
@@ -76,7 +76,7 @@ __attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t fir
   const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{load(sums), zero}, first, count);
   for (int64_t row = 0; row < rows; row += W) {
     const int64_t part = smaller<int64_t>(W, rows - row);
-    T *const to = x.y.data + row + first * x.y.col_stride;
+    T *const to = static_cast<T *>(element_of(x.y, row, first));
     vec<T> r[W];
     ATTEND_UNROLL
     for (int i = 0; i < W; ++i) {
@@ -121,6 +121,8 @@ void packed_columns(const SoftmaxBlock<T> &x) {
   };
   const Permutation<T> swaps[3] = {swap(1), swap(G > 2 ? 2 : 1), swap(G > 4 ? 4 : 1)};
   const vec<T> scale = broadcast(x.scale);
+  const T *const from = static_cast<const T *>(x.x.data);
+  T *const to = static_cast<T *>(x.y.data);
   const auto columns = [&](auto n, int64_t at, int64_t count) __attribute__((always_inline)) {
     constexpr int N = decltype(n)::value;
     const Tail<T> tail(count);
@@ -128,7 +130,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
     ATTEND_UNROLL
     for (int i = 0; i < N; ++i) {
       const vec<T> s =
-          select(is_padding == zero, permute(load(x.x.data + at + i * width, tail) * scale, to_groups), least);
+          select(is_padding == zero, permute(load(from + at + i * width, tail) * scale, to_groups), least);
       vec<T> top = s;
       ATTEND_UNROLL
       for (int step = kSteps - 1; step >= 0; --step) top = maximum(permute(top, swaps[step]), top);
@@ -144,7 +146,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
     }
     ATTEND_UNROLL
     for (int i = 0; i < N; ++i)
-      store(x.y.data + at + i * width, permute(e[i] * inverse_or_zero(sum[i]), to_memory), tail);
+      store(to + at + i * width, permute(e[i] * inverse_or_zero(sum[i]), to_memory), tail);
   };
   int64_t at = 0;
   for (; at + kTogether * width <= elements; at += kTogether * width) columns(Int<kTogether>(), at, width);

@@ -20,7 +20,8 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 8;
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t rows = x.rows, y_row = x.y.row_stride, y_col = x.y.col_stride, x_row = x.x.row_stride;
-  const bool log = x.log, stream = x.stream, dense = x.x.col_stride == 1;
+  const bool log = x.log, stream = x.stream, dense = x.x.col_stride == 1 && !is_narrow<T>(x.x);
+  const T *const x_data = static_cast<const T *>(x.x.data);
   int64_t count[V];
   vec<T> top[V];
   ATTEND_UNROLL
@@ -32,8 +33,8 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v]);
   };
   for (int64_t i = 0; i < rows; ++i) {
-    if (dense) __builtin_prefetch(x.x.data + (i + kAhead) * x_row + column);
-    if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x.x.data + (i + kAhead) * x_row + column + V * W - 1);
+    if (dense) __builtin_prefetch(x_data + (i + kAhead) * x_row + column);
+    if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x_data + (i + kAhead) * x_row + column + V * W - 1);
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
       const vec<T> s = score(i, v);
@@ -71,7 +72,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   ColumnResults<T> results[V];
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) results[v] = results_of(x, top[v], total[v], column + v * W, count[v]);
-  T *const y = x.y.data + column * y_col;
+  T *const y = static_cast<T *>(element_of(x.y, 0, column));
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
@@ -82,6 +83,12 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
       } else {
         if (scratch == nullptr) r = exp_nonpositive(r - shift[v]);
         r = r * results[v].factor;
+      }
+      if (!kPlain && is_narrow<T>(x.y)) {
+        with_stored<T>(x.y.type, [&](auto stored) {
+          store_lanes(static_cast<decltype(stored) *>(element_of(x.y, i, column + v * W)), y_col, count[v], r);
+        });
+        continue;
       }
       T *const to = y + i * y_row + v * W * y_col;
       if (stream && count[v] == W) {
@@ -120,8 +127,8 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
     shift[v] = shift_of(strip->top[v]);
     total[v] = {broadcast(T(0)), broadcast(T(0))};
   }
-  const T *from = kNext ? x.x.data + next->column : nullptr;
-  T *to = kPrevious ? x.y.data + previous.column : nullptr;
+  const T *from = kNext ? static_cast<const T *>(x.x.data) + next->column : nullptr;
+  T *to = kPrevious ? static_cast<T *>(x.y.data) + previous.column : nullptr;
   for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
     vec<T> sum[V];
     ATTEND_UNROLL
@@ -171,7 +178,7 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      const vec<T> s = load(x.x.data + i * x.x.row_stride + begin + v * W);
+      const vec<T> s = load(static_cast<const T *>(x.x.data) + i * x.x.row_stride + begin + v * W);
       strips[0].top[v] = maximum(s, strips[0].top[v]);
       store(x.scratch + (i * V + v) * W, s);
     }
@@ -202,7 +209,7 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v, p += W) {
-      T *const to = x.y.data + i * x.y.row_stride + last.column + v * W;
+      T *const to = static_cast<T *>(x.y.data) + i * x.y.row_stride + last.column + v * W;
       const ColumnResults<T> &of = last.results[v];
       const vec<T> r = x.log ? load(p) - of.shift - of.log_sum : load(p) * of.factor;
       x.stream ? stream_store(to, r) : store(to, r);

@@ -19,6 +19,7 @@ enum CpuFeature : uint64_t {
   kAvx512Bw = 1u << 4,
   kAvx512Dq = 1u << 5,
   kAvx512Vl = 1u << 6,
+  kF16c = 1u << 7,
 };
 
 // The number of the arithmetic contract, which changes with any bit that a caller can see.
@@ -68,6 +69,18 @@ struct Contract {
 // packed.
 constexpr int kFewColumns = 4;
 
+// Drivers and kernels share some functions, which no object file exports: always inlined, and static.
+#define ATTEND_SHARED static inline __attribute__((always_inline))
+
+// Element types, by attend.h's numbers; 0, which is none of them, are the arrays of integers among the options.
+enum class Dtype : uint32_t { i64 = 0, f32, f64, bf16, f16, i8, u8, boolean, i32, f8e4m3 };
+constexpr Dtype kLastDtype = Dtype::f8e4m3;
+
+ATTEND_SHARED constexpr int64_t size_of(Dtype dtype) {
+  constexpr unsigned char kBytes[] = {8, 4, 8, 2, 2, 1, 1, 1, 4, 1};  // in the order of the numbers
+  return kBytes[static_cast<uint32_t>(dtype)];
+}
+
 // A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
 template <class T>
 struct MatrixRef {
@@ -75,12 +88,22 @@ struct MatrixRef {
   int64_t row_stride, col_stride;
 };
 
+// The same, of elements as they are stored: of the type of the arithmetic or, where that is f32, of a narrower one.
+struct StoredMatrix {
+  void *data;  // inputs are only read
+  int64_t row_stride, col_stride;  // in elements
+  Dtype type;
+};
+ATTEND_SHARED void *element_of(const StoredMatrix &m, int64_t row, int64_t column) {
+  return static_cast<char *>(m.data) + (row * m.row_stride + column * m.col_stride) * size_of(m.type);
+}
+
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, if it `begins`, fma(beta, C, bias). k = 0 gives C0.
 // k <= kKc; m <= kMc if pack_a, which must be set unless a.row_stride is 1.
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;
-  MatrixRef<const T> a, b;
+  StoredMatrix a, b;  // A and B are widened when they are packed, or, of few columns, in registers
   MatrixRef<T> c;
   MatrixRef<const T> bias;  // or null data
   T alpha, beta;
@@ -89,23 +112,31 @@ struct MatmulBlock {
   bool one_column;      // n = 1, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   T *a_panel;           // scratch: m, rounded up to a panel, times k
-  T *b_panel;           // scratch: kMatmulPanels
+  T *b_panel;           // scratch: kMatmulPanels; its upper part is where B of few columns is widened
+};
+
+// y = x, elementwise, between any two types but boolean: widened exactly, or rounded once, to nearest even. With a scale:
+// from integers and f8e4m3 y = scale x, to them y = x / scale, which integers of 8 bits bound to +-127.
+struct ConvertBlock {
+  int64_t rows, columns;
+  StoredMatrix x, y;  // equal, or apart
+  MatrixRef<const float> scale;  // or null data
 };
 
 // Softmax of `columns` columns of `rows` elements; natural_log is lent by the baseline code.
 template <class T>
 struct SoftmaxBlock {
   int64_t rows, columns;
-  MatrixRef<const T> x;
-  MatrixRef<T> y;
-  MatrixRef<const T> bias;        // or null data
+  StoredMatrix x, y;
+  StoredMatrix bias;              // or null data
   MatrixRef<const uint8_t> mask;  // or null data; 0 = masked
   MatrixRef<T> lse;               // one row, or null data
   T scale;
   bool log;
   bool stream;  // y is too large for the caches: write past them
-  // Contiguous columns have a scratch only with stream: two halves, each at least one column in whole lines. In other
-  // layouts it holds as many vectors of a row, for all rows, as it has room for.
+  // Contiguous columns have a scratch only with stream, or if y is of a narrower type: two halves, each at least one
+  // column in whole lines; a long one's span has one half. In other layouts it holds as many vectors of a row, for all
+  // rows, as it has room for.
   T *scratch;
   int64_t scratch_size;  // elements
   double (*natural_log)(double);
@@ -128,6 +159,13 @@ struct RowsRef {
   int64_t element_stride, item_stride, head_stride;
 };
 
+// The same, of elements as they are stored.
+struct StoredRows {
+  const void *data;  // or null
+  int64_t element_stride, item_stride, head_stride;  // in elements
+  Dtype type;
+};
+
 // What AttentionBlock::scores receives: ATTEND_SCORES_..., by value.
 enum class ScoresStage : int { scaled, softcapped, masked, probabilities };
 
@@ -136,7 +174,10 @@ enum class ScoresStage : int { scaled, softcapped, masked, probabilities };
 struct AttentionLayout {
   int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
   int64_t state;       // kStateLines of `rows` elements
-  int64_t queries, output, segments, copied;
+  int64_t queries, output, segments;
+  int64_t results;         // for `out` before it is rounded to a narrower type
+  int64_t values, copied;  // values, and last keys, of a chunk that are widened or copied
+  int64_t end;             // of what is required: keys that are copied for speed alone lie behind it
   static constexpr int64_t kStateLines = 10;
 };
 
@@ -150,8 +191,11 @@ struct KeyRange {
 template <class T>
 struct AttentionBlock {
   int64_t items, heads, keys, features, value_features;
-  RowsRef<const T> q;
-  MatrixRef<const T> k, v;  // (feature, key)
+  StoredRows q;
+  StoredMatrix k, v;  // (feature, key)
+  // Of K's features or of its keys, one number by strides of 0; or null data. V's is of its keys: that of its features
+  // comes after the block.
+  MatrixRef<const float> k_scale, v_scale;
   RowsRef<T> out;
   T scale;
   int64_t key_begin, key_begin_step, key_end, key_end_step;
@@ -161,7 +205,7 @@ struct AttentionBlock {
   int64_t slope_stride;
   const T *sinks;  // one logit more in every sum, one a head, or null
   int64_t sink_stride;
-  RowsRef<const T> bias;
+  StoredRows bias;
   RowsRef<const uint8_t> mask;  // 0 = hidden
   RowsRef<T> scores;
   int64_t scores_keys, scores_before;  // elements of a line, and how many of them lie before key 0
@@ -169,7 +213,8 @@ struct AttentionBlock {
   int64_t query_tile;     // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
   int64_t few_rows;       // tiles of so many rows at most have lanes = keys; at most half a vector
   bool by_features;       // lanes of the output are features, which are contiguous in V
-  int64_t copied_stride;  // contiguous keys are copied, chunk by chunk, so many elements apart; 0 = read in place
+  // Keys, and values, are widened or copied, chunk by chunk, so many elements apart; 0 = read in place.
+  int64_t copied_stride, values_stride;
   bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
   T *m, *l;  // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
@@ -191,9 +236,6 @@ struct AttentionBlock {
   bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
   int64_t ld;     // of o
 };
-
-// Drivers and kernels share these few functions, which no object file exports: always inlined, and static.
-#define ATTEND_SHARED static inline __attribute__((always_inline))
 
 // The keys that query i of the block sees by position.
 template <class T>
@@ -242,7 +284,7 @@ struct FoldBlock {
   T *open;
 };
 
-// The rows of one element type. A row may be null: then that of the next instruction set in the list that has it is
+// The rows of one type of arithmetic. A row may be null: then that of the next instruction set in the list that has it is
 // used (dispatch/registry.cpp), whose bits are the same where bits are promised.
 template <class T>
 struct KernelsOf {
@@ -258,6 +300,7 @@ struct KernelTable {
   uint64_t required;  // CpuFeature bits, from the macros the compiler defined for this table's file
   KernelsOf<float> f32;
   KernelsOf<double> f64;
+  void (*convert)(const ConvertBlock &);
 };
 
 }  // namespace attend

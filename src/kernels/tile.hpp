@@ -7,7 +7,7 @@
 // FMAs from +0 in order of k: that, and not the shape of the tile, decides the bits.
 #pragma once
 
-#include "kernels/simd.hpp"
+#include "kernels/widen.hpp"
 
 namespace attend {
 namespace {
@@ -66,12 +66,12 @@ struct Prefetches {
     first += step;
   }
 };
-// MV vectors of a panel further on.
-template <class T, int MV>
+// MV vectors of a panel of elements S further on.
+template <class T, int MV, class S>
 struct PanelAhead {
-  const T *next;
+  const S *next;
   int64_t step;
-  ATTEND_INLINE void ask(const T *) {
+  ATTEND_INLINE void ask(const S *) {
     ATTEND_UNROLL
     for (int i = 0; i < MV; ++i) __builtin_prefetch(next + i * kLanes<T>, 0, 3);
     next += step;
@@ -92,17 +92,23 @@ struct Tile {
     }
   }
 
-  // kPartial: the last of the MV vectors holds only the lanes of `tail`. b_col: int64_t or Adjacent.
-  template <bool kPartial, class Stride, class Ahead = Nothing>
-  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
-                                const Tail<T> &tail, Ahead ahead = {}) {
+  // kPartial: the last of the MV vectors holds only so many lanes. b_col: int64_t or Adjacent. The panel may be of stored
+  // elements.
+  template <bool kPartial, class Stride, class S, class Ahead = Nothing>
+  ATTEND_INLINE void accumulate(int64_t depth, const S *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
+                                int64_t last, Ahead ahead = {}) {
     Columns<T, NR, Stride> columns(b, b_k, b_col);
+    const Tail<T> tail(kPartial ? last : kLanes<T>);
     for (int64_t k = 0; k < depth; ++k) {
       vec<T> a[MV];
       ATTEND_UNROLL
       for (int i = 0; i < MV; ++i) {
-        const T *p = panel + i * kLanes<T>;
-        a[i] = kPartial && i == MV - 1 ? load(p, tail) : load(p);
+        const S *p = panel + i * kLanes<T>;
+        if constexpr (kIsSame<T, S>) {
+          a[i] = kPartial && i == MV - 1 ? load(p, tail) : load(p);
+        } else {
+          a[i] = kPartial && i == MV - 1 ? load_some<T>(p, last) : load_as<T>(p);
+        }
       }
       ahead.ask(panel);
       ATTEND_UNROLL
@@ -116,10 +122,10 @@ struct Tile {
     }
   }
   // The same with whole vectors, asking for lines that will be needed later.
-  template <class Stride, class Ahead>
-  ATTEND_INLINE void accumulate(int64_t depth, const T *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
+  template <class Stride, class S, class Ahead>
+  ATTEND_INLINE void accumulate(int64_t depth, const S *panel, int64_t panel_k, const T *b, int64_t b_k, Stride b_col,
                                 const Ahead &ahead) {
-    accumulate<false>(depth, panel, panel_k, b, b_k, b_col, Tail<T>(kLanes<T>), ahead);
+    accumulate<false>(depth, panel, panel_k, b, b_k, b_col, kLanes<T>, ahead);
   }
 
   // Calls f(i, j, acc) for every vector, in columns.

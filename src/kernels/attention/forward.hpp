@@ -28,15 +28,16 @@ namespace {
 // Scores of a run into t.s; whether modifiers may hide something.
 template <class T>
 ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run,
-                             const StagedChunk<T> &chunk) {
+                             StagedChunk<T> &chunk) {
   scores_of(x, t, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
+  if (scales_keys(x.k_scale)) scale_scores(x, t, run.begin, run.end - run.begin);
   return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
 }
 
 // Of all runs of a slice.
 template <class T>
 bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
-                const StagedChunk<T> &chunk) {
+                StagedChunk<T> &chunk) {
   if (runs.count == 1) return score_run(x, t, runs.run[0], chunk);
   bool hides = false;
   vec<T> top[Tiles<T>::kScoreVectors];
@@ -70,8 +71,8 @@ void join(const KeySlice<T> &slice, KeyRuns *runs) {
 
 // One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> &slice, KeyRuns *runs,
-                  const StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
+void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice, KeyRuns *runs, StagedChunk<T> &chunk,
+                  FiniteChunk<T> *of_chunk) {
   bool modifiers_hide = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
     if (runs->count > 1) join(slice, runs);
@@ -80,12 +81,15 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
     with_constant<kFewRows<T>>(
         t.count, [&](auto nq) __attribute__((always_inline)) {
           constexpr int NQ = decltype(nq)::value;
-          few_scores<T, NQ>(x, t, slice, turned);
+          with_stored<T>(slice.k.type, [&](auto stored) { few_scores<T, NQ, decltype(stored)>(x, t, slice, turned); });
           if (!turned) l = few_weights<T, NQ>(x, t, slice);
         });
     if (!turned) {
+      if (x.v.row_stride != 1) chunk.v.copy();
+      slice.v = chunk.v.from(slice.begin);
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
+      if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
       return output_slice(x, t, slice, *runs, true);
     }
     if (modified) modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
@@ -93,10 +97,14 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
     modifiers_hide = score_runs(x, t, slice, *runs, chunk);
   }
   softmax_slice(x, t, slice, *runs);
+  if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
   bool positions_hide = false;
   for (int n = 0; n < runs->count; ++n) positions_hide |= runs->run[n].hides;
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
+  // Few rows read V as it is stored, if nothing must be left out.
+  if (!finite || t.count > Tiles<T>::kFewQueries || x.v.row_stride != 1) chunk.v.copy();
+  slice.v = chunk.v.from(slice.begin);
   output_slice(x, t, slice, *runs, finite);
 }
 
@@ -104,7 +112,7 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, const KeySlice<T> 
 // empty.
 template <class T>
 void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
-  const StagedChunk<T> chunk = stage(x, begin, end);
+  StagedChunk<T> chunk = stage(x, begin, end);
   FiniteChunk<T> of_chunk;
   uint64_t bit = 1;
   for (int64_t row = 0; row < x.rows; row += x.tile_rows, bit <<= 1) {
@@ -122,8 +130,8 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
     if (runs.count == 0) continue;
     slice.begin = runs.run[0].begin;
     slice.end = runs.run[runs.count - 1].end;
-    slice.k = chunk.keys(slice.begin);
-    slice.v = chunk.values(slice.begin);
+    slice.k = chunk.k.from(slice.begin);
+    slice.v = chunk.v.from(slice.begin);
     slice.first = (*begun & bit) == 0;
     slice.last = slice.end == seen.end && !x.defers_finish;
     *begun |= bit;

@@ -51,19 +51,20 @@ void look_at_bytes(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t ke
 }
 
 // The same of a bias; one that hides nothing, as most do, is soon known.
-template <class T>
+template <class T, class S>
 void look_at_vectors(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t count, Found *found) {
   constexpr int W = kLanes<T>;
   const vec<T> zero = broadcast(T(0)), one = broadcast(T(1)), least = broadcast(kMinusInfinity<T>);
   bool settled = false;
-  for (int64_t i = 0, rows = distinct_rows(t, x.bias); i < rows && !settled; ++i) {
-    const T *b = row_at(x, x.bias, t.row + i) + key;
+  const RowsRef<const S> bias = rows_as<S>(x.bias);
+  for (int64_t i = 0, rows = distinct_rows(t, bias); i < rows && !settled; ++i) {
+    const S *b = row_at(x, bias, t.row + i) + key;
     settled = true;
     for (int64_t s = 0; s < count; ++s, b += kSegment) {
       vec<T> top = least, most_negative = zero, adds = zero;
       ATTEND_UNROLL
       for (int64_t k = 0; k < kSegment; k += W) {
-        const vec<T> r = load(b + k);
+        const vec<T> r = load_as<T>(b + k);
         top = maximum(r, top);
         most_negative = maximum(zero - r, most_negative);
         adds = select(select(r == least, zero, r) == zero, adds, one);  // of NaN too
@@ -118,11 +119,15 @@ __attribute__((noinline)) void look_at_window(const AttentionBlock<T> &x, const 
     look_at_keys(x, t, x.mask, begin, end, look_at_bytes<T>, look, of_mask + first);
   }
   if (x.bias.data != nullptr) {
-    const auto look = [](T v, Found *found) {
-      (v == kMinusInfinity<T> ? found->hidden : found->visible) = true;
-      found->adds |= v != T(0) && v != kMinusInfinity<T>;
-    };
-    look_at_keys(x, t, x.bias, begin, end, look_at_vectors<T>, look, of_bias + first);
+    with_stored<T>(x.bias.type, [&](auto stored) {
+      using S = decltype(stored);
+      const auto look = [](S entry, Found *found) {
+        const T v = widened(entry);
+        (v == kMinusInfinity<T> ? found->hidden : found->visible) = true;
+        found->adds |= v != T(0) && v != kMinusInfinity<T>;
+      };
+      look_at_keys(x, t, rows_as<S>(x.bias), begin, end, look_at_vectors<T, S>, look, of_bias + first);
+    });
   }
   Seen *const segments = segments_of(x, t);
   for (int64_t s = first; s <= last; ++s) {

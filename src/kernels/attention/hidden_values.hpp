@@ -39,8 +39,8 @@ bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t 
 template <class T>
 struct FiniteChunk {
   bool known = false, finite = false;
-  ATTEND_INLINE bool holds(const AttentionBlock<T> &x, const StagedChunk<T> &chunk) {
-    if (!known) finite = is_finite(x, chunk.v, chunk.end - chunk.begin);
+  ATTEND_INLINE bool holds(const AttentionBlock<T> &x, StagedChunk<T> &chunk) {
+    if (!known) finite = is_finite(x, chunk.values(chunk.begin), chunk.end - chunk.begin);
     known = true;
     return finite;
   }
@@ -49,7 +49,7 @@ struct FiniteChunk {
 // Whether what some row does not see of the runs is finite. `modifiers`: bias or mask may hide any key of theirs, which
 // the whole chunk answers for all tiles, unless it holds what is skipped altogether; positions hide few.
 template <class T>
-bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool modifiers, const StagedChunk<T> &chunk,
+bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool modifiers, StagedChunk<T> &chunk,
                        FiniteChunk<T> *of_chunk) {
   if (modifiers && of_chunk->holds(x, chunk)) return true;
   for (int i = 0; i < runs.count; ++i) {
@@ -64,13 +64,14 @@ bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool mod
 template <class T>
 void output_without_hidden(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, T *o,
                            int64_t row, int64_t feature) {
+  const MatrixRef<const T> v = slice.values();
   for (int64_t i = 0; i < t.count; ++i) {
     for (int64_t f = 0; f < x.value_features; ++f) {
       T acc = T(0);
       for (int64_t k = 0; k < slice.size(); ++k) {
         if (!is_visible(x, t.row + i, slice.begin + k)) continue;
         const T weight = t.s[k * t.s_key + i * t.s_row];
-        acc = fused(slice.v.data[k * slice.v.col_stride + f * slice.v.row_stride], weight, acc);
+        acc = fused(v.data[k * v.col_stride + f * v.row_stride], weight, acc);
       }
       T *at = o + i * row + f * feature;
       const T r = slice.first ? acc : fold_output(*at, t.old_factor()[i], acc, t.new_factor()[i]);

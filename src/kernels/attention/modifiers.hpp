@@ -32,15 +32,36 @@ ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
   return select(z < broadcast(kTiny), s, select(s < zero, zero - t, t));
 }
 
+// Adds the bias to what the mask left in a line for each of the rows: 0, or the -inf that stays.
+template <class T, class S>
+void added_lines(const AttentionBlock<T> &x, const RowsRef<const S> &bias, int64_t row, int64_t rows, int64_t key,
+                 int64_t keys, T *lines) {
+  constexpr int W = kLanes<T>;
+  for (int64_t i = 0; i < rows; ++i) {
+    T *line = lines + i * W;
+    const S *b = row_at(x, bias, row + i) + key * bias.element_stride;
+    if (keys == W && bias.element_stride == 1) {
+      const vec<T> r = load(line);
+      store(line, select(r == broadcast(T(0)), load_as<T>(b), r));
+    } else {
+      for (int64_t k = 0; k < keys; ++k) line[k] = line[k] == T(0) ? widened(b[k * bias.element_stride]) : line[k];
+    }
+  }
+}
+
 // What bias and mask add to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from
 // `key` on: [key][lane], -inf where they hide; the lanes without a row are 0.
 template <class T>
 ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
   constexpr int W = kLanes<T>;
-  const int64_t rows = smaller<int64_t>(W, x.rows - row), b_key = x.bias.element_stride, m_key = x.mask.element_stride;
+  const int64_t rows = smaller<int64_t>(W, x.rows - row), m_key = x.mask.element_stride;
   int64_t stride = 0;
-  if (x.mask.data == nullptr && is_even(x, x.bias, &stride)) {
-    return pack_panel<T>(W, rows, keys, row_at(x, x.bias, row) + key * b_key, stride, b_key, T(1), added);
+  if (x.mask.data == nullptr && is_even(x, rows_as<T>(x.bias), &stride)) {
+    return with_stored<T>(x.bias.type, [&](auto stored) {
+      const auto bias = rows_as<decltype(stored)>(x.bias);
+      const int64_t b_key = bias.element_stride;
+      pack_panel<T>(W, rows, keys, row_at(x, bias, row) + key * b_key, stride, b_key, T(1), added);
+    });
   }
 #ifdef ATTEND_HIDDEN_SQUARE
   if constexpr (sizeof(T) == sizeof(float)) {
@@ -64,14 +85,11 @@ ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t
         for (int64_t k = 0; k < keys; ++k) line[k] = m[k * m_key] != 0 ? T(0) : kMinusInfinity<T>;
       }
     }
-    if (x.bias.data == nullptr) continue;
-    const T *b = row_at(x, x.bias, row + i) + key * b_key;
-    if (keys == W && b_key == 1) {
-      const vec<T> r = load(line);
-      store(line, select(r == broadcast(T(0)), load(b), r));
-    } else {
-      for (int64_t k = 0; k < keys; ++k) line[k] = line[k] == T(0) ? b[k * b_key] : line[k];
-    }
+  }
+  if (x.bias.data != nullptr) {
+    with_stored<T>(x.bias.type, [&](auto stored) {
+      added_lines(x, rows_as<decltype(stored)>(x.bias), row, rows, key, keys, lines);
+    });
   }
   pack_panel<T>(W, rows, keys, lines, W, 1, T(1), added);
 }
@@ -84,6 +102,43 @@ ATTEND_INLINE vec<T> distances(int64_t ahead, const T *item) {
   T lanes[kLanes<T>];
   for (int l = 0; l < kLanes<T>; ++l) lanes[l] = static_cast<T>(ahead + static_cast<int64_t>(item[l]));
   return load(lanes);
+}
+
+// The products of a run in t.s, each key's times its number, and their maxima again.
+template <class T>
+__attribute__((noinline)) void scale_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
+                                            int64_t keys) {
+  constexpr int W = kLanes<T>;
+  for (int i = 0; i < t.vectors; ++i) {
+    vec<T> top = broadcast(kMinusInfinity<T>);
+    T *at = t.s + i * W;
+    for (int64_t j = 0; j < keys; ++j, at += t.lanes) {
+      const vec<T> s = load(at) * broadcast(static_cast<T>(x.k_scale.data[(key + j) * x.k_scale.col_stride]));
+      top = maximum(s, top);
+      store(at, s);
+    }
+    store(t.slice_m() + i * W, top);
+  }
+}
+
+// The weights of a slice, each key's times its number; a weight of 0 stays 0, whatever the number of a key that is hidden.
+template <class T>
+__attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const QueryTile<T> &t,
+                                             const KeySlice<T> &slice) {
+  constexpr int W = kLanes<T>;
+  const vec<T> zero = broadcast(T(0));
+  const auto scaled = [&](vec<T> weight, vec<T> scale) { return select(weight == zero, zero, weight * scale); };
+  if (t.s_row != 1) {  // [row][key]
+    for (int64_t j = 0; j < slice.size(); j += W) {
+      const vec<T> scale = scales_of<T>(x.v_scale, slice.begin + j, smaller<int64_t>(W, slice.size() - j));
+      for (int64_t q = 0; q < t.count; ++q) store(t.s + q * t.s_row + j, scaled(load(t.s + q * t.s_row + j), scale));
+    }
+    return;
+  }
+  for (int64_t j = 0; j < slice.size(); ++j) {
+    const vec<T> scale = broadcast(static_cast<T>(x.v_scale.data[(slice.begin + j) * x.v_scale.col_stride]));
+    for (int64_t i = 0; i < t.lanes; i += W) store(t.s + j * t.s_key + i, scaled(load(t.s + j * t.s_key + i), scale));
+  }
 }
 
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask

@@ -62,8 +62,8 @@ void fold_row(T *to, int64_t to_stride, vec<T> old_factor, const T *o, int64_t o
   constexpr int W = kLanes<T>;
   for (int64_t f = 0; f < count; f += W) {
     const int64_t lanes = smaller<int64_t>(W, count - f);
-    const vec<T> old = load_lanes(to + f * to_stride, to_stride, lanes);
-    const vec<T> part = load_lanes(o + f * o_stride, o_stride, lanes);
+    const vec<T> old = load_lanes<T>(to + f * to_stride, to_stride, lanes);
+    const vec<T> part = load_lanes<T>(o + f * o_stride, o_stride, lanes);
     store_lanes(to + f * to_stride, to_stride, lanes, fold_output(old, old_factor, part, new_factor));
   }
 }

@@ -42,23 +42,25 @@ ATTEND_INLINE void with_power(int64_t n, const F &f) {
 // chunk of V does not stay in the L1 from tile to tile: its rows are asked for ahead, a chunk if they come from memory
 // and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel). (Not inlined: among the other
 // shapes' variables those of the loop would not all find a register.)
-template <class T, int MV, int NQ, bool kPartial, class Stride>
+template <class T, class S, int MV, int NQ, bool kPartial, class Stride>
 __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                            const KeyRuns &runs, int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld,
                                            Stride s_row) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kRowsAhead = 8;
-  const Tail<T> tail(kPartial ? x.value_features - f - (MV - 1) * W : W);
+  const int64_t last_lanes = kPartial ? x.value_features - f - (MV - 1) * W : W;
+  const Tail<T> tail(last_lanes);
   const int64_t v_item = slice.v.col_stride;
   Tile<T, MV, NQ> tile;
   tile.zero();
   for (int n = 0; n < runs.count; ++n) {
     const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
-    const T *v = slice.v.data + f + key * v_item, *weights = t.s + q0 * t.s_row + key * t.s_key;
+    const S *v = static_cast<const S *>(slice.v.data) + f + key * v_item;
+    const T *weights = t.s + q0 * t.s_row + key * t.s_key;
     if (kPartial) {
-      tile.template accumulate<kPartial>(keys, v, v_item, weights, t.s_key, s_row, tail);
+      tile.template accumulate<kPartial>(keys, v, v_item, weights, t.s_key, s_row, last_lanes);
     } else {
-      const PanelAhead<T, MV> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
+      const PanelAhead<T, MV, S> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
       tile.accumulate(keys, v, v_item, weights, t.s_key, s_row, ahead);
     }
   }
@@ -86,7 +88,7 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
 }
 
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
-template <class T, int MV, int NQ, class Stride>
+template <class T, class S, int MV, int NQ, class Stride>
 ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
@@ -95,14 +97,14 @@ ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t
   while (f < whole) {
     with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
       constexpr int M = decltype(mv)::value;
-      output_tile<T, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
+      output_tile<T, S, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
       f += M * W;
     });
   }
-  if (whole < x.value_features) output_tile<T, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
+  if (whole < x.value_features) output_tile<T, S, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
 }
 
-template <class T, int MV, int NQ, class Stride>
+template <class T, class S, int MV, int NQ, class Stride>
 void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   Stride s_row) {
   T *o = sums_of(x, t);
@@ -112,7 +114,7 @@ void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
         rows, s_row, [&](auto nq) __attribute__((always_inline)) {
           constexpr int N = decltype(nq)::value;
           const int64_t real = smaller<int64_t>(N, t.count - q);
-          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
+          output_rows<T, S, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
           q += real;
         });
   }
@@ -121,20 +123,25 @@ void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
 template <class T>
 ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
-  if (t.count <= Tiles<T>::kFewQueries) {
-    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
-  } else if (t.s_row == 1) {
-    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
-  } else {
-    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
+  if (t.count > Tiles<T>::kFewQueries && t.s_row == 1) {
+    return output_tiles<T, T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
   }
+  // Few rows read V as it is stored.
+  with_stored<T>(slice.v.type, [&](auto stored) {
+    using S = decltype(stored);
+    if (t.count <= Tiles<T>::kFewQueries) {
+      output_tiles<T, S, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
+    } else {
+      output_tiles<T, S, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
+    }
+  });
 }
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
 void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
-  const MatrixRef<const T> &v = slice.v;
+  const MatrixRef<const T> v = slice.values();
   const int64_t width = balanced(x.value_features, NR);
   for (int64_t f = 0; f < x.value_features; f += width) {
     with_constant<NR>(
@@ -145,7 +152,7 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
             const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
             tile.template accumulate<false>(keys, t.s + key * t.lanes, t.lanes,
                                             v.data + f * v.row_stride + key * v.col_stride, v.col_stride, v.row_stride,
-                                            Tail<T>(W));
+                                            W);
           }
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;

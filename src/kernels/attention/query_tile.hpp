@@ -65,6 +65,20 @@ ATTEND_INLINE Of *row_at(const AttentionBlock<T> &x, const RowsRef<Of> &of, int6
   return of.data + row / x.items * of.head_stride + row % x.items * of.item_stride;
 }
 
+// Rows of elements of the type S.
+template <class S>
+ATTEND_INLINE RowsRef<const S> rows_as(const StoredRows &r) {
+  return {static_cast<const S *>(r.data), r.element_stride, r.item_stride, r.head_stride};
+}
+// Element `element` of a row, without its type.
+template <class T>
+ATTEND_INLINE const void *stored_row_at(const AttentionBlock<T> &x, const StoredRows &of, int64_t row,
+                                        int64_t element) {
+  const int64_t head = x.heads == 1 ? 0 : row / x.items, item = row - head * x.items;
+  const int64_t at = item * of.item_stride + head * of.head_stride + element * of.element_stride;
+  return static_cast<const char *>(of.data) + at * size_of(of.type);
+}
+
 // The least and the largest item among the tile's rows.
 template <class T>
 ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t *least, int64_t *largest) {
@@ -75,20 +89,42 @@ ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, i
   *largest = one_head ? *largest % x.items : x.items - 1;
 }
 
+// Whether each key's score, or weight, is multiplied by a number of its own, or all by one.
+ATTEND_INLINE bool scales_keys(const MatrixRef<const float> &scale) {
+  return scale.data != nullptr && scale.row_stride == 0;
+}
+// The numbers of `count` keys from `key` on; 0 behind them.
+template <class T>
+ATTEND_INLINE vec<T> scales_of(const MatrixRef<const float> &scale, int64_t key, int64_t count) {
+  T lanes[kLanes<T>];
+  for (int64_t l = 0; l < kLanes<T>; ++l) {
+    lanes[l] = l < count ? static_cast<T>(scale.data[(key + l) * scale.col_stride]) : T(0);
+  }
+  return load(lanes);
+}
+
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
 void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
-  int64_t stride = 0;
-  if (is_even(x, x.q, &stride)) {
-    pack_panel<T>(t.lanes, t.count, x.features, row_at(x, x.q, t.row), stride, x.q.element_stride, x.scale, t.queries);
-  } else {
+  with_stored<T>(x.q.type, [&](auto stored) {
+    const auto of = rows_as<decltype(stored)>(x.q);
+    int64_t stride = 0;
+    if (is_even(x, of, &stride)) {
+      pack_panel<T>(t.lanes, t.count, x.features, row_at(x, of, t.row), stride, of.element_stride, x.scale, t.queries);
+      return;
+    }
     for (int64_t i = 0; i < t.lanes; ++i) {
-      const T *q = row_at(x, x.q, t.row + smaller(i, t.count - 1));
+      const auto *q = row_at(x, of, t.row + smaller(i, t.count - 1));
       for (int64_t f = 0; f < x.features; ++f) {
-        t.queries[f * t.lanes + i] = i < t.count ? q[f * x.q.element_stride] * x.scale : T(0);
+        t.queries[f * t.lanes + i] = i < t.count ? widened(q[f * of.element_stride]) * x.scale : T(0);
       }
     }
+  });
+  for (int64_t f = 0; x.k_scale.row_stride != 0 && f < x.features; ++f) {
+    const vec<T> scale = broadcast(static_cast<T>(x.k_scale.data[f * x.k_scale.row_stride]));
+    T *const line = t.queries + f * t.lanes;
+    for (int64_t i = 0; i < t.lanes; i += W) store(line + i, load(line + i) * scale);
   }
   for (int64_t i = 0; i < t.lanes; i += W) {
     if (x.rises || x.slopes != nullptr) {

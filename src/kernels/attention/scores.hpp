@@ -15,7 +15,7 @@ constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kSc
 template <class T>
 ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
   if (x.bias.data != nullptr && x.bias.element_stride == 1 && (x.bias.item_stride | x.bias.head_stride) != 0) {
-    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.bias, t.row + i) + key, 0, 2);
+    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(stored_row_at(x, x.bias, t.row + i, key), 0, 2);
   }
   if (x.mask.data != nullptr && x.mask.element_stride == 1 && (x.mask.item_stride | x.mask.head_stride) != 0) {
     for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.mask, t.row + i) + key, 0, 2);
@@ -43,7 +43,7 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
             const Prefetches<T> ahead = {at + 2 * NR * k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
             tile.accumulate(x.features, t.queries, QL, at, k.row_stride, k_item, ahead);
           } else {
-            tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, Tail<T>(W));
+            tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, W);
           }
           ask_for_modifiers(x, t, key + j);
           T *s = t.s + j * QL;

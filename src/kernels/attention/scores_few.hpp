@@ -28,19 +28,19 @@ __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lin
 
 // Scores of the slice into t.s, and their maxima into t.slice_m(): [row][key] with whole vectors of keys, the last filled
 // up with -inf; or, if `turned`, [key][lane].
-template <class T, int NQ>
+template <class T, int NQ, class S>
 void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool turned) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
   const int64_t k_item = slice.k.col_stride;
   // How far ahead keys from memory are asked for: 64 KiB or so.
-  const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(T)) / k_item * k_item : 0;
+  const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(S)) / k_item * k_item : 0;
   vec<T> top[NQ];
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
   for (int64_t j = 0; j < slice.size(); j += W) {
     const int64_t keys = smaller<int64_t>(W, slice.size() - j);
-    const T *k = slice.k.data + j * k_item;
+    const S *k = static_cast<const S *>(slice.k.data) + j * k_item;
     vec<T> acc[NQ];
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
@@ -51,7 +51,7 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
         ATTEND_UNROLL
         for (int i = 0; i < W; ++i) __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
       }
-      each_column(
+      each_column<T>(
           k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
             const T *const at = query + i * t.lanes;
             ATTEND_UNROLL
@@ -69,6 +69,11 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
       }
     }
     T lines[NQ * W];
+    if (scales_keys(x.k_scale)) {
+      const vec<T> scale = scales_of<T>(x.k_scale, slice.begin + j, keys);
+      ATTEND_UNROLL
+      for (int q = 0; q < NQ; ++q) acc[q] = acc[q] * scale;
+    }
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) {
       acc[q] = only(acc[q], keys);

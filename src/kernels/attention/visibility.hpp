@@ -31,10 +31,13 @@ ATTEND_INLINE KeyRange seen_by_all(const AttentionBlock<T> &x, const QueryTile<T
 template <class T>
 struct KeySlice {
   int64_t begin, end;
-  MatrixRef<const T> k, v;  // from key `begin` on
+  StoredMatrix k, v;  // from key `begin` on: of the arithmetic's type, but where stage.hpp says otherwise
   bool first;               // that the tile works on in its open span
   bool last;                // of all its slices, if that is known (defers_finish)
   int64_t size() const { return end - begin; }
+  ATTEND_INLINE MatrixRef<const T> values() const {
+    return {static_cast<const T *>(v.data), v.row_stride, v.col_stride};
+  }
 };
 
 // Scores s of vector i of the tile and one key, -inf in the lanes that do not see it by position.
@@ -54,6 +57,17 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const QueryTile<T> &t, int
   return s;
 }
 
+// One entry of the bias.
+template <class T>
+T bias_of(const AttentionBlock<T> &x, int64_t row, int64_t key) {
+  T entry = T(0);
+  with_stored<T>(x.bias.type, [&](auto stored) {
+    const auto of = rows_as<decltype(stored)>(x.bias);
+    entry = widened(row_at(x, of, row)[key * of.element_stride]);
+  });
+  return entry;
+}
+
 // Whether a row sees a key, masks and biases included: not to be told from a score of -inf, which a visible key may have
 // too.
 template <class T>
@@ -61,7 +75,7 @@ bool is_visible(const AttentionBlock<T> &x, int64_t row, int64_t key) {
   const int64_t item = row % x.items;
   return key >= key_begin(x, item) && key < key_end(x, item) &&
          (x.mask.data == nullptr || row_at(x, x.mask, row)[key * x.mask.element_stride] != 0) &&
-         (x.bias.data == nullptr || row_at(x, x.bias, row)[key * x.bias.element_stride] != kMinusInfinity<T>);
+         (x.bias.data == nullptr || bias_of(x, row, key) != kMinusInfinity<T>);
 }
 
 }  // namespace

@@ -1,0 +1,82 @@
+// Stored elements by AVX2, with F16C: kernels/widen.hpp.
+#pragma once
+
+#include "kernels/stored.hpp"
+
+#define ATTEND_STORED_VECTORS
+
+namespace attend {
+namespace {
+
+template <class S>
+ATTEND_INLINE __m128i eight_of(const S *p) {
+  const auto *at = reinterpret_cast<const __m128i *>(p);
+  return sizeof(S) == 2 ? _mm_loadu_si128(at) : _mm_loadl_epi64(at);
+}
+
+ATTEND_INLINE vec<float> widened_lanes(const bf16 *p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight_of(p)), 16));
+}
+ATTEND_INLINE vec<float> widened_lanes(const f16 *p) { return _mm256_cvtph_ps(eight_of(p)); }
+ATTEND_INLINE vec<float> widened_lanes(const int8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight_of(p)));
+}
+ATTEND_INLINE vec<float> widened_lanes(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight_of(p)));
+}
+// By way of f16, of whose bits f8e4m3's are the upper ones, but for the exponent's bias, 8 less, and NaN, which is
+// f16's 480.
+ATTEND_INLINE vec<float> widened_lanes(const f8e4m3 *p) {
+  const __m128i lanes = _mm_cvtepu8_epi16(eight_of(p));
+  const __m128i size = _mm_and_si128(lanes, _mm_set1_epi16(0x7f)), sign = _mm_and_si128(lanes, _mm_set1_epi16(0x80));
+  const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(size, _mm_set1_epi16(0x7f)), _mm_set1_epi16(0x7e00));
+  const __m128i bits = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(size, 7), _mm_slli_epi16(sign, 8)), nan);
+  return _mm256_mul_ps(_mm256_cvtph_ps(bits), _mm256_set1_ps(0x1p8f));
+}
+
+ATTEND_INLINE void narrow_lanes(bf16 *p, vec<float> v) {
+  const __m256 f = v;
+  const __m256i bits = _mm256_castps_si256(f);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i nan = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(f, f, _CMP_UNORD_Q));
+  const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, nan, is_nan), 16);
+  const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), packed);
+}
+ATTEND_INLINE void narrow_lanes(f16 *p, vec<float> v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+template <class S>
+ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
+  float r[8];
+  store(r, v);
+  for (int i = 0; i < 8; ++i) narrow(r[i], p + i);
+}
+
+// f(k, r) for k = 0..7 in order, r lane i = p[i * stride + k]: two features at a time are turned, as one 32-bit element,
+// and parted in their lanes. A third of the shuffles of floats.
+template <>
+constexpr bool kOwnColumns<bf16> = true;
+template <class F>
+ATTEND_INLINE void own_columns(const bf16 *p, int64_t stride, const F &f) {
+  __m256i q[4];
+  ATTEND_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    q[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(eight_of(p + i * stride)), eight_of(p + (i + 4) * stride), 1);
+  }
+  const __m256i a = _mm256_unpacklo_epi32(q[0], q[1]), b = _mm256_unpacklo_epi32(q[2], q[3]);
+  const __m256i c = _mm256_unpackhi_epi32(q[0], q[1]), d = _mm256_unpackhi_epi32(q[2], q[3]);
+  const __m256i pairs[4] = {_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b), _mm256_unpacklo_epi64(c, d),
+                            _mm256_unpackhi_epi64(c, d)};
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  ATTEND_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    f(2 * i, vec<float>(_mm256_castsi256_ps(_mm256_slli_epi32(pairs[i], 16))));
+    f(2 * i + 1, vec<float>(_mm256_castsi256_ps(_mm256_and_si256(pairs[i], upper))));
+  }
+}
+
+}  // namespace
+}  // namespace attend

@@ -1,0 +1,69 @@
+// Vectors of stored elements: load_as and store_as of all lanes, load_some and store_some of the first ones, which touch no
+// memory behind them. A backend that knows better than a lane at a time defines ATTEND_STORED_VECTORS, and widened_lanes
+// and narrow_lanes for each type.
+#pragma once
+
+#include "kernels/simd.hpp"
+#include "kernels/stored.hpp"
+
+namespace attend {
+namespace {
+
+#ifndef ATTEND_STORED_VECTORS
+template <class S>
+ATTEND_INLINE vec<float> widened_lanes(const S *p) {
+  float r[kLanes<float>];
+  for (int i = 0; i < kLanes<float>; ++i) r[i] = widened(p[i]);
+  return load(r);
+}
+template <class S>
+ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
+  float r[kLanes<float>];
+  store(r, v);
+  for (int i = 0; i < kLanes<float>; ++i) narrow(r[i], p + i);
+}
+#endif
+
+template <class T, class S>
+ATTEND_INLINE vec<T> load_as(const S *p) {
+  if constexpr (kIsSame<T, S>) {
+    return load(p);
+  } else {
+    return widened_lanes(p);
+  }
+}
+template <class T, class S>
+ATTEND_INLINE void store_as(S *p, vec<T> v) {
+  if constexpr (kIsSame<T, S>) {
+    store(p, v);
+  } else {
+    narrow_lanes(p, v);
+  }
+}
+
+// The first `count` lanes, 1 <= count <= kLanes<T>; those behind are 0.
+template <class T, class S>
+ATTEND_INLINE vec<T> load_some(const S *p, int64_t count) {
+  if (count == kLanes<T>) return load_as<T>(p);
+  if constexpr (kIsSame<T, S>) {
+    return load(p, Tail<T>(count));
+  } else {
+    S lanes[kLanes<T>] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+    return widened_lanes(lanes);
+  }
+}
+template <class T, class S>
+ATTEND_INLINE void store_some(S *p, vec<T> v, int64_t count) {
+  if (count == kLanes<T>) return store_as<T>(p, v);
+  if constexpr (kIsSame<T, S>) {
+    store(p, v, Tail<T>(count));
+  } else {
+    S lanes[kLanes<T>];
+    narrow_lanes(lanes, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+  }
+}
+
+}  // namespace
+}  // namespace attend

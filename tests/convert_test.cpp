@@ -115,12 +115,15 @@ TEST_CASE("convert: f64 and i32 are rounded once") {
     std::vector<double> values;
     for (const uint32_t bits : {1u, 0x35u, 0x3cu, 0x41u, 0x7du}) {
       const double low = number_of(f, bits), middle = (low + number_of(f, bits + 1)) / 2;
-      for (const double v : {std::nextafter(middle, 0.0), middle, std::nextafter(middle, 1e300)}) values.push_back(v), values.push_back(-v);
+      for (const double v : {std::nextafter(middle, 0.0), middle, std::nextafter(middle, 1e300)})
+        values.push_back(v), values.push_back(-v);
     }
     values.insert(values.end(), {1e300, -1e300, 1e-300, HUGE_VAL});
     for_each_isa([&] {
-      const std::vector<uint16_t> got = dtype == ATTEND_F8E4M3 ? std::vector<uint16_t>() : converted<uint16_t>(values, ATTEND_F64, dtype);
-      const std::vector<uint8_t> got8 = dtype == ATTEND_F8E4M3 ? converted<uint8_t>(values, ATTEND_F64, dtype) : std::vector<uint8_t>();
+      const std::vector<uint16_t> got =
+          dtype == ATTEND_F8E4M3 ? std::vector<uint16_t>() : converted<uint16_t>(values, ATTEND_F64, dtype);
+      const std::vector<uint8_t> got8 =
+          dtype == ATTEND_F8E4M3 ? converted<uint8_t>(values, ATTEND_F64, dtype) : std::vector<uint8_t>();
       for (size_t i = 0; i < values.size(); ++i) {
         CHECK((got.empty() ? got8[i] : got[i]) == nearest_in(dtype, values[i]));
       }
@@ -145,11 +148,13 @@ TEST_CASE("convert: layouts, and scales given and computed") {
   Random random(1);
   for (int round = 0; round < 300; ++round) {
     const Shape shape = {random.in(1, 300), random.in(1, 20), random.in(1, 2), random.in(1, 2)};
-    const uint32_t from = random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}), to = random.pick<uint32_t>({ATTEND_I8, ATTEND_F8E4M3});
+    const uint32_t from = random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}),
+                   to = random.pick<uint32_t>({ATTEND_I8, ATTEND_F8E4M3});
     const bool computes = random.one_in(2);
     Shape of_scale = shape;
     for (int64_t &extent : of_scale) extent = random.one_in(2) ? 1 : extent;
-    Stored x(from, shape, Operand<float>::random_input_layout(random, 4)), y(to, shape, Operand<float>::random_layout(random));
+    Stored x(from, shape, Operand<float>::random_input_layout(random, 4)),
+        y(to, shape, Operand<float>::random_layout(random));
     Operand<float> scale(of_scale, Operand<float>::random_layout(random));
     x.fill(random, random.one_in(9) ? 0 : 3);
     scale.each([&](float &s, auto...) { s = static_cast<float>(0.01 + std::fabs(random.normal()) / 20); });
@@ -159,7 +164,8 @@ TEST_CASE("convert: layouts, and scales given and computed") {
     Operand<float> largest(of_scale, {});
     largest.fill_with(0);
     const auto cell = [&](Operand<float> &o, int64_t i, int64_t j, int64_t h, int64_t b) -> float & {
-      return o.at(of_scale[0] == 1 ? 0 : i, of_scale[1] == 1 ? 0 : j, of_scale[2] == 1 ? 0 : h, of_scale[3] == 1 ? 0 : b);
+      return o.at(of_scale[0] == 1 ? 0 : i, of_scale[1] == 1 ? 0 : j, of_scale[2] == 1 ? 0 : h,
+                  of_scale[3] == 1 ? 0 : b);
     };
     x.numbers.each([&](float &v, int64_t i, int64_t j, int64_t h, int64_t b) {
       float &most = cell(largest, i, j, h, b);

@@ -20,7 +20,6 @@ constexpr Field kOfAll[] = {FIELD(attend_merge_options, message), FIELD(attend_m
 constexpr Field kOfMatmul[] = {FIELD(attend_matmul_options, a_scale), FIELD(attend_matmul_options, b_scale),
                                FIELD(attend_matmul_options, a_zero), FIELD(attend_matmul_options, b_zero)};
 constexpr Field kOfAttention[] = {
-    FIELD(attend_attention_options, k_scale),    FIELD(attend_attention_options, v_scale),
     FIELD(attend_attention_options, sequences),  FIELD(attend_attention_options, query_starts),
     FIELD(attend_attention_options, key_starts), FIELD(attend_attention_options, pages),
     FIELD(attend_attention_options, key_offset), FIELD(attend_attention_options, state)};

@@ -119,7 +119,7 @@ TEST_CASE("threads") {
 TEST_CASE("what the CPU and the system offer") {
   // CPUID of a Xeon (Skylake-SP) and of an EPYC (Zen 2).
   const CpuId xeon = {0x16, 0x7ffefbff, 0xd39ffffb, 0x2ff}, zen2 = {0x10, 0x7ed8320b, 0x219c91a9, 0x207};
-  const uint64_t avx2 = kSse42 | kAvx2 | kFma, avx512 = kAvx512F | kAvx512Bw | kAvx512Dq | kAvx512Vl;
+  const uint64_t avx2 = kSse42 | kAvx2 | kFma | kF16c, avx512 = kAvx512F | kAvx512Bw | kAvx512Dq | kAvx512Vl;
   constexpr uint32_t kOsxsave = 1u << 27, kAvx = 1u << 28, kFmaBit = 1u << 12, kPopcnt = 1u << 23, kAvx2Bit = 1u << 5;
   struct Case {
     const char *what;
@@ -142,12 +142,13 @@ TEST_CASE("what the CPU and the system offer") {
   but("the system saves no upper zmm", avx2, [](CpuId &id) { id.xcr0 = 0x67; });
   but("zmm without ymm", kSse42, [](CpuId &id) { id.xcr0 = 0xe3; });
   but("exactly what AVX-512 needs", avx2 | avx512, [](CpuId &id) { id.xcr0 = 0xe7; });
-  but("leaf 7 does not exist", kSse42 | kFma, [](CpuId &id) { id.max_leaf = 6; });
+  but("leaf 7 does not exist", kSse42 | kFma | kF16c, [](CpuId &id) { id.max_leaf = 6; });
   but("leaf 1 does not exist", 0, [](CpuId &id) { id.max_leaf = 0; });
   but("no AVX", kSse42, [](CpuId &id) { id.leaf1_ecx &= ~kAvx; });
-  but("no FMA", kSse42 | kAvx2 | avx512, [](CpuId &id) { id.leaf1_ecx &= ~kFmaBit; });
-  but("no AVX2", kSse42 | kFma | avx512, [](CpuId &id) { id.leaf7_ebx &= ~kAvx2Bit; });
-  but("no POPCNT", kAvx2 | kFma | avx512, [](CpuId &id) { id.leaf1_ecx &= ~kPopcnt; });
+  but("no FMA", kSse42 | kAvx2 | kF16c | avx512, [](CpuId &id) { id.leaf1_ecx &= ~kFmaBit; });
+  but("no AVX2", kSse42 | kFma | kF16c | avx512, [](CpuId &id) { id.leaf7_ebx &= ~kAvx2Bit; });
+  but("no F16C", kSse42 | kAvx2 | kFma | avx512, [](CpuId &id) { id.leaf1_ecx &= ~(1u << 29); });
+  but("no POPCNT", kAvx2 | kFma | kF16c | avx512, [](CpuId &id) { id.leaf1_ecx &= ~kPopcnt; });
   for (const Case &c : cases) {
     INFO(c.what);
     CHECK(interpret(c.id) == c.features);

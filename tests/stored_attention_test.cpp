@@ -27,13 +27,13 @@ Stored rounded(Random &random, uint32_t dtype, std::vector<float> *of_heads) {
 void check(Random &random, Problem<float> &p) {
   const uint32_t kv = any_float(random), of_k = random.one_in(3) ? any_float(random) : kv;
   Stored q = rounded(random, any_float(random), &p.q), k = rounded(random, of_k, &p.k), v = rounded(random, kv, &p.v),
-         bias = rounded(random, any_float(random), &p.bias),
-         slopes = rounded(random, any_float(random), &p.slopes), sinks = rounded(random, any_float(random), &p.sinks);
+         bias = rounded(random, any_float(random), &p.bias), slopes = rounded(random, any_float(random), &p.slopes),
+         sinks = rounded(random, any_float(random), &p.sinks);
   const uint32_t of_out = any_float(random);
   const Operand<float>::Layout out_layout = Operand<float>::random_layout(random);
   const bool shows = random.one_in(4);
-  INFO(p.description() << " q " << q.dtype() << " k " << k.dtype() << " v " << v.dtype() << " out " << of_out << " bias "
-                       << bias.dtype() << " shows " << shows);
+  INFO(p.description() << " q " << q.dtype() << " k " << k.dtype() << " v " << v.dtype() << " out " << of_out
+                       << " bias " << bias.dtype() << " shows " << shows);
   for_each_isa([&] {
     Operand<float> wanted = p.out, lse = p.lse, lse_wanted = p.lse, scores = p.scores, scores_wanted = p.scores;
     p.options.lse = lse_wanted.tensor();
@@ -72,7 +72,8 @@ TEST_CASE("stored attention: any mixture of f32, bf16 and f16, with every option
 TEST_CASE("stored attention: few queries over long keys, as in decoding, and blocks of many queries") {
   Random random(2);
   for (int i = 0; i < rounds(25); ++i) {
-    Problem<float> decode(random, random.in(1024, 2500), random.in(1, 4)), prefill(random, random.in(200, 600), random.in(120, 300));
+    Problem<float> decode(random, random.in(1024, 2500), random.in(1, 4)),
+        prefill(random, random.in(200, 600), random.in(120, 300));
     check(random, decode);
     check(random, prefill);
   }
@@ -90,11 +91,13 @@ struct Scaled {
         scale(shape_of(random, from->shape()), Operand<float>::random_input_layout(random, 4)) {
     values.fill(random, 40);
     scale.each([&](float &x, auto...) {
-      x = powers ? std::ldexp(1.0f, static_cast<int>(random.in(-7, -4))) : std::fabs(static_cast<float>(random.normal())) / 40;
+      x = powers ? std::ldexp(1.0f, static_cast<int>(random.in(-7, -4)))
+                 : std::fabs(static_cast<float>(random.normal())) / 40;
     });
     from->each([&](float &x, int64_t i, int64_t j, int64_t h, int64_t b) {
       const Shape &s = scale.shape();
-      x = values.numbers.at(i, j, h, b) * scale.at(s[0] == 1 ? 0 : i, s[1] == 1 ? 0 : j, s[2] == 1 ? 0 : h, s[3] == 1 ? 0 : b);
+      x = values.numbers.at(i, j, h, b) *
+          scale.at(s[0] == 1 ? 0 : i, s[1] == 1 ? 0 : j, s[2] == 1 ? 0 : h, s[3] == 1 ? 0 : b);
     });
   }
   static Shape shape_of(Random &random, Shape s) {
@@ -110,7 +113,9 @@ double largest_difference(Operand<float> &a, Operand<float> &b) {
   double most = 0;
   a.each([&](float &x, int64_t i, int64_t j, int64_t h, int64_t n) {
     const double apart = std::fabs(static_cast<double>(x) - static_cast<double>(b.at(i, j, h, n)));
-    most = std::isnan(apart) && std::isnan(x) == std::isnan(b.at(i, j, h, n)) ? most : std::max(most, std::isnan(apart) ? HUGE_VAL : apart);
+    most = std::isnan(apart) && std::isnan(x) == std::isnan(b.at(i, j, h, n))
+               ? most
+               : std::max(most, std::isnan(apart) ? HUGE_VAL : apart);
   });
   return most;
 }
@@ -119,12 +124,14 @@ void check_scaled(Random &random, Problem<float> &p) {
   const bool powers = random.one_in(2);
   const auto any_byte = [&] { return random.pick<uint32_t>({ATTEND_I8, ATTEND_F8E4M3}); };
   Scaled k(random, any_byte(), powers, &p.k), v(random, any_byte(), powers, &p.v);
-  INFO(p.description() << " k " << k.values.dtype() << " scale " << k.scale.shape()[0] << " x " << k.scale.shape()[1] << " v "
-                       << v.values.dtype() << " scale " << v.scale.shape()[0] << " x " << v.scale.shape()[1] << " powers " << powers);
+  INFO(p.description() << " k " << k.values.dtype() << " scale " << k.scale.shape()[0] << " x " << k.scale.shape()[1]
+                       << " v " << v.values.dtype() << " scale " << v.scale.shape()[0] << " x " << v.scale.shape()[1]
+                       << " powers " << powers);
   Operand<float> first = p.out;
   bool is_first = true;
   for_each_isa([&] {
-    Operand<float> wanted = p.out, out = p.out, alone = p.out, lse = p.lse, lse_wanted = p.lse, scores = p.scores, scores_wanted = p.scores;
+    Operand<float> wanted = p.out, out = p.out, alone = p.out, lse = p.lse, lse_wanted = p.lse, scores = p.scores,
+                   scores_wanted = p.scores;
     attend_attention_options options = p.options;
     options.lse = lse_wanted.tensor();
     options.scores = scores_wanted.tensor();

@@ -40,12 +40,13 @@ TEST_CASE("stored self-attention: any mixture of types, with and without an outp
     if (projects && biased) both(&attend_self_attention_weights::b_o, b_o);
     attend_attention_options attention = options_with<attend_attention_options>(0);
     if (random.one_in(2)) attention.flags = ATTEND_CAUSAL_TOP_LEFT;
-    INFO("D " << d << " Dh " << dh << " Dv " << dv << " N " << n << " H " << heads << " Hkv " << kv_heads << " projects "
-              << projects << " biased " << biased << " x " << x.dtype() << " out " << out.dtype());
+    INFO("D " << d << " Dh " << dh << " Dv " << dv << " N " << n << " H " << heads << " Hkv " << kv_heads
+              << " projects " << projects << " biased " << biased << " x " << x.dtype() << " out " << out.dtype());
     for_each_isa([&] {
       Operand<float> wanted = out.numbers;
       Stored result = out;
-      attend_self_attention_options options = options_with<attend_self_attention_options>(static_cast<int32_t>(random.in(1, 2)));
+      attend_self_attention_options options =
+          options_with<attend_self_attention_options>(static_cast<int32_t>(random.in(1, 2)));
       REQUIRE(ok(attend_self_attention(x.numbers.tensor(), &wide, wanted.tensor(), &options, &attention)));
       REQUIRE(ok(attend_self_attention(x.tensor(), &narrow, result.tensor(), &options, &attention)));
       CHECK(result.is_rounded(wanted));
@@ -67,7 +68,8 @@ TEST_CASE("stored merge: any mixture of types") {
       Stored result = a;
       Operand<float> wanted = a.numbers, lse = lse_a, lse_wanted = lse_a;
       attend_merge_options options = options_with<attend_merge_options>(1);
-      REQUIRE(ok(attend_attention_merge(wanted.tensor(), lse_wanted.tensor(), b.numbers.tensor(), lse_b.tensor(), &options)));
+      REQUIRE(ok(
+          attend_attention_merge(wanted.tensor(), lse_wanted.tensor(), b.numbers.tensor(), lse_b.tensor(), &options)));
       REQUIRE(ok(attend_attention_merge(result.tensor(), lse.tensor(), b.tensor(), lse_b.tensor(), &options)));
       CHECK(result.is_rounded(wanted));
       CHECK(result.gaps_untouched());

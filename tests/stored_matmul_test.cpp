@@ -16,8 +16,9 @@ Product random_product(Random &random, int64_t most) {
   Product p;
   do {
     const auto extent = [&] {
-      return random.one_in(3) ? random.in(1, 5)
-                              : random.pick<int64_t>({7, 8, 9, 15, 16, 17, 31, 33, 48, 49, 97, 128, 191, 193, 200, 390});
+      return random.one_in(3)
+                 ? random.in(1, 5)
+                 : random.pick<int64_t>({7, 8, 9, 15, 16, 17, 31, 33, 48, 49, 97, 128, 191, 193, 200, 390});
     };
     p = {extent(), extent(), random.one_in(4) ? random.pick<int64_t>({0, 511, 512, 513, 1030}) : extent()};
   } while (p.m * p.n * p.k > most);
@@ -37,7 +38,8 @@ void check_product(Random &random, const Product &p, int32_t threads) {
   const double alpha = random.pick({1.0, 1.0, -0.7, 0.0}), beta = random.pick({0.0, 0.0, 1.0, 0.3});
   if (beta == 0) c.fill_with(std::numeric_limits<float>::quiet_NaN());
   const bool biased = random.one_in(2);
-  attend_matmul_options options = options_with<attend_matmul_options>(threads), wide = options_with<attend_matmul_options>(1);
+  attend_matmul_options options = options_with<attend_matmul_options>(threads),
+                        wide = options_with<attend_matmul_options>(1);
   options.bias = biased ? bias.tensor() : nullptr;
   wide.bias = biased ? bias.numbers.tensor() : nullptr;
   INFO("m " << p.m << " n " << p.n << " k " << p.k << " alpha " << alpha << " beta " << beta << " biased " << biased

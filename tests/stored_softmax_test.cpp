@@ -31,9 +31,9 @@ void check(Random &random, int64_t rows, int64_t columns, bool contiguous) {
   if (random.one_in(2)) options.scale = 0.3;
   if (random.one_in(3)) options.mask = &mask;
   const bool biased = random.one_in(3), in_place = of_x == of_y && random.one_in(3);
-  INFO("rows " << rows << " columns " << columns << " x " << of_x << " y " << of_y << " log " << options.flags << " scale "
-               << options.scale << " mask " << (options.mask != nullptr) << " bias " << biased << " " << bias.dtype()
-               << " in place " << in_place << " contiguous " << contiguous);
+  INFO("rows " << rows << " columns " << columns << " x " << of_x << " y " << of_y << " log " << options.flags
+               << " scale " << options.scale << " mask " << (options.mask != nullptr) << " bias " << biased << " "
+               << bias.dtype() << " in place " << in_place << " contiguous " << contiguous);
   for_each_isa([&] {
     Operand<float> wanted = y.numbers, lse({1, columns, heads, 1}, {}), lse_wanted = lse;
     Stored result = in_place ? x : y;
@@ -57,7 +57,8 @@ TEST_CASE("stored softmax: any mixture of f32, bf16 and f16 has the f32 call's b
   Random random(1);
   const int rounds = std::getenv("ATTEND_TEST_LONG") != nullptr ? 30000 : 300;
   for (int i = 0; i < rounds; ++i) {
-    const int64_t rows = random.pick<int64_t>({0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 200, 511, 512, 513, 1030});
+    const int64_t rows =
+        random.pick<int64_t>({0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 127, 200, 511, 512, 513, 1030});
     check(random, rows, random.in(1, 40), random.one_in(2));
   }
 }

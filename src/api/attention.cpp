@@ -53,7 +53,7 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
   const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
                lengths = integers(p->lengths, batch);
-  const Tensor *const others[] = {&p->q,     &p->k,    &p->v,   &p->mask, &p->bias,    &p->slopes, &p->sinks,
+  const Tensor *const others[] = {&p->q,    &p->k,   &p->v,    &p->mask, &p->bias,    &p->slopes, &p->sinks,
                                   &offsets, &firsts, &lengths, &p->out,  &p->k_scale, &p->v_scale};
   for (const auto &o : outputs) {
     for (const Tensor *other : others) {

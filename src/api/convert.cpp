@@ -15,7 +15,8 @@ bool takes_scale(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::u8 
 attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_convert_options *given, Purpose purpose,
                    Convert *p, Execution *execution) {
   attend_convert_options options;
-  if (attend_status s = read_options(given, kFirstVersion, ATTEND_COMPUTE_SCALE, purpose, &options, execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, ATTEND_COMPUTE_SCALE, purpose, &options, execution))
+    return s;
   p->computes_scale = (options.flags & ATTEND_COMPUTE_SCALE) != 0;
   Operands operands(kConvertTypes, purpose);
   if (attend_status s = operands.read(x, Argument::x, Role::input, Kind::left, &p->x)) return s;
@@ -31,7 +32,8 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
     if (!p->scale) return failure(ATTEND_NULL_POINTER, Argument::options_scale);
   }
   if (p->scale) {
-    if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
+    if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype))
+      return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
     if (attend_status s = expect_shape(p->scale, Argument::options_scale, p->x.shape, kAll)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;

@@ -53,10 +53,10 @@ constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
                                     {kBf16, 0, kF, kF32 | kBf16, kF32, kBool},
                                     {kF16, 0, kF, kF32 | kF16, kF32, kBool},
                                     {kF64, 0, kF64, kF64, kF64, kBool}});
-constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
+constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool},
+                                      {kF64, kF64, kF64, kF64, kF64, kBool}});
 constexpr Signatures kMergeTypes({{kF, 0, 0, kF, kF32}, {kF64, 0, 0, kF64, kF64}});
-constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool},
-                                          {kF64, kF64, kF64, kF64, kF64, kBool}});
+constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
 
 constexpr Types kNumber = kF | kF64 | kI8 | kU8 | kI32 | kF8;
 constexpr Signatures kConvertTypes({{kNumber, 0, 0, kNumber, kF32}});

@@ -169,16 +169,21 @@ template <class T>
 void round_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
   const int64_t dv = x.value_features;
   if (call.p.v_scale && call.p.v_scale.stride[0] != 0) {
-    const MatrixRef<const float> scale = scale_of(call.p.v_scale, 0, head / (call.p.out.heads() / call.p.k.heads()), batch);
+    const MatrixRef<const float> scale =
+        scale_of(call.p.v_scale, 0, head / (call.p.out.heads() / call.p.k.heads()), batch);
     for (int64_t row = 0; row < x.rows; ++row) {
       T *const of_row = x.out.data + row % x.items * x.out.item_stride + row / x.items * x.out.head_stride;
-      for (int64_t f = 0; f < dv; ++f) of_row[f * x.out.element_stride] *= static_cast<T>(scale.data[f * scale.row_stride]);
+      for (int64_t f = 0; f < dv; ++f)
+        of_row[f * x.out.element_stride] *= static_cast<T>(scale.data[f * scale.row_stride]);
     }
   }
   if (!is_narrow(call.p.out)) return;
   for (int64_t h = 0; h < x.heads; ++h) {
-    call.convert({dv, x.items, {x.out.data + h * x.out.head_stride, 1, dv, dtype_of<T>()},
-                  call.p.out.matrix(0, query, head + h, batch), {}});
+    call.convert({dv,
+                  x.items,
+                  {x.out.data + h * x.out.head_stride, 1, dv, dtype_of<T>()},
+                  call.p.out.matrix(0, query, head + h, batch),
+                  {}});
   }
 }
 

@@ -10,7 +10,8 @@ namespace {
 
 // Some features of one query, `stride` elements apart.
 template <class T>
-void merge_features(T *out_a, int64_t stride_a, const T *out_b, int64_t stride_b, int64_t features, double w_a, double w_b) {
+void merge_features(T *out_a, int64_t stride_a, const T *out_b, int64_t stride_b, int64_t features, double w_a,
+                    double w_b) {
   for (int64_t f = 0; f < features; ++f) {
     T &to = out_a[f * stride_a];
     // A weight of 0 takes part in nothing, so that the result over no keys may hold anything.
@@ -32,8 +33,8 @@ void merge_query(const KernelTable &kernels, const AttentionMerge &p, int64_t qu
   const int64_t features = p.out_a.rows();
   const auto own = dtype_of<T>();
   if (p.out_a.dtype == own && p.out_b.dtype == own) {
-    return merge_features(p.out_a.at<T>(0, query, head, batch), p.out_a.stride[0],
-                          p.out_b.at<T>(0, query, head, batch), p.out_b.stride[0], features, w_a, w_b);
+    return merge_features(p.out_a.at<T>(0, query, head, batch), p.out_a.stride[0], p.out_b.at<T>(0, query, head, batch),
+                          p.out_b.stride[0], features, w_a, w_b);
   }
   constexpr int64_t kMost = 128;
   T widened_a[kMost], widened_b[kMost];
@@ -57,8 +58,9 @@ void attention_merge(const KernelTable &kernels, const AttentionMerge &problem, 
   parallel_for(execution.executor, std::min(execution.usable_threads(), most), heads * problem.lse_a.batch(),
                [&](int64_t slice, int) {
                  for (int64_t query = 0; query < queries; ++query) {
-                   with_acc(problem.out_a.dtype,
-                            [&](auto t) { merge_query<decltype(t)>(kernels, problem, query, slice % heads, slice / heads); });
+                   with_acc(problem.out_a.dtype, [&](auto t) {
+                     merge_query<decltype(t)>(kernels, problem, query, slice % heads, slice / heads);
+                   });
                  }
                });
 }

@@ -39,11 +39,11 @@ struct AttentionPlan {
   bool split_kv;
   int64_t parts, part_bytes, parts_bytes;
   // Inside a block.
-  int64_t query_tile;     // rows
-  int64_t few_rows;       // tiles of so many rows at most have lanes = keys
-  bool by_features;       // the output's lanes are features; else rows
+  int64_t query_tile;                    // rows
+  int64_t few_rows;                      // tiles of so many rows at most have lanes = keys
+  bool by_features;                      // the output's lanes are features; else rows
   int64_t copied_stride, values_stride;  // of keys and values that are copied or widened, 0 = in place
-  bool far;               // ask for keys and values in memory ahead
+  bool far;                              // ask for keys and values in memory ahead
   AttentionLayout layout;
 };
 

@@ -13,7 +13,9 @@ struct Range {
   int64_t begin, end;
 };
 // What of a dimension of x a cell of the scale stands for.
-Range range_of(int64_t cell, int64_t cells, int64_t extent) { return cells == 1 ? Range{0, extent} : Range{cell, cell + 1}; }
+Range range_of(int64_t cell, int64_t cells, int64_t extent) {
+  return cells == 1 ? Range{0, extent} : Range{cell, cell + 1};
+}
 
 // The largest magnitude among rows and columns of one matrix; NaN does not count.
 float largest_of(const KernelTable &kernels, const StoredMatrix &x, int64_t rows, int64_t columns) {
@@ -56,7 +58,8 @@ void convert(const KernelTable &kernels, const Convert &p, const Execution &exec
   const int64_t slices = p.x.heads() * p.x.batch();
   const double elements = static_cast<double>(p.x.count);
   int threads = execution.usable_threads();
-  if (elements < static_cast<double>(kTaskElements * threads)) threads = std::max(1, static_cast<int>(elements / kTaskElements));
+  if (elements < static_cast<double>(kTaskElements * threads))
+    threads = std::max(1, static_cast<int>(elements / kTaskElements));
   if (p.computes_scale) {
     const int64_t of_cell = std::max<int64_t>(1, p.x.count / p.scale.count);
     const int64_t together = std::max<int64_t>(1, kTaskElements / of_cell);

@@ -72,7 +72,8 @@ struct MatmulPlan {
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
     one_column = n == 1 && m > kMostSmall && k > 0 && a.row_stride == 1 && !pays_b();
-    pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !one_column) : a.col_stride != 1 || n > kFewColumns);
+    pack_a =
+        k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !one_column) : a.col_stride != 1 || n > kFewColumns);
     pack_b = k > 0 && (pays_b() || (is_narrow(b) && !one_column && !reads_rows()));
     rounds = is_narrow(c);
     starts_up = is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0));
@@ -127,7 +128,7 @@ struct MatmulPlan {
   int64_t c_rows() const { return std::min(m, one_column ? Contract<T>::kLongColumn : Contract<T>::kMc); }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
-    if (pack_b || starts_up || (k > 0 && is_narrow(b))) return Contract<T>::kMatmulPanels;
+    if (pack_b || starts_up || (k > 0 && (is_narrow(a) || is_narrow(b)))) return Contract<T>::kMatmulPanels;
     return one_column ? Contract<T>::kLongColumn : 0;
   }
 
@@ -282,7 +283,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     start(call, moved(c, i, columns.begin), moved(bias, i, columns.begin), *x);
   }
   int64_t k = 0;
-  do {  // LOOP 4; once for k = 0, where A and B may be null
+  do {                                                       // LOOP 4; once for k = 0, where A and B may be null
     for (int64_t i = rows.begin; i < end; i += row_block) {  // LOOP 3
       place(i, std::min(row_block, end - i), columns.begin, columns.size);
       chunk(i, columns.begin, k);
@@ -357,8 +358,7 @@ Need matmul_need(const Matmul &problem) {
 }
 
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
-  return with_acc(problem.c.dtype,
-                  [&](auto t) { return multiply_all<decltype(t)>(kernels, problem, execution); });
+  return with_acc(problem.c.dtype, [&](auto t) { return multiply_all<decltype(t)>(kernels, problem, execution); });
 }
 
 }  // namespace attend

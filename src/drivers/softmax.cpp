@@ -150,7 +150,8 @@ void run_long(void (*kernel)(const LongSoftmaxBlock<T> &), const SoftmaxBlock<T>
       x.block.rows = std::min(kSpan<T>, rows - row);
       x.block.x.data = element_of(x.block.x, row, 0);
       x.block.y.data = element_of(x.block.y, row, 0);
-      x.block.scratch = reinterpret_cast<T *>(of_call.of_thread(threads > 1 ? thread : own_thread) + 2 * chunk_bytes<T>(rows));
+      x.block.scratch =
+          reinterpret_cast<T *>(of_call.of_thread(threads > 1 ? thread : own_thread) + 2 * chunk_bytes<T>(rows));
       if (x.block.bias.data != nullptr) x.block.bias.data = element_of(x.block.bias, row, 0);
       if (x.block.mask.data != nullptr) x.block.mask.data += row * x.block.mask.row_stride;
       x.maxima += span * kSpanChunks;

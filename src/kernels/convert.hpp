@@ -38,7 +38,13 @@ template <class F>
 ATTEND_INLINE void with_any(Dtype type, const F &f) {
   if (type == Dtype::f64) return f(double());
   if (type == Dtype::i32) return f(int32_t());
-  with_stored<float>(type, f);
+  if (type == Dtype::u8) return f(uint8_t());
+  with_key_or_value<float>(type, f);
+}
+template <class F>
+ATTEND_INLINE void with_stored(Dtype type, const F &f) {
+  if (type == Dtype::u8) return f(uint8_t());
+  with_key_or_value<float>(type, f);
 }
 
 // One line: elements of x and y `step`s apart, and of the scale, if there is one.
@@ -50,7 +56,9 @@ struct ConvertedLine {
   Dtype x_type, y_type;
 };
 
-ATTEND_INLINE bool is_scaled_type(Dtype type) { return type == Dtype::i8 || type == Dtype::u8 || type == Dtype::f8e4m3; }
+ATTEND_INLINE bool is_scaled_type(Dtype type) {
+  return type == Dtype::i8 || type == Dtype::u8 || type == Dtype::f8e4m3;
+}
 
 template <class T>
 ATTEND_INLINE void apply_scale(const ConvertedLine &line, T *values) {
@@ -85,7 +93,7 @@ inline void convert_by_f32(const ConvertedLine &line) {
   if (line.x_type == Dtype::f32 && line.x_step == 1 && line.scale == nullptr) {
     values = static_cast<float *>(const_cast<void *>(line.x));  // only read
   } else {
-    with_stored<float>(line.x_type, [&](auto stored) {
+    with_stored(line.x_type, [&](auto stored) {
       const auto *x = static_cast<const decltype(stored) *>(line.x);
       int64_t i = 0;
       for (; line.x_step == 1 && i < line.count; i += W) {
@@ -97,7 +105,7 @@ inline void convert_by_f32(const ConvertedLine &line) {
   }
   if (line.scale != nullptr) apply_scale(line, values);
   if (values == line.y) return;
-  with_stored<float>(line.y_type, [&](auto stored) {
+  with_stored(line.y_type, [&](auto stored) {
     auto *y = static_cast<decltype(stored) *>(line.y);
     int64_t i = 0;
     for (; line.y_step == 1 && i < line.count; i += W) {
@@ -117,7 +125,8 @@ void convert(const ConvertBlock &block) {
     t.col_stride = m.row_stride;
     return t;
   };
-  const int by_rows = (b.x.row_stride == 1) + (b.y.row_stride == 1), by_columns = (b.x.col_stride == 1) + (b.y.col_stride == 1);
+  const int by_rows = (b.x.row_stride == 1) + (b.y.row_stride == 1),
+            by_columns = (b.x.col_stride == 1) + (b.y.col_stride == 1);
   if (by_columns > by_rows || (by_columns == by_rows && b.columns > b.rows)) {
     b.x = turned(b.x), b.y = turned(b.y), b.scale = turned(b.scale);
     b.rows = block.columns, b.columns = block.rows;
@@ -127,8 +136,9 @@ void convert(const ConvertBlock &block) {
     for (int64_t i = 0; i < b.rows; i += kConverted) {
       const float *scale =
           b.scale.data == nullptr ? nullptr : b.scale.data + i * b.scale.row_stride + j * b.scale.col_stride;
-      const ConvertedLine line = {element_of(b.x, i, j), element_of(b.y, i, j), scale, b.x.row_stride, b.y.row_stride,
-                                  b.scale.row_stride, smaller(kConverted, b.rows - i), b.x.type, b.y.type};
+      const ConvertedLine line = {
+          element_of(b.x, i, j), element_of(b.y, i, j),           scale,    b.x.row_stride, b.y.row_stride,
+          b.scale.row_stride,    smaller(kConverted, b.rows - i), b.x.type, b.y.type};
       needs_f64(b.x.type) || needs_f64(b.y.type) ? convert_by_f64(line) : convert_by_f32(line);
     }
   }

@@ -62,10 +62,6 @@ constexpr uint64_t kRequired = 0
 extern "C" {
 extern const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA);
 const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
-    ATTEND_TEXT(ATTEND_ISA),
-    attend::kRequired,
-    attend::kKernels<float>,
-    attend::kKernels<double>,
-    &attend::convert,
+    ATTEND_TEXT(ATTEND_ISA), attend::kRequired, attend::kKernels<float>, attend::kKernels<double>, &attend::convert,
 };
 }

@@ -177,7 +177,7 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
   p->a = x.a_panel;
   p->a_k = MR;
   p->a_step = MR * x.k;
-  with_stored<T>(x.a.type, [&](auto stored) {
+  with_float<T>(x.a.type, [&](auto stored) {
     const auto *a = static_cast<const decltype(stored) *>(x.a.data);
     if (x.a.row_stride == 1) return pack_panels(MR, x.m, x.k, a, x.a.col_stride, x.a_panel);
     for (int64_t i = 0; i < x.m; i += MR) {
@@ -191,7 +191,7 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
 template <class T>
 void pack_b(const MatmulBlock<T> &x, int64_t begin, int64_t end, int64_t width, int64_t panel) {
   constexpr int NR = Tiles<T>::kColumns;
-  with_stored<T>(x.b.type, [&](auto stored) {
+  with_float<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data) + begin * x.b.col_stride;
     if (x.b.row_stride == 1) {
       pack_columns(end - begin, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight);
@@ -209,8 +209,8 @@ void matmul(const MatmulBlock<T> &x) {
   static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
   // Without a chunk A and B may be null: nothing is added to them.
   const T *const b = static_cast<const T *>(x.b.data);
-  Panels<T> p = {finish_of(x),     static_cast<const T *>(x.a.data), x.a.col_stride,
-                 x.k > 0 ? MR : 0, b, x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
+  Panels<T> p = {finish_of(x),   static_cast<const T *>(x.a.data), x.a.col_stride, x.k > 0 ? MR : 0, b,
+                 x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
   if (x.pack_a) pack_a(x, &p);
   if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x, numbers_of_b(x));
   if (x.one_column && x.k > 0) return one_column(x, numbers_of_b(x));

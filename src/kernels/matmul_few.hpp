@@ -16,8 +16,8 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
   constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(S));  // lines of each row
   // AVX2 on Zen 3, 4096 x 4096 from memory: 17.4 GB/s if nothing is asked for, 15.1 if it is; the read loop 13.9.
   constexpr bool kAsks = W == 16;
-  const int64_t rows = smaller<int64_t>(NB * W, x.m - i), a_row = x.a.row_stride,
-                b_row = right.row_stride, b_col = right.col_stride;
+  const int64_t rows = smaller<int64_t>(NB * W, x.m - i), a_row = x.a.row_stride, b_row = right.row_stride,
+                b_col = right.col_stride;
   const S *a = static_cast<const S *>(x.a.data) + i * a_row;
   const T *b = right.data;
   T buffer[NB * W * NR];
@@ -44,6 +44,17 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     const int64_t depth = smaller<int64_t>(W, x.k - k);
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
+      if constexpr (!kIsSame<T, S>) {
+        T square[W * W];
+        pack_end(W, larger<int64_t>(0, smaller<int64_t>(W, rows - n * W)), depth, a + n * W * a_row, a_row, square);
+        for (int64_t l = 0; l < depth; ++l) {
+          ATTEND_UNROLL
+          for (int j = 0; j < NR; ++j) {
+            acc[n][j] = fma(load(square + l * W), broadcast(b[l * b_row + j * b_col]), acc[n][j]);
+          }
+        }
+        continue;
+      }
       vec<T> r[W];
       ATTEND_UNROLL
       for (int l = 0; l < W; ++l) {
@@ -63,7 +74,7 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) store(buffer + (j * NB + n) * W, acc[n][j]);
   }
-  finish_general(x, i, rows, 0, NR, buffer, NB * W);
+  finish_general(x, i, rows, 0, smaller<int64_t>(NR, x.n), buffer, NB * W);
 }
 
 template <class T, int NR, class S>
@@ -81,8 +92,13 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
 
 template <class T>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  with_stored<T>(x.a.type, [&](auto stored) {
-    with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, decltype(stored)>(x, b); });
+  with_float<T>(x.a.type, [&](auto stored) {
+    using S = decltype(stored);
+    if constexpr (kIsSame<T, S>) {
+      with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
+    } else {  // half the shapes: three columns as four, of which numbers_of_b made one up
+      with_power_above<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
+    }
   });
 }
 
@@ -125,22 +141,22 @@ void one_column_of(const MatmulBlock<T> &x, const T *column, int64_t b_k) {
 
 template <class T>
 void one_column(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  with_stored<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
+  with_float<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
 }
 
-// B of few columns, as numbers: in place, or widened into the scratch.
+// B of few columns, as numbers: in place, or, with a narrower operand, in the scratch, three columns as four.
 template <class T>
 MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
   MatrixRef<const T> b = {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
-  if (size_of(x.b.type) == sizeof(T)) return b;
+  if (size_of(x.b.type) == sizeof(T) && (x.n != 3 || size_of(x.a.type) == sizeof(T))) return b;
   constexpr int64_t kHeight = Contract<T>::kMatmulHeight;
   static_assert(Contract<T>::kLongColumn + kFewColumns * kHeight <= Contract<T>::kMatmulPanels, "room beside the sums");
   T *const widened_b = x.b_panel + Contract<T>::kLongColumn;
-  with_stored<T>(x.b.type, [&](auto stored) {
+  with_float<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data);
-    for (int64_t j = 0; j < x.n; ++j) {
+    for (int64_t j = 0; j < kFewColumns; ++j) {
       for (int64_t k = 0; k < x.k; ++k) {
-        widened_b[j * kHeight + k] = widened(from[k * x.b.row_stride + j * x.b.col_stride]);
+        widened_b[j * kHeight + k] = j < x.n ? widened(from[k * x.b.row_stride + j * x.b.col_stride]) : T(0);
       }
     }
   });

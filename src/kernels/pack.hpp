@@ -71,6 +71,13 @@ ATTEND_INLINE void pack_square(int64_t width, int64_t lanes, int64_t depth, cons
   }
 }
 
+// The same, not inlined.
+template <class T, class S>
+__attribute__((noinline)) void pack_end(int64_t width, int64_t lanes, int64_t depth, const S *from, int64_t a_lane,
+                                        T *panel) {
+  pack_square<T>(width, lanes, depth, from, a_lane, broadcast(T(1)), panel);
+}
+
 // panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to `width`, a multiple of the vector.
 template <class T, class S>
 void pack_panel(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t a_lane, int64_t a_k, T scale,

@@ -71,6 +71,15 @@ ATTEND_INLINE void with_constant(int64_t n, const F &f) {
   f(Int<Max>());
 }
 
+// With the least n' >= n of 1, 2, 4, ..., Max.
+template <int Max, class F>
+ATTEND_INLINE void with_power_above(int64_t n, const F &f) {
+  if constexpr (Max > 1) {
+    if (n <= Max / 2) return with_power_above<Max / 2>(n, f);
+  }
+  f(Int<Max>());
+}
+
 // Widths of `total` cut into the fewest pieces of at most `most`, as equal as possible: 13 = 7 + 6, not 12 + 1.
 ATTEND_INLINE int64_t balanced(int64_t total, int64_t most) {
   const int64_t pieces = (total + most - 1) / most;

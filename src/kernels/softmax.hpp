@@ -47,14 +47,23 @@ ATTEND_INLINE bool is_narrow(const StoredMatrix &m) {
   return m.data != nullptr && size_of(m.type) != static_cast<int64_t>(sizeof(T));
 }
 // The same from element (row, column) of a matrix on, along rows or along columns.
+template <class T>
+__attribute__((noinline)) vec<T> narrow_lanes_of(const void *from, Dtype type, int64_t stride, int64_t count) {
+  vec<T> lanes = broadcast(T(0));
+  with_float<T>(
+      type, [&](auto stored) { lanes = load_lanes<T>(static_cast<const decltype(stored) *>(from), stride, count); });
+  return lanes;
+}
 template <class T, bool kAlongRows>
 ATTEND_INLINE vec<T> lanes_of(const StoredMatrix &m, int64_t row, int64_t column, int64_t count) {
-  vec<T> lanes = broadcast(T(0));
-  with_stored<T>(m.type, [&](auto stored) {
-    const auto *p = static_cast<const decltype(stored) *>(m.data) + row * m.row_stride + column * m.col_stride;
-    lanes = load_lanes<T>(p, kAlongRows ? m.row_stride : m.col_stride, count);
-  });
-  return lanes;
+  const void *const from = element_of(m, row, column);
+  const int64_t stride = kAlongRows ? m.row_stride : m.col_stride;
+  if (is_narrow<T>(m)) return narrow_lanes_of<T>(from, m.type, stride, count);
+  return load_lanes<T>(static_cast<const T *>(from), stride, count);
+}
+template <class T>
+__attribute__((noinline)) void store_narrow_lanes(void *to, Dtype type, int64_t stride, int64_t count, vec<T> v) {
+  with_float<T>(type, [&](auto stored) { store_lanes(static_cast<decltype(stored) *>(to), stride, count, v); });
 }
 
 template <class T>

@@ -186,7 +186,7 @@ ATTEND_INLINE void write_rows(T *y, int64_t rows, int64_t begin, int64_t end, bo
 template <class T, class F>
 void round_rows(const StoredMatrix &y, int64_t column, int64_t begin, int64_t end, const F &result) {
   constexpr int W = kLanes<T>;
-  with_stored<T>(y.type, [&](auto stored) {
+  with_float<T>(y.type, [&](auto stored) {
     auto *to = static_cast<decltype(stored) *>(element_of(y, 0, column));
     for (int64_t i = begin; i < end; i += W) {
       const int64_t count = smaller<int64_t>(W, end - i);

@@ -129,8 +129,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
     vec<T> e[N], sum[N];
     ATTEND_UNROLL
     for (int i = 0; i < N; ++i) {
-      const vec<T> s =
-          select(is_padding == zero, permute(load(from + at + i * width, tail) * scale, to_groups), least);
+      const vec<T> s = select(is_padding == zero, permute(load(from + at + i * width, tail) * scale, to_groups), least);
       vec<T> top = s;
       ATTEND_UNROLL
       for (int step = kSteps - 1; step >= 0; --step) top = maximum(permute(top, swaps[step]), top);
@@ -145,8 +144,7 @@ void packed_columns(const SoftmaxBlock<T> &x) {
       for (int i = 0; i < N; ++i) sum[i] = sum[i] + permute(sum[i], swaps[step]);
     }
     ATTEND_UNROLL
-    for (int i = 0; i < N; ++i)
-      store(to + at + i * width, permute(e[i] * inverse_or_zero(sum[i]), to_memory), tail);
+    for (int i = 0; i < N; ++i) store(to + at + i * width, permute(e[i] * inverse_or_zero(sum[i]), to_memory), tail);
   };
   int64_t at = 0;
   for (; at + kTogether * width <= elements; at += kTogether * width) columns(Int<kTogether>(), at, width);

@@ -85,9 +85,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
         r = r * results[v].factor;
       }
       if (!kPlain && is_narrow<T>(x.y)) {
-        with_stored<T>(x.y.type, [&](auto stored) {
-          store_lanes(static_cast<decltype(stored) *>(element_of(x.y, i, column + v * W)), y_col, count[v], r);
-        });
+        store_narrow_lanes(element_of(x.y, i, column + v * W), x.y.type, y_col, count[v], r);
         continue;
       }
       T *const to = y + i * y_row + v * W * y_col;
@@ -218,15 +216,6 @@ int64_t piped_strips(const SoftmaxBlock<T> &x, int64_t begin) {
   return end;
 }
 
-// Calls f(Int<v>()) with the least v >= n of 1, 2, 4, ..., N.
-template <int N, class F>
-ATTEND_INLINE void with_strip(int64_t n, const F &f) {
-  if constexpr (N > 1) {
-    if (n <= N / 2) return with_strip<N / 2>(n, f);
-  }
-  f(Int<N>());
-}
-
 // Vectors of a strip that is not piped: masks and biases take too many registers, and too much code, for four.
 template <class T, bool kPlain>
 constexpr int kStripVectors = kPlain || Tiles<T>::kStripVectors < 2 ? Tiles<T>::kStripVectors : 2;
@@ -243,7 +232,7 @@ void strided_columns(const SoftmaxBlock<T> &x) {
   const auto strips = [&](const SoftmaxBlock<T> &of, int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; c += vectors * W) {
       const int64_t columns = smaller<int64_t>(vectors * W, end - c);
-      with_strip<kVectors>((columns + W - 1) / W, [&](auto v) __attribute__((always_inline)) {
+      with_power_above<kVectors>((columns + W - 1) / W, [&](auto v) __attribute__((always_inline)) {
         strided_strip<T, kPlain, decltype(v)::value>(of, c, columns, scratch);
       });
     }

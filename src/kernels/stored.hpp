@@ -106,27 +106,22 @@ ATTEND_SHARED int32_t rounded_integer(float v, float least, float most) {
 ATTEND_SHARED void narrow(float v, int8_t *to) { *to = static_cast<int8_t>(rounded_integer(v, -128, 127)); }
 ATTEND_SHARED void narrow(float v, uint8_t *to) { *to = static_cast<uint8_t>(rounded_integer(v, 0, 255)); }
 
-// f(S()) for the type S that these elements have.
+// f(S()) for the type S that these elements have. Not more types than an operand can have: each is code.
 template <class T, class F>
-ATTEND_SHARED void with_stored(Dtype type, const F &f) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    f(T());
-  } else {
-    switch (type) {
-      case Dtype::bf16:
-        return f(bf16());
-      case Dtype::f16:
-        return f(f16());
-      case Dtype::f8e4m3:
-        return f(f8e4m3());
-      case Dtype::i8:
-        return f(int8_t());
-      case Dtype::u8:
-        return f(uint8_t());
-      default:
-        return f(T());
-    }
+ATTEND_SHARED void with_float(Dtype type, const F &f) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (type == Dtype::bf16) return f(bf16());
+    if (type == Dtype::f16) return f(f16());
   }
+  f(T());
+}
+template <class T, class F>
+ATTEND_SHARED void with_key_or_value(Dtype type, const F &f) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (type == Dtype::f8e4m3) return f(f8e4m3());
+    if (type == Dtype::i8) return f(int8_t());
+  }
+  with_float<T>(type, f);
 }
 
 }  // namespace

@@ -37,8 +37,8 @@ ATTEND_INLINE void narrow_lanes(bf16 *p, vec<float> v) {
   const __m512i bits = _mm512_castps_si512(f);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-  const __m512i right = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), bits,
-                                             _mm512_set1_epi32(0x400000));
+  const __m512i right =
+      _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(right, 16)));
 }
 ATTEND_INLINE void narrow_lanes(f16 *p, vec<float> v) {

@@ -90,7 +90,7 @@ struct MatrixRef {
 
 // The same, of elements as they are stored: of the type of the arithmetic or, where that is f32, of a narrower one.
 struct StoredMatrix {
-  void *data;  // inputs are only read
+  void *data;                      // inputs are only read
   int64_t row_stride, col_stride;  // in elements
   Dtype type;
 };
@@ -119,7 +119,7 @@ struct MatmulBlock {
 // from integers and f8e4m3 y = scale x, to them y = x / scale, which integers of 8 bits bound to +-127.
 struct ConvertBlock {
   int64_t rows, columns;
-  StoredMatrix x, y;  // equal, or apart
+  StoredMatrix x, y;             // equal, or apart
   MatrixRef<const float> scale;  // or null data
 };
 
@@ -161,7 +161,7 @@ struct RowsRef {
 
 // The same, of elements as they are stored.
 struct StoredRows {
-  const void *data;  // or null
+  const void *data;                                  // or null
   int64_t element_stride, item_stride, head_stride;  // in elements
   Dtype type;
 };
@@ -210,12 +210,12 @@ struct AttentionBlock {
   RowsRef<T> scores;
   int64_t scores_keys, scores_before;  // elements of a line, and how many of them lie before key 0
   ScoresStage scores_stage;
-  int64_t query_tile;     // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
-  int64_t few_rows;       // tiles of so many rows at most have lanes = keys; at most half a vector
-  bool by_features;       // lanes of the output are features, which are contiguous in V
+  int64_t query_tile;  // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
+  int64_t few_rows;    // tiles of so many rows at most have lanes = keys; at most half a vector
+  bool by_features;    // lanes of the output are features, which are contiguous in V
   // Keys, and values, are widened or copied, chunk by chunk, so many elements apart; 0 = read in place.
   int64_t copied_stride, values_stride;
-  bool far;               // few rows, and more contiguous keys and values than the caches hold: fetch ahead
+  bool far;  // few rows, and more contiguous keys and values than the caches hold: fetch ahead
   T *m, *l;  // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.

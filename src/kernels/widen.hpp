@@ -41,6 +41,20 @@ ATTEND_INLINE void store_as(S *p, vec<T> v) {
   }
 }
 
+// The ends of lines are many places and little work.
+template <class T, class S>
+__attribute__((noinline)) vec<T> load_end(const S *p, int64_t count) {
+  S lanes[kLanes<T>] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+  return widened_lanes(lanes);
+}
+template <class T, class S>
+__attribute__((noinline)) void store_end(S *p, vec<T> v, int64_t count) {
+  S lanes[kLanes<T>];
+  narrow_lanes(lanes, v);
+  for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+}
+
 // The first `count` lanes, 1 <= count <= kLanes<T>; those behind are 0.
 template <class T, class S>
 ATTEND_INLINE vec<T> load_some(const S *p, int64_t count) {
@@ -48,9 +62,7 @@ ATTEND_INLINE vec<T> load_some(const S *p, int64_t count) {
   if constexpr (kIsSame<T, S>) {
     return load(p, Tail<T>(count));
   } else {
-    S lanes[kLanes<T>] = {};
-    for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
-    return widened_lanes(lanes);
+    return load_end<T>(p, count);
   }
 }
 template <class T, class S>
@@ -59,9 +71,7 @@ ATTEND_INLINE void store_some(S *p, vec<T> v, int64_t count) {
   if constexpr (kIsSame<T, S>) {
     store(p, v, Tail<T>(count));
   } else {
-    S lanes[kLanes<T>];
-    narrow_lanes(lanes, v);
-    for (int64_t i = 0; i < count; ++i) p[i] = lanes[i];
+    store_end<T>(p, v, count);
   }
 }
 

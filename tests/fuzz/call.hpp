@@ -59,9 +59,8 @@ std::vector<LaterField> later_fields() {
                            ATTEND_FUZZ_LATER(b_zero)});
   }
   if constexpr (std::is_same_v<Options, attend_attention_options>) {
-    all.insert(all.end(), {ATTEND_FUZZ_LATER(k_scale), ATTEND_FUZZ_LATER(v_scale), ATTEND_FUZZ_LATER(sequences),
-                           ATTEND_FUZZ_LATER(query_starts), ATTEND_FUZZ_LATER(key_starts), ATTEND_FUZZ_LATER(pages),
-                           ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
+    all.insert(all.end(), {ATTEND_FUZZ_LATER(sequences), ATTEND_FUZZ_LATER(query_starts), ATTEND_FUZZ_LATER(key_starts),
+                           ATTEND_FUZZ_LATER(pages), ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
   }
   return all;
 }

@@ -128,6 +128,21 @@ struct Operand {
     view.dtype = dtype;
   }
 
+  bool is_narrow() const { return view.dtype >= ATTEND_BF16 && view.dtype != ATTEND_BOOL; }
+  bool holds_nan(const unsigned char *at) const {
+    switch (view.dtype) {
+      case ATTEND_F32:
+        return std::isnan(get<float>(at));
+      case ATTEND_F64:
+        return std::isnan(get<double>(at));
+      case ATTEND_BF16:
+        return (get<uint16_t>(at) & 0x7fff) > 0x7f80;
+      case ATTEND_F16:
+        return (get<uint16_t>(at) & 0x7fff) > 0x7c00;
+      default:
+        return false;
+    }
+  }
   const attend_tensor *tensor() const { return given ? &view : nullptr; }
   bool writes() const { return role != Role::input; }
   // What the formulas look at.

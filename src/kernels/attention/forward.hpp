@@ -78,14 +78,21 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice
     if (runs->count > 1) join(slice, runs);
     const bool modified = is_modified(x, runs->run[0]), turned = modified || !x.by_features;
     vec<T> l;
-    with_constant<kFewRows<T>>(
-        t.count, [&](auto nq) __attribute__((always_inline)) {
-          constexpr int NQ = decltype(nq)::value;
-          with_stored<T>(slice.k.type, [&](auto stored) { few_scores<T, NQ, decltype(stored)>(x, t, slice, turned); });
-          if (!turned) l = few_weights<T, NQ>(x, t, slice);
-        });
+    with_key_or_value<T>(slice.k.type, [&](auto stored) {
+      using S = decltype(stored);
+      if constexpr (kIsSame<T, S>) {
+        with_constant<kFewRows<T>>(t.count,
+                                   [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
+      } else {  // half the shapes; the lanes behind the rows are 0
+        with_power_above<kFewRows<T>>(t.count,
+                                      [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
+      }
+    });
     if (!turned) {
-      if (x.v.row_stride != 1) chunk.v.copy();
+      with_constant<kFewRows<T>>(t.count, [&](auto nq) { l = few_weights<T, decltype(nq)::value>(x, t, slice); });
+    }
+    if (!turned) {
+      if (!reads_stored(x, t)) chunk.v.copy();
       slice.v = chunk.v.from(slice.begin);
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
@@ -103,7 +110,7 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
   // Few rows read V as it is stored, if nothing must be left out.
-  if (!finite || t.count > Tiles<T>::kFewQueries || x.v.row_stride != 1) chunk.v.copy();
+  if (!finite || !reads_stored(x, t)) chunk.v.copy();
   slice.v = chunk.v.from(slice.begin);
   output_slice(x, t, slice, *runs, finite);
 }

@@ -119,7 +119,7 @@ __attribute__((noinline)) void look_at_window(const AttentionBlock<T> &x, const 
     look_at_keys(x, t, x.mask, begin, end, look_at_bytes<T>, look, of_mask + first);
   }
   if (x.bias.data != nullptr) {
-    with_stored<T>(x.bias.type, [&](auto stored) {
+    with_float<T>(x.bias.type, [&](auto stored) {
       using S = decltype(stored);
       const auto look = [](S entry, Found *found) {
         const T v = widened(entry);

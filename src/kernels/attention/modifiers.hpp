@@ -57,7 +57,7 @@ ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t
   const int64_t rows = smaller<int64_t>(W, x.rows - row), m_key = x.mask.element_stride;
   int64_t stride = 0;
   if (x.mask.data == nullptr && is_even(x, rows_as<T>(x.bias), &stride)) {
-    return with_stored<T>(x.bias.type, [&](auto stored) {
+    return with_float<T>(x.bias.type, [&](auto stored) {
       const auto bias = rows_as<decltype(stored)>(x.bias);
       const int64_t b_key = bias.element_stride;
       pack_panel<T>(W, rows, keys, row_at(x, bias, row) + key * b_key, stride, b_key, T(1), added);
@@ -87,9 +87,8 @@ ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t
     }
   }
   if (x.bias.data != nullptr) {
-    with_stored<T>(x.bias.type, [&](auto stored) {
-      added_lines(x, rows_as<decltype(stored)>(x.bias), row, rows, key, keys, lines);
-    });
+    with_float<T>(x.bias.type,
+                  [&](auto stored) { added_lines(x, rows_as<decltype(stored)>(x.bias), row, rows, key, keys, lines); });
   }
   pack_panel<T>(W, rows, keys, lines, W, 1, T(1), added);
 }

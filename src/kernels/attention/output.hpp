@@ -88,7 +88,7 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
 }
 
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
-template <class T, class S, int MV, int NQ, class Stride>
+template <class T, int MV, int NQ, class Stride>
 ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
@@ -97,14 +97,14 @@ ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t
   while (f < whole) {
     with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
       constexpr int M = decltype(mv)::value;
-      output_tile<T, S, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
+      output_tile<T, T, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
       f += M * W;
     });
   }
-  if (whole < x.value_features) output_tile<T, S, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
+  if (whole < x.value_features) output_tile<T, T, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
 }
 
-template <class T, class S, int MV, int NQ, class Stride>
+template <class T, int MV, int NQ, class Stride>
 void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                   Stride s_row) {
   T *o = sums_of(x, t);
@@ -114,27 +114,55 @@ void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
         rows, s_row, [&](auto nq) __attribute__((always_inline)) {
           constexpr int N = decltype(nq)::value;
           const int64_t real = smaller<int64_t>(N, t.count - q);
-          output_rows<T, S, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
+          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
           q += real;
         });
   }
 }
 
+// Whether V is read as it is stored, where it is narrower than the arithmetic: by few rows, in whole vectors.
+template <class T>
+ATTEND_INLINE bool reads_stored(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  return t.count <= kFewRows<T> && x.v.row_stride == 1 && x.value_features % kLanes<T> == 0;
+}
+
+// Then: few shapes, one, two and four rows at a time (the third row may be none).
+template <class T>
+void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                      const KeyRuns &runs) {
+  constexpr int kRows = kFewRows<T> < 4 ? kFewRows<T> : 4;
+  T *const o = sums_of(x, t);
+  with_key_or_value<T>(slice.v.type, [&](auto stored) {
+    using S = decltype(stored);
+    if constexpr (!kIsSame<T, S>) {
+      for (int64_t q = 0; q < t.count; q += kRows) {
+        const int64_t rows = smaller<int64_t>(kRows, t.count - q);
+        with_power_above<kRows>(rows, [&](auto nq) {
+          constexpr int NQ = decltype(nq)::value, MV = NQ < 4 ? Tiles<T>::kFewVectors : Tiles<T>::kOutVectors;
+          for (int64_t f = 0; f < x.value_features;) {
+            with_power<MV>((x.value_features - f) / kLanes<T>, [&](auto mv) {
+              constexpr int M = decltype(mv)::value;
+              output_tile<T, S, M, NQ, false>(x, t, slice, runs, q, rows, f, o, x.ld, t.s_row);
+              f += M * kLanes<T>;
+            });
+          }
+        });
+      }
+    }
+  });
+}
+
 template <class T>
 ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
-  if (t.count > Tiles<T>::kFewQueries && t.s_row == 1) {
-    return output_tiles<T, T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
+  if (is_narrow<T>(slice.v)) return output_of_stored(x, t, slice, runs);
+  if (t.count <= Tiles<T>::kFewQueries) {
+    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
+  } else if (t.s_row == 1) {
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
+  } else {
+    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
   }
-  // Few rows read V as it is stored.
-  with_stored<T>(slice.v.type, [&](auto stored) {
-    using S = decltype(stored);
-    if (t.count <= Tiles<T>::kFewQueries) {
-      output_tiles<T, S, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
-    } else {
-      output_tiles<T, S, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
-    }
-  });
 }
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.

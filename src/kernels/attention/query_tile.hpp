@@ -103,24 +103,28 @@ ATTEND_INLINE vec<T> scales_of(const MatrixRef<const float> &scale, int64_t key,
   return load(lanes);
 }
 
+// The queries of a tile, transposed and scaled.
+template <class T, class S>
+__attribute__((noinline)) void pack_queries(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  const RowsRef<const S> of = rows_as<S>(x.q);
+  int64_t stride = 0;
+  if (is_even(x, of, &stride)) {
+    return pack_panel<T>(t.lanes, t.count, x.features, row_at(x, of, t.row), stride, of.element_stride, x.scale,
+                         t.queries);
+  }
+  for (int64_t i = 0; i < t.lanes; ++i) {
+    const S *q = row_at(x, of, t.row + smaller(i, t.count - 1));
+    for (int64_t f = 0; f < x.features; ++f) {
+      t.queries[f * t.lanes + i] = i < t.count ? widened(q[f * of.element_stride]) * x.scale : T(0);
+    }
+  }
+}
+
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
 void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
-  with_stored<T>(x.q.type, [&](auto stored) {
-    const auto of = rows_as<decltype(stored)>(x.q);
-    int64_t stride = 0;
-    if (is_even(x, of, &stride)) {
-      pack_panel<T>(t.lanes, t.count, x.features, row_at(x, of, t.row), stride, of.element_stride, x.scale, t.queries);
-      return;
-    }
-    for (int64_t i = 0; i < t.lanes; ++i) {
-      const auto *q = row_at(x, of, t.row + smaller(i, t.count - 1));
-      for (int64_t f = 0; f < x.features; ++f) {
-        t.queries[f * t.lanes + i] = i < t.count ? widened(q[f * of.element_stride]) * x.scale : T(0);
-      }
-    }
-  });
+  with_float<T>(x.q.type, [&](auto stored) { pack_queries<T, decltype(stored)>(x, t); });
   for (int64_t f = 0; x.k_scale.row_stride != 0 && f < x.features; ++f) {
     const vec<T> scale = broadcast(static_cast<T>(x.k_scale.data[f * x.k_scale.row_stride]));
     T *const line = t.queries + f * t.lanes;

@@ -62,7 +62,11 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     for (; f < x.features; f += W) {  // partial squares
       const int64_t depth = smaller<int64_t>(W, x.features - f);
       T square[W * W];
-      pack_square<T>(W, keys, depth, k + f, k_item, broadcast(T(1)), square);
+      if constexpr (kIsSame<T, S>) {
+        pack_square<T>(W, keys, depth, k + f, k_item, broadcast(T(1)), square);
+      } else {
+        pack_end(W, keys, depth, k + f, k_item, square);
+      }
       for (int64_t i = 0; i < depth; ++i, query += t.lanes) {
         ATTEND_UNROLL
         for (int q = 0; q < NQ; ++q) acc[q] = fma(load(square + i * W), broadcast(query[q]), acc[q]);

@@ -28,7 +28,7 @@ struct StagedPart {
   ATTEND_INLINE void copy() {
     if (is_copied || room == nullptr) return;
     is_copied = true;
-    with_stored<T>(in_place.type, [&](auto stored) {
+    with_key_or_value<T>(in_place.type, [&](auto stored) {
       const auto *from = static_cast<const decltype(stored) *>(in_place.data);
       if (in_place.row_stride == 1) return pack_columns(columns, rows, from, in_place.col_stride, room, stride);
       for (int64_t j = 0; j < columns; ++j) {

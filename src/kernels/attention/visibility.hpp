@@ -32,8 +32,8 @@ template <class T>
 struct KeySlice {
   int64_t begin, end;
   StoredMatrix k, v;  // from key `begin` on: of the arithmetic's type, but where stage.hpp says otherwise
-  bool first;               // that the tile works on in its open span
-  bool last;                // of all its slices, if that is known (defers_finish)
+  bool first;         // that the tile works on in its open span
+  bool last;          // of all its slices, if that is known (defers_finish)
   int64_t size() const { return end - begin; }
   ATTEND_INLINE MatrixRef<const T> values() const {
     return {static_cast<const T *>(v.data), v.row_stride, v.col_stride};
@@ -61,7 +61,7 @@ ATTEND_INLINE vec<T> hide(const AttentionBlock<T> &x, const QueryTile<T> &t, int
 template <class T>
 T bias_of(const AttentionBlock<T> &x, int64_t row, int64_t key) {
   T entry = T(0);
-  with_stored<T>(x.bias.type, [&](auto stored) {
+  with_float<T>(x.bias.type, [&](auto stored) {
     const auto of = rows_as<decltype(stored)>(x.bias);
     entry = widened(row_at(x, of, row)[key * of.element_stride]);
   });

@@ -1,8 +1,9 @@
-# cmake --install: the header, both libraries, the CMake package and attend.pc. The tree can be moved afterwards.
+# cmake --install: the headers, both libraries, the CMake package and attend.pc. The tree can be moved afterwards.
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
-install(FILES ${PROJECT_SOURCE_DIR}/include/attend/attend.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attend)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/attend DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING PATTERN *.h PATTERN *.hpp)
 install(TARGETS attend EXPORT attend)
 install(TARGETS attend_static EXPORT attend_static)
 install(EXPORT attend NAMESPACE attend:: DESTINATION ${package_dir} FILE attendTargets.cmake)

@@ -1,0 +1,274 @@
+// attend for C++17 and newer: the functions of attend.h on vectors, spans, pointers, C arrays and Eigen matrices.
+//
+// SPDX-License-Identifier: BSD-3-Clause
+//
+//     std::vector<float> q(heads * n * d), k(q), v(q);
+//     const attend::extents shape{heads, n, d};
+//     auto out = attend::attention(attend::tensor(q, shape), attend::tensor(k, shape), attend::tensor(v, shape),
+//                                  attend::attention_options().causal_top_left());
+//
+// attend.h says what each function computes, its shapes, its aliasing rules and its bits, which are the same from here;
+// tensor.hpp what an operand may be: an attend::tensor, an array that a call returned, or whatever knows its shape (an
+// Eigen matrix, a C array; a vector is one column). options.hpp has the options.
+//
+// Results.   Each function has two forms. Without an output it returns an attend::array, the one thing that the header
+//            allocates. With one it writes there and returns nothing; that may be a temporary view, but not const.
+// Errors.    attend::error is thrown, with reason() and argument(); nothing was written then. With ATTEND_NO_EXCEPTIONS
+//            defined, or compiled without exceptions, functions return attend::result<..> and attend::status instead.
+// Memory.    As in attend.h: no call but those that return arrays allocates where a workspace is given.
+// Threads.   Any function may be called from any number of threads at once.
+#ifndef ATTEND_ATTEND_HPP
+#define ATTEND_ATTEND_HPP
+
+#include <attend/options.hpp>
+
+namespace attend {
+inline namespace ATTEND_HPP_NAMESPACE {
+
+namespace detail {
+
+template <class X>
+using value_of = std::remove_const_t<element_of<const X &>>;
+
+inline std::int64_t extent(const attend_tensor &t, std::uint32_t d) noexcept {
+  return d < t.rank && d < 4 ? t.shape[d] : 1;
+}
+// Of two operands that broadcast.
+inline std::int64_t common(const attend_tensor &a, const attend_tensor &b, std::uint32_t d) noexcept {
+  return extent(a, d) == 1 ? extent(b, d) : extent(a, d);
+}
+
+// Where options become attend.h's: f(options) is the call.
+template <class Options, class F>
+returns<void> call(const Options &options, const F &f) {
+  auto o = options.get();
+  return finish(f(&o));
+}
+// f(bytes) asks for a workspace.
+template <class F>
+returns<std::uint64_t> ask(const F &f) {
+  std::uint64_t bytes = 0;
+#ifndef ATTEND_NO_EXCEPTIONS
+  f(&bytes);
+  return bytes;
+#else
+  const status s = f(&bytes);
+  return {s, std::move(bytes)};
+#endif
+}
+// f(out) writes an array of this shape.
+template <class T, class F>
+returns<array<T>> make(const extents &shape, const F &f) {
+  array<T> out;
+  status s = out.allocate(shape);
+#ifndef ATTEND_NO_EXCEPTIONS
+  finish(s);
+  f(out.c());
+  return out;
+#else
+  if (s.ok()) s = f(out.c());
+  return {s, s.ok() ? std::move(out) : array<T>()};
+#endif
+}
+
+inline returns<void> matmul(const attend_tensor &a, const attend_tensor &b, const attend_tensor &c,
+                            const matmul_options &options) {
+  return call(options,
+              [&](const auto *o) { return attend_matmul(options.get_alpha(), &a, &b, options.get_beta(), &c, o); });
+}
+inline returns<void> softmax(const attend_tensor &x, const attend_tensor &y, const softmax_options &options) {
+  return call(options, [&](const auto *o) { return attend_softmax(&x, &y, o); });
+}
+inline returns<void> attention(const attend_tensor &q, const attend_tensor &k, const attend_tensor &v,
+                               const attend_tensor &out, const attention_options &options) {
+  return call(options, [&](const auto *o) -> status {
+    if (const char *field = options.misfit(extent(out, 3))) return {ATTEND_INVALID_SHAPE, field};
+    return attend_attention(&q, &k, &v, &out, o);
+  });
+}
+
+// What all options have is said once here, with the attention's; attend.h wants it in the self-attention's.
+inline attend_self_attention_options take_head(attend_attention_options *from) noexcept {
+  attend_self_attention_options o = ATTEND_SELF_ATTENTION_OPTIONS_INIT;
+  o.flags = from->flags & ATTEND_NATIVE_DOT;
+  o.threads = std::exchange(from->threads, 0);
+  o.workspace = std::exchange(from->workspace, nullptr);
+  o.workspace_size = std::exchange(from->workspace_size, std::uint64_t{0});
+  o.message = std::exchange(from->message, nullptr);
+  o.message_size = std::exchange(from->message_size, std::uint64_t{0});
+  o.executor = std::exchange(from->executor, nullptr);
+  return o;
+}
+inline returns<void> self_attention(const attend_tensor &x, const self_attention_weights &weights,
+                                    const attend_tensor &out, const attention_options &options) {
+  return call(options, [&](attend_attention_options *o) -> status {
+    if (const char *field = options.misfit(extent(out, 3))) return {ATTEND_INVALID_SHAPE, field};
+    const attend_self_attention_options head = take_head(o);
+    const attend_self_attention_weights w = weights.get();
+    return attend_self_attention(&x, &w, &out, &head, o);
+  });
+}
+
+}  // namespace detail
+
+// ---------------------------------------------------------------------------------------------------------- matmul --
+
+// alpha A B + beta C (+ bias): a (M, K, H, B), b (K, N, H, B), c (M, N, H, B); heads and batch of a, b and bias
+// broadcast. For a product by rows, let c be attend::matrix(memory, {M, N}).
+template <class A, class B, class C, class = detail::unless_options<C>>
+returns<void> matmul(const A &a, const B &b, C &&c, const matmul_options &options = {}) {
+  return detail::matmul(detail::input(a), detail::input(b), detail::output(std::forward<C>(c)), options);
+}
+// Beta must be 0 here.
+template <class A, class B>
+returns<array<detail::value_of<A>>> matmul(const A &a, const B &b, const matmul_options &options = {}) {
+  const attend_tensor ta = detail::input(a), tb = detail::input(b);
+  const extents shape = {detail::extent(ta, 0), detail::extent(tb, 1), detail::common(ta, tb, 2),
+                         detail::common(ta, tb, 3)};
+  return detail::make<detail::value_of<A>>(shape, [&](const attend_tensor &c) {
+    if (options.get_beta() != 0) return detail::finish({ATTEND_INVALID_VALUE, "beta"});
+    return detail::matmul(ta, tb, c, options);
+  });
+}
+// Bytes of a workspace for the call, an upper bound from shapes, strides and options.threads alone. Data may be null:
+// attend::tensor<float>(nullptr, {n, d}).
+template <class A, class B, class C>
+returns<std::uint64_t> matmul_workspace(const A &a, const B &b, C &&c, const matmul_options &options = {}) {
+  const attend_tensor ta = detail::input(a), tb = detail::input(b), tc = detail::output(std::forward<C>(c));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options, [&](const auto *o) {
+      return attend_matmul_workspace(options.get_alpha(), &ta, &tb, options.get_beta(), &tc, o, bytes);
+    });
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------- softmax --
+
+// Softmax down each column: x, y (M, N, H, B). y may be x.
+template <class X, class Y, class = detail::unless_options<Y>>
+returns<void> softmax(const X &x, Y &&y, const softmax_options &options = {}) {
+  return detail::softmax(detail::input(x), detail::output(std::forward<Y>(y)), options);
+}
+template <class X>
+returns<array<detail::value_of<X>>> softmax(const X &x, const softmax_options &options = {}) {
+  const attend_tensor t = detail::input(x);
+  const extents shape = {detail::extent(t, 0), detail::extent(t, 1), detail::extent(t, 2), detail::extent(t, 3)};
+  return detail::make<detail::value_of<X>>(shape,
+                                           [&](const attend_tensor &y) { return detail::softmax(t, y, options); });
+}
+template <class X, class Y>
+returns<std::uint64_t> softmax_workspace(const X &x, Y &&y, const softmax_options &options = {}) {
+  const attend_tensor tx = detail::input(x), ty = detail::output(std::forward<Y>(y));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options, [&](const auto *o) { return attend_softmax_workspace(&tx, &ty, o, bytes); });
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------- attention --
+
+// V softmax(scale K^T Q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B), out (Dv, Nq, H, B).
+template <class Q, class K, class V, class Out, class = detail::unless_options<Out>>
+returns<void> attention(const Q &q, const K &k, const V &v, Out &&out, const attention_options &options = {}) {
+  return detail::attention(detail::input(q), detail::input(k), detail::input(v), detail::output(std::forward<Out>(out)),
+                           options);
+}
+template <class Q, class K, class V>
+returns<array<detail::value_of<Q>>> attention(const Q &q, const K &k, const V &v,
+                                              const attention_options &options = {}) {
+  const attend_tensor tq = detail::input(q), tk = detail::input(k), tv = detail::input(v);
+  const std::int64_t batch = detail::extent(tq, 3) == 1 ? detail::common(tk, tv, 3) : detail::extent(tq, 3);
+  const extents shape = {detail::extent(tv, 0), detail::extent(tq, 1), detail::extent(tq, 2), batch};
+  return detail::make<detail::value_of<Q>>(
+      shape, [&](const attend_tensor &out) { return detail::attention(tq, tk, tv, out, options); });
+}
+template <class Q, class K, class V, class Out>
+returns<std::uint64_t> attention_workspace(const Q &q, const K &k, const V &v, Out &&out,
+                                           const attention_options &options = {}) {
+  const attend_tensor tq = detail::input(q), tk = detail::input(k), tv = detail::input(v);
+  const attend_tensor to = detail::output(std::forward<Out>(out));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options,
+                        [&](const auto *o) { return attend_attention_workspace(&tq, &tk, &tv, &to, o, bytes); });
+  });
+}
+
+// The union of two disjoint key sets, into out_a (Dv, Nq, H, B) and lse_a (1, Nq, H, B), which hold one of them before;
+// out_b and lse_b, of the same shapes, hold the other.
+template <class OutA, class LseA, class OutB, class LseB>
+returns<void> attention_merge(OutA &&out_a, LseA &&lse_a, const OutB &out_b, const LseB &lse_b,
+                              const merge_options &options = {}) {
+  const attend_tensor oa = detail::output(std::forward<OutA>(out_a)), ob = detail::input(out_b);
+  const attend_tensor la = detail::output(std::forward<LseA>(lse_a)), lb = detail::input(lse_b);
+  return detail::call(options, [&](const auto *o) { return attend_attention_merge(&oa, &la, &ob, &lb, o); });
+}
+// Says 0.
+template <class OutA, class LseA, class OutB, class LseB>
+returns<std::uint64_t> attention_merge_workspace(OutA &&out_a, LseA &&lse_a, const OutB &out_b, const LseB &lse_b,
+                                                 const merge_options &options = {}) {
+  const attend_tensor oa = detail::output(std::forward<OutA>(out_a)), ob = detail::input(out_b);
+  const attend_tensor la = detail::output(std::forward<LseA>(lse_a)), lb = detail::input(lse_b);
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options,
+                        [&](const auto *o) { return attend_attention_merge_workspace(&oa, &la, &ob, &lb, o, bytes); });
+  });
+}
+
+// -------------------------------------------------------------------------------------------------- self-attention --
+
+// Projections, attention, and with w_o the output projection: x (D, N, 1, B), out (Dv, N, H, B), or (Dout, N, 1, B).
+// One set of options serves both: threads, workspace and executor are those of the whole call.
+template <class X, class Out, class = detail::unless_options<Out>>
+returns<void> self_attention(const X &x, const self_attention_weights &weights, Out &&out,
+                             const attention_options &options = {}) {
+  return detail::self_attention(detail::input(x), weights, detail::output(std::forward<Out>(out)), options);
+}
+template <class X>
+returns<array<detail::value_of<X>>> self_attention(const X &x, const self_attention_weights &weights,
+                                                   const attention_options &options = {}) {
+  const attend_tensor t = detail::input(x);
+  const attend_self_attention_weights w = weights.get();
+  const std::int64_t rows = detail::extent(w.w_o != nullptr ? *w.w_o : *w.w_v, 0);
+  const std::int64_t heads = w.w_o != nullptr ? 1 : detail::extent(*w.w_q, 2);
+  return detail::make<detail::value_of<X>>(
+      {rows, detail::extent(t, 1), heads, detail::extent(t, 3)},
+      [&](const attend_tensor &out) { return detail::self_attention(t, weights, out, options); });
+}
+template <class X, class Out>
+returns<std::uint64_t> self_attention_workspace(const X &x, const self_attention_weights &weights, Out &&out,
+                                                const attention_options &options = {}) {
+  const attend_tensor t = detail::input(x), to = detail::output(std::forward<Out>(out));
+  const attend_self_attention_weights w = weights.get();
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options, [&](attend_attention_options *o) {
+      const attend_self_attention_options head = detail::take_head(o);
+      return attend_self_attention_workspace(&t, &w, &to, &head, o, bytes);
+    });
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------- library --
+
+// These are attend.h's, function by function.
+inline std::uint32_t version() noexcept { return attend_version(); }
+inline std::uint32_t contract() noexcept { return attend_contract(); }
+
+inline const char *isa() noexcept { return attend_isa(); }
+// Null past the last.
+inline const char *isa_name(std::int32_t i) noexcept { return attend_isa_name(i); }
+// Null = the best.
+inline returns<void> set_isa(const char *name) { return detail::finish(attend_set_isa(name)); }
+
+inline std::int32_t threads() noexcept { return attend_threads(); }
+// 0 = the default.
+inline returns<void> set_threads(std::int32_t threads) { return detail::finish(attend_set_threads(threads)); }
+
+// For all calls that name none of their own; null = the library's threads again. The executor must live until it is
+// replaced and every call that began before has returned.
+inline returns<void> set_executor(const executor *e) {
+  return detail::finish(attend_set_executor(e == nullptr ? nullptr : &e->c()));
+}
+
+}  // namespace ATTEND_HPP_NAMESPACE
+}  // namespace attend
+
+#endif  // ATTEND_ATTEND_HPP

@@ -1,0 +1,360 @@
+// attend: options, weights and executors, for attend.hpp.
+//
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Setters have the names of attend.h's fields and return the options, so that they chain:
+//
+//     attend::attention_options().scale(0.125).causal_top_left().lse(lse)
+//
+// What is not set is off, or the default. Fields without a setter, those of versions to come, are set in c().
+//
+// Lifetime.  Options keep views of the operands and integers they are given, and a pointer to the executor: all must
+//            live until the call returns. Temporaries do, where the options are a temporary of the same statement.
+//            Copies of options view the same memory.
+// Threads.   Calls only read options: several may use the same ones at once, as far as their outputs differ.
+#ifndef ATTEND_OPTIONS_HPP
+#define ATTEND_OPTIONS_HPP
+
+#include <attend/tensor.hpp>
+#include <functional>
+#include <iterator>
+#include <optional>
+
+namespace attend {
+inline namespace ATTEND_HPP_NAMESPACE {
+
+// -------------------------------------------------------------------------------------------------------- executor --
+
+// A call's work in pieces: task(i) for i in 0..tasks-1.
+class task {
+ public:
+  task(attend_task f, void *argument) noexcept : f_(f), argument_(argument) {}
+  void operator()(std::int32_t i) const noexcept { f_(argument_, i); }
+
+ private:
+  attend_task f_;
+  void *argument_;
+};
+
+// The program's own threads: run(tasks, task) calls task(i) for i in 0..tasks-1, each at most once, on any threads, and
+// returns when none of these calls runs or can still begin (attend_executor in attend.h). It may be called from several
+// threads at once, and must not throw: the program would end. `workers` bounds the tasks of one run; 0 = no bound.
+class executor {
+ public:
+  template <class Run, class = std::enable_if_t<std::is_invocable_v<Run &, std::int32_t, task>>>
+  explicit executor(Run &&run, std::int32_t workers = 0) : run_(std::forward<Run>(run)) {
+    c_.workers = workers;
+    c_.run = [](void *context, std::int32_t tasks, attend_task f, void *argument) noexcept {
+      static_cast<const executor *>(context)->run_(tasks, task(f, argument));
+    };
+    c_.context = this;
+  }
+  executor(const executor &) = delete;  // the library holds pointers to it
+  executor &operator=(const executor &) = delete;
+  const attend_executor &c() const noexcept { return c_; }
+
+ private:
+  std::function<void(std::int32_t, task)> run_;
+  attend_executor c_ = ATTEND_EXECUTOR_INIT;
+};
+
+// --------------------------------------------------------------------------------------------------------- options --
+
+namespace detail {
+
+struct any_options {};
+template <class T>
+using unless_options = std::enable_if_t<!std::is_base_of_v<any_options, bare<T>>>;
+
+template <class X>
+attend_tensor input(const X &x) {
+  return tensor(x).c();
+}
+template <class X>
+attend_tensor output(X &&x) {
+  const tensor t(std::forward<X>(x));
+  static_assert(!std::is_const_v<std::remove_pointer_t<decltype(t.data())>>,
+                "attend: an output of const elements, or in memory that ends with this statement");
+  return t.c();
+}
+
+// An operand that may be absent.
+class slot {
+ public:
+  slot &operator=(const attend_tensor &t) noexcept { return t_ = t, *this; }
+  template <class X>
+  void set_mask(const X &x) {
+    static_assert(sizeof(element_of<const X &>) == 1, "attend: a mask has elements of one byte: bool, unsigned char");
+    t_ = input(x);
+    t_->dtype = ATTEND_BOOL;
+  }
+  void store(const attend_tensor **field) const noexcept {
+    if (t_) *field = &*t_;
+  }
+
+ private:
+  std::optional<attend_tensor> t_;
+};
+
+// Integers, one a batch.
+class integers {
+ public:
+  template <class X>
+  void set(const X &x) {
+    static_assert(std::is_same_v<std::remove_const_t<element_of<const X &>>, std::int64_t>,
+                  "attend: offsets, lengths and first keys are of std::int64_t");
+    first_ = detail::data(x);
+    count_ = static_cast<std::int64_t>(std::size(x));
+  }
+  bool fit(std::int64_t batch) const noexcept { return count_ < 0 || count_ == batch; }
+  void store(const std::int64_t **field) const noexcept {
+    if (count_ >= 0) *field = first_;
+  }
+
+ private:
+  const std::int64_t *first_ = nullptr;
+  std::int64_t count_ = -1;  // not given
+};
+
+// What all options have.
+template <class Options, class Struct>
+class head : public any_options {
+ public:
+  // At most so many threads; 0 = attend::threads().
+  Options &threads(std::int32_t most) noexcept { return c_.threads = most, self(); }
+  Options &native_dot() noexcept { return flag(ATTEND_NATIVE_DOT); }
+  // Memory of the caller's for the call, which allocates none then; its contents are lost. For one call at a time.
+  Options &workspace(void *memory, std::uint64_t bytes) noexcept {
+    c_.workspace = memory;
+    c_.workspace_size = bytes;
+    return self();
+  }
+  // The same of a vector, an array, a span.
+  template <class Memory>
+  Options &workspace(Memory &memory) {
+    return workspace(std::data(memory), static_cast<std::uint64_t>(std::size(memory)) * sizeof(*std::data(memory)));
+  }
+  // For this call, instead of set_executor's.
+  Options &executor(const attend::executor &e) noexcept { return c_.executor = &e.c(), self(); }
+  Options &executor(const attend::executor &&) = delete;
+
+  // As attend.h has it, without what was set by operands and integers.
+  Struct &c() noexcept { return c_; }
+
+ protected:
+  Options &self() noexcept { return static_cast<Options &>(*this); }
+  Options &flag(std::uint32_t f) noexcept { return c_.flags |= f, self(); }
+
+  Struct c_ = attend_zero_with_size<Struct>();
+};
+
+}  // namespace detail
+
+// get() of each is attend.h's structure, complete; it points into the options.
+
+class matmul_options : public detail::head<matmul_options, attend_matmul_options> {
+ public:
+  // 1 and 0 by default.
+  matmul_options &alpha(double value) noexcept { return alpha_ = value, *this; }
+  matmul_options &beta(double value) noexcept { return beta_ = value, *this; }
+  // Broadcasts to C: a column is a bias per row.
+  template <class X>
+  matmul_options &bias(const X &x) {
+    return bias_ = detail::input(x), *this;
+  }
+
+  double get_alpha() const noexcept { return alpha_; }
+  double get_beta() const noexcept { return beta_; }
+  attend_matmul_options get() const noexcept {
+    attend_matmul_options o = c_;
+    bias_.store(&o.bias);
+    return o;
+  }
+
+ private:
+  double alpha_ = 1, beta_ = 0;
+  detail::slot bias_;
+};
+
+class softmax_options : public detail::head<softmax_options, attend_softmax_options> {
+ public:
+  // Its logarithm.
+  softmax_options &log() noexcept { return flag(ATTEND_LOG); }
+  // 1 by default.
+  softmax_options &scale(double value) noexcept { return c_.scale = value, *this; }
+  // Of bool or unsigned char, broadcasts to x: true takes part.
+  template <class X>
+  softmax_options &mask(const X &x) {
+    return mask_.set_mask(x), *this;
+  }
+  // Broadcasts to x: added after the scale.
+  template <class X>
+  softmax_options &bias(const X &x) {
+    return bias_ = detail::input(x), *this;
+  }
+  // Output (1, N, H, B).
+  template <class X>
+  softmax_options &lse(X &&x) {
+    return lse_ = detail::output(std::forward<X>(x)), *this;
+  }
+
+  attend_softmax_options get() const noexcept {
+    attend_softmax_options o = c_;
+    mask_.store(&o.mask);
+    bias_.store(&o.bias);
+    lse_.store(&o.lse);
+    return o;
+  }
+
+ private:
+  detail::slot mask_, bias_, lse_;
+};
+
+// Those of attention, and of self_attention.
+class attention_options : public detail::head<attention_options, attend_attention_options> {
+ public:
+  // 1 / sqrt(D) by default; 1 = unscaled.
+  attention_options &scale(double value) noexcept { return c_.scale = value, *this; }
+  attention_options &softcap(double value) noexcept { return c_.softcap = value, *this; }
+  // Query i sees the keys up to i + query_offset.
+  attention_options &causal_top_left() noexcept { return flag(ATTEND_CAUSAL_TOP_LEFT); }
+  // The last query sees the last key.
+  attention_options &causal_bottom_right() noexcept { return flag(ATTEND_CAUSAL_BOTTOM_RIGHT); }
+  // So many keys on either side of the query's own; -1 = no bound there.
+  attention_options &window(std::int64_t left, std::int64_t right) noexcept {
+    c_.window_left = left;
+    c_.window_right = right;
+    return flag(ATTEND_WINDOW);
+  }
+  // Position of query 0 among the keys.
+  attention_options &query_offset(std::int64_t position) noexcept { return c_.query_offset = position, *this; }
+  // std::int64_t, one a batch, in a vector, an array, a span; another number of them is ATTEND_INVALID_SHAPE.
+  template <class X>
+  attention_options &query_offsets(const X &x) {
+    return query_offsets_.set(x), *this;
+  }
+  template <class X>
+  attention_options &kv_lengths(const X &x) {
+    return kv_lengths_.set(x), *this;
+  }
+  template <class X>
+  attention_options &kv_first(const X &x) {
+    return kv_first_.set(x), *this;
+  }
+  // (Nk, Nq, H, B), broadcast, which is NumPy's [B, H, Nq, Nk]; of bool or unsigned char: true = visible.
+  template <class X>
+  attention_options &mask(const X &x) {
+    return mask_.set_mask(x), *this;
+  }
+  // The same shape, added to the scores.
+  template <class X>
+  attention_options &bias(const X &x) {
+    return bias_ = detail::input(x), *this;
+  }
+  // (H)
+  template <class X>
+  attention_options &alibi_slopes(const X &x) {
+    return alibi_slopes_ = detail::input(x), *this;
+  }
+  // (H)
+  template <class X>
+  attention_options &sinks(const X &x) {
+    return sinks_ = detail::input(x), *this;
+  }
+  // Output (1, Nq, H, B).
+  template <class X>
+  attention_options &lse(X &&x) {
+    return lse_ = detail::output(std::forward<X>(x)), *this;
+  }
+  // Output (Nk, Nq, H, B), and which scores: ATTEND_SCORES_...
+  template <class X>
+  attention_options &scores(X &&x, std::uint32_t stage) {
+    c_.scores_stage = stage;
+    return scores_ = detail::output(std::forward<X>(x)), *this;
+  }
+
+  attend_attention_options get() const noexcept {
+    attend_attention_options o = c_;
+    query_offsets_.store(&o.query_offsets);
+    kv_lengths_.store(&o.kv_lengths);
+    kv_first_.store(&o.kv_first);
+    mask_.store(&o.mask);
+    bias_.store(&o.bias);
+    alibi_slopes_.store(&o.alibi_slopes);
+    sinks_.store(&o.sinks);
+    lse_.store(&o.lse);
+    scores_.store(&o.scores);
+    return o;
+  }
+  // The field whose integers are not one a batch; null if there is none.
+  const char *misfit(std::int64_t batch) const noexcept {
+    if (!query_offsets_.fit(batch)) return "options.query_offsets";
+    if (!kv_lengths_.fit(batch)) return "options.kv_lengths";
+    return kv_first_.fit(batch) ? nullptr : "options.kv_first";
+  }
+
+ private:
+  detail::integers query_offsets_, kv_lengths_, kv_first_;
+  detail::slot mask_, bias_, alibi_slopes_, sinks_, lse_, scores_;
+};
+
+class merge_options : public detail::head<merge_options, attend_merge_options> {
+ public:
+  attend_merge_options get() const noexcept { return c_; }
+};
+
+// Views, as options are.
+class self_attention_weights {
+ public:
+  // (Dh, D, H), (Dh, D, Hkv), (Dv, D, Hkv): attend::matrix(w_q, {heads, out, in}).
+  template <class Q, class K, class V>
+  self_attention_weights(const Q &w_q, const K &w_k, const V &w_v) {
+    w_q_ = detail::input(w_q);
+    w_k_ = detail::input(w_k);
+    w_v_ = detail::input(w_v);
+  }
+  // (Dh, 1, H), (Dh, 1, Hkv), (Dv, 1, Hkv): attend::tensor(b_q, {heads, 1, out}); of one head, a vector.
+  template <class X>
+  self_attention_weights &b_q(const X &x) {
+    return b_q_ = detail::input(x), *this;
+  }
+  template <class X>
+  self_attention_weights &b_k(const X &x) {
+    return b_k_ = detail::input(x), *this;
+  }
+  template <class X>
+  self_attention_weights &b_v(const X &x) {
+    return b_v_ = detail::input(x), *this;
+  }
+  // (Dout, Dv, H): of an array [Dout, H, Dv], attend::columns(w_o, {Dout, Dv, H}, {H * Dv, 1, Dv}).
+  template <class X>
+  self_attention_weights &w_o(const X &x) {
+    return w_o_ = detail::input(x), *this;
+  }
+  // (Dout), only with w_o.
+  template <class X>
+  self_attention_weights &b_o(const X &x) {
+    return b_o_ = detail::input(x), *this;
+  }
+
+  attend_self_attention_weights get() const noexcept {
+    attend_self_attention_weights w = ATTEND_SELF_ATTENTION_WEIGHTS_INIT;
+    w_q_.store(&w.w_q);
+    w_k_.store(&w.w_k);
+    w_v_.store(&w.w_v);
+    b_q_.store(&w.b_q);
+    b_k_.store(&w.b_k);
+    b_v_.store(&w.b_v);
+    w_o_.store(&w.w_o);
+    b_o_.store(&w.b_o);
+    return w;
+  }
+
+ private:
+  detail::slot w_q_, w_k_, w_v_, b_q_, b_k_, b_v_, w_o_, b_o_;
+};
+
+}  // namespace ATTEND_HPP_NAMESPACE
+}  // namespace attend
+
+#endif  // ATTEND_OPTIONS_HPP

@@ -1,0 +1,2 @@
+// The C++ header first, and twice; whoever needs less includes what it consists of.
+#include <attend/attend.hpp>

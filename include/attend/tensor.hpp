@@ -216,8 +216,8 @@ inline attend_tensor lay_out(const void *memory, std::uint32_t dtype, const exte
 
 // ----------------------------------------------------------------------------------------------- views and results --
 
-// A view of T's, or of const T's, which are inputs only. The head of this file says what it is made of. A shape that does
-// not fit what is there throws; without exceptions the call that gets the view fails with ATTEND_INVALID_SHAPE.
+// A view of T's, or of const T's, which are inputs only. The head of this file says what it is made of. A shape that
+// does not fit what is there throws; without exceptions the call that gets the view fails with ATTEND_INVALID_SHAPE.
 template <class T>
 class tensor {
   static_assert(detail::has<detail::dtype_of, T>, "attend: no element type; see attend::element");

@@ -271,6 +271,7 @@ typedef struct attend_softmax_options {
  * equation 12.5 in S. Prince, Understanding Deep Learning. */
 ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_tensor *y,
                                         const attend_softmax_options *options);
+/* As attend_matmul_workspace. */
 ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
                                                   const attend_softmax_options *options, uint64_t *bytes);
 
@@ -284,13 +285,13 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 #define ATTEND_PARTIAL 8u             /* (0.5) more keys follow: writes `state` */
 #define ATTEND_CONTINUE 16u           /* (0.5) goes on from `state` */
 
-/* What options.scores receives. */
+/* What options.scores receives. Keys before kv_first or beyond a length do not exist: they show as -inf, or 0 as a
+ * probability. */
 enum {
   ATTEND_SCORES_SCALED = 0,       /* scale * K^T Q, of every key that exists, visible or not */
   ATTEND_SCORES_SOFTCAPPED = 1,   /* after the softcap; the same as SCALED without one */
   ATTEND_SCORES_MASKED = 2,       /* after ALiBi, bias and mask: -inf where a key is not visible */
   ATTEND_SCORES_PROBABILITIES = 3 /* P: each column sums to 1 (less with a sink), or is 0 if it sees no key */
-  /* Keys before kv_first or beyond a length do not exist: they show as -inf, or 0 as a probability. */
 };
 
 typedef struct attend_attention_options {
@@ -445,6 +446,7 @@ typedef struct attend_self_attention_options {
 ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                                const attend_tensor *out, const attend_self_attention_options *options,
                                                const attend_attention_options *attention_options);
+/* As attend_matmul_workspace. */
 ATTEND_API attend_status attend_self_attention_workspace(
     const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
     const attend_self_attention_options *options, const attend_attention_options *attention_options, uint64_t *bytes);

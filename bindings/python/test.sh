@@ -52,7 +52,7 @@ fi
 
 # Elsewhere than in the sources, so that what is tested is what is installed.
 cd "$build"
-ATTEND_WHEEL=${1-} "$bin/python" -m pytest -q -p no:cacheprovider "$here/tests"
+ATTEND_WHEEL=${1-} "$bin/python" -m pytest -q -rs -p no:cacheprovider "$here/tests"
 (cd "$here" && "$bin/mypy" --cache-dir "$build/mypy")
 "$bin/python" "$here/examples/notebook.py" >notebook.txt
 "$bin/python" "$here/examples/real_size.py"

@@ -5,7 +5,8 @@
 # row of a batch. layer(...) gives that row the mean of all values, those of hidden and padded keys included; the same layer on the
 # same inputs with return_attention_scores=True gives 0 (the bias of the output projection, where it has one) and scores of 0.
 # The first goes through ops.dot_product_attention, which writes a large negative number, the second through the Softmax layer,
-# which multiplies by the mask. Rows that see a key agree. Whoever plots the scores looks at another computation than the model's.
+# which sets the weights of hidden keys to 0 afterwards. Rows that see a key agree. Whoever plots the scores looks at another
+# computation than the model's.
 # In attend: 0 with and without scores.
 #
 # Exit status 0: still so. Needs python3 with venv and a package index.

@@ -13,6 +13,10 @@ function text(line) { # characters that Doxygen would read as commands, links or
   return line
 }
 
+function opening() { # attend.h begins with a page of promises
+  return "/** " (NR > 1 ? "" : FILENAME ~ /attend\.h$/ ? "@mainpage The promises of attend.h\n" : "@file\n") "<pre>"
+}
+
 # The lines of a block comment, and what begins with // in a row.
 inside {
   end = index($0, "*/")
@@ -24,10 +28,10 @@ inside {
   next
 }
 slashes && !/^ *\/\// { print "</pre> */"; slashes = 0 }
-/^ *\/\/ / {
+/^ *\/\/\/?( |$)/ {
   line = $0
-  sub(/^ *\/\/ /, "", line)
-  print (slashes ? "" : "/** <pre>") text(line)
+  sub(/^ *\/\/\/? ?/, "", line)
+  print (slashes ? "" : opening()) text(line)
   slashes = 1
   next
 }
@@ -38,27 +42,28 @@ slashes && !/^ *\/\// { print "</pre> */"; slashes = 0 }
 /^ *\/\*/ {
   end = index($0, "*/")
   line = end ? substr($0, 1, end - 1) : $0
-  sub(/^ *\/\* ?/, "", line)
-  # attend.h begins with a page of promises.
-  first = NR > 1 ? "" : FILENAME ~ /attend\.h$/ ? "@mainpage The promises of attend.h\n" : "@file\n"
-  print "/** " first "<pre>" text(line) (end ? "</pre> */" : "")
+  sub(/^ *\/\*\*? ?/, "", line)
+  sub(/ +$/, "", line)
+  print opening() text(line) (end ? "</pre> */" : "")
   inside = !end
   next
 }
-
 /^#endif/ { print; next }
 
 # Behind code.
 /[^ ].*\/\*.*\*\/ *$/ {
   begin = index($0, "/*")
-  line = substr($0, begin + 2)
+  line = substr($0, begin)
+  sub(/^\/\*\*?<? */, "", line)
   sub(/ *\*\/ *$/, "", line)
-  print substr($0, 1, begin - 1) "/**<" text(line) " */"
+  print substr($0, 1, begin - 1) "/**< " text(line) " */"
   next
 }
-/[^ ].* \/\/ / {
-  begin = index($0, " // ")
-  print substr($0, 1, begin) "/**<" text(substr($0, begin + 3)) " */"
+/[^ ].* \/\/\/?<? / {
+  begin = index($0, " //")
+  line = substr($0, begin)
+  sub(/^ \/\/\/?<? */, "", line)
+  print substr($0, 1, begin) "/**< " text(line) " */"
   next
 }
 { print }

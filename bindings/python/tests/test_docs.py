@@ -52,12 +52,12 @@ def test_cookbook_in_c(tmp_path):
     functions = "\n".join(f"static void recipe_{i}(void) {{\n{code}}}" for i, code in enumerate(recipes))
     calls = "\n".join(f"  recipe_{i}();" for i in range(len(recipes)))
     filled = "".join(f"  fill(&{x}[0][0][0][0], B * H * N * D);\n" for x in "qkv")
-    run_c(tmp_path, f"{beginning}{FILL}{functions}\nint main(void) {{\n{filled}{calls}\n}}\n", "-std=c99")
+    run_c(tmp_path, f"{beginning}{FILL}{functions}\nint main(void) {{\n{filled}{calls}\n}}\n")
 
 
 def test_readme_in_c(tmp_path):
     [(_, code)] = blocks(ROOT / "README.md", "c")
-    printed = run_c(tmp_path, code, "-std=c99")
+    printed = run_c(tmp_path, code)
     assert re.fullmatch(r"(\S+ ){4}on \w+\n", printed)
 
 
@@ -67,7 +67,13 @@ def test_readmes(page):
     exec(compile(code, page, "exec"), {})
 
 
-def run_c(folder, code, standard):
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])
+def test_links(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def run_c(folder, code):
     """Compiled as the README says, against the library that pkg-config finds."""
     if not shutil.which("cc") or not shutil.which("pkg-config"):
         pytest.skip("no cc or no pkg-config")
@@ -78,6 +84,6 @@ def run_c(folder, code, standard):
     source, program = folder / "code.c", folder / "code"
     source.write_text(code)
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["cc", standard, *warnings, source, *flags.stdout.split(), "-lm", "-o", program], check=True)
+    subprocess.run(["cc", "-std=c99", *warnings, source, *flags.stdout.split(), "-lm", "-o", program], check=True)
     environment = {**os.environ, "LD_LIBRARY_PATH": libraries.stdout.strip()}
     return subprocess.run([program], check=True, capture_output=True, text=True, env=environment).stdout

@@ -93,6 +93,9 @@ def test_flex_attention():
     ours, our_lse = attend.attention(q, k, v, causal="top-left", query_offset=-1, return_lse=True)
     same("flex_attention j < i", out, ours)
     same("flex_attention lse", aux.lse[:, :, 1:], our_lse[:, :, 1:])
+    last_hidden = block_mask(lambda b, h, i, j: j < NK - 1)  # as hidden_nan's mask
+    hidden_nan("flex_attention, NaN of a hidden value in the result",
+               lambda q, k, v, mask: flex_attention(*tensors(q, k, v), block_mask=last_hidden), True)
 
 
 def test_multihead_attention():

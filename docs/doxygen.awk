@@ -50,6 +50,9 @@ slashes && !/^ *\/\// { print "</pre> */"; slashes = 0 }
 }
 /^#endif/ { print; next }
 
+# An inline namespace is no part of the names that users write.
+{ sub(/^inline namespace [A-Za-z_]+ \{/, "extern \"C++\" {") }
+
 # Behind code.
 /[^ ].*\/\*.*\*\/ *$/ {
   begin = index($0, "/*")

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <string>
 
@@ -51,9 +52,11 @@ void register_peer(const std::string &name, const char *peer, int64_t features, 
     const std::vector<float> ours(out, out + features * items * heads);
     std::vector<float> scaled(k, k + features * items * heads);
     for (float &x : scaled) x /= std::sqrt(static_cast<float>(features));
-    const auto call = row.name == std::string("onednn")
-                          ? onednn::attention(features, items, heads, q, scaled.data(), v, out)
-                          : [=] { eigen::attention(features, items, heads, q, k, v, out); };
+    const std::function<void()> call =
+        row.name == std::string("onednn")
+            ? onednn::attention(features, items, heads, q, scaled.data(), v, out)
+            : std::function<void()>([=] { eigen::attention(features, items, heads, q, k, v, out); });
+    if (!call) return state.SkipWithError("it has reference code alone for this");
     call();
     if (!agrees(state, ours, out, 1e-4)) return;
     const double seconds = time_calls(state, row, [&] { return call(), ATTEND_OK; });
@@ -88,6 +91,31 @@ void register_shape(int64_t features, int64_t items, int64_t heads, bool causal,
   if (!std::is_same_v<T, float>) return;
   if (!onednn::version().empty()) register_peer(name, "onednn", features, items, heads, one_core);
   if (!eigen::version().empty()) register_peer(name, "eigen", features, items, heads, one_core);
+}
+
+// How time and memory grow with the length, one head: ours, which is given its whole scratch, and the same unfused.
+void register_length(int64_t items, double one_core) {
+  constexpr int64_t kFeatures = 64, kLongestUnfused = 8192;
+  const std::string name = "length/f32/N:" + std::to_string(items) + "/D:64";
+  for (const Row &row : all_rows(false)) {
+    if (row.path != Path::library) continue;
+    register_row(name, row, [=](benchmark::State &state) {
+      const auto &problem = problem_for<AttentionProblem<float>>(kFeatures, items, int64_t{1});
+      const double seconds = time_calls(state, row, [&] { return problem.run(row, false); });
+      count_flops(state, row, problem.flops(false, items, 1), seconds, one_core);
+      state.counters["scratch"] = static_cast<double>(problem.scratch_bytes(row.threads));
+    });
+  }
+  if (items > kLongestUnfused) return;
+  const Row row = {"unfused", Path::blocked, 1};
+  register_row(name, row, [=](benchmark::State &state) {
+    attend_set_isa(nullptr);
+    const auto &problem = problem_for<AttentionProblem<float>>(kFeatures, items, int64_t{1});
+    const Unfused<float> unfused(problem);
+    const double seconds = time_calls(state, row, [&] { return unfused.run(1); });
+    count_flops(state, row, problem.flops(false, items, 1), seconds, one_core);
+    state.counters["scratch"] = 4 * unfused.scores.elements();
+  });
 }
 
 // One query against a long cache of keys and values: bound by reading them.
@@ -182,6 +210,7 @@ void register_type(const FmaPeak &peak) {
 
 int main(int argc, char **argv) {
   return run_benchmarks(argc, argv, [](const FmaPeak &peak) {
+    for (const int64_t items : {512, 1024, 2048, 4096, 8192, 16384}) register_length(items, peak.f32);
     register_type<float>(peak);
     register_type<double>(peak);
   });

@@ -104,6 +104,14 @@ inline std::string with_unit(double value, const char *unit) {
   return text;
 }
 
+// What the report says of another library; nothing of one that is not there.
+inline void describe_peer(const std::string &name, const std::string &version, const std::string &kernels,
+                          const std::string &left_out) {
+  if (!left_out.empty()) return benchmark::AddCustomContext("left out: " + name, left_out);
+  if (version.empty()) return;
+  benchmark::AddCustomContext("peer: " + name, version + (kernels.empty() ? "" : "; kernels: " + kernels));
+}
+
 inline FmaPeak describe_machine() {
   const FmaPeak peak = measure_fma_peak();
   const MemoryBandwidth memory = measure_memory_bandwidth();
@@ -116,8 +124,8 @@ inline FmaPeak describe_machine() {
   const uint32_t version = attend_version();
   benchmark::AddCustomContext("attend", std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) +
                                             "." + std::to_string(version % 100));
-  if (!onednn::version().empty()) benchmark::AddCustomContext("oneDNN", onednn::version());
-  if (!eigen::version().empty()) benchmark::AddCustomContext("Eigen", eigen::version());
+  describe_peer("onednn, softmax and attention", onednn::version(), onednn::kernels(), onednn::left_out());
+  describe_peer("eigen", eigen::version(), "compiled for this CPU", "");
   benchmark::AddCustomContext("FMA peak of one core, f32", with_unit(peak.f32, "GFLOP/s with ") + peak.instructions);
   benchmark::AddCustomContext("FMA peak of one core, f64", with_unit(peak.f64, "GFLOP/s with ") + peak.instructions);
   benchmark::AddCustomContext("memcpy on one core", with_unit(memory.copy, "GB/s, read plus written"));

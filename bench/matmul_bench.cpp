@@ -16,12 +16,19 @@ namespace {
 
 using namespace attend::bench;
 
+// `layouts`: of A and of B, N = contiguous columns, T = contiguous rows.
 struct Shape {
   const char *name;
   int64_t rows, columns, depth;
+  const char *layouts = "NN";
+
+  Layout layout(int operand) const {
+    return layouts[operand] == 'N' ? Layout::contiguous_columns : Layout::contiguous_rows;
+  }
 };
 
-// Squares; M x K x N of a transformer's projections, 512 tokens of 768 features and one token of 4096.
+// Squares; M x K x N of a transformer's projections, 512 tokens of 768 features and one to 16 tokens of 4096; a thin A and
+// a thin depth; the other three layouts.
 constexpr Shape kShapes[] = {{"8", 8, 8, 8},
                              {"16", 16, 16, 16},
                              {"32", 32, 32, 32},
@@ -36,28 +43,40 @@ constexpr Shape kShapes[] = {{"8", 8, 8, 8},
                              {"2048", 2048, 2048, 2048},
                              {"768x768x512", 768, 512, 768},
                              {"3072x768x512", 3072, 512, 768},
-                             {"4096x4096x1", 4096, 1, 4096}};
+                             {"4096x4096x1", 4096, 1, 4096},
+                             {"4096x4096x4", 4096, 4, 4096},
+                             {"4096x4096x16", 4096, 16, 4096},
+                             {"4x1024x1024", 4, 1024, 1024},
+                             {"1024x16x1024", 1024, 1024, 16},
+                             {"512/A_transposed", 512, 512, 512, "TN"},
+                             {"512/B_transposed", 512, 512, 512, "NT"},
+                             {"512/both_transposed", 512, 512, 512, "TT"}};
 
 // The naive loops need minutes of the large ones, the blocked ones of the largest.
 constexpr double kLargestNaive = 1 << 24, kLargestBlocked = 1 << 28;
 
 template <class T>
+const MatmulProblem<T> &problem_of(const Shape &shape) {
+  return problem_for<MatmulProblem<T>>(shape.rows, shape.columns, shape.depth, shape.layout(0), shape.layout(1));
+}
+
+template <class T>
 void register_peers(const std::vector<GemmPeer> &peers, const Shape &shape, const std::string &name, double one_core) {
   for (const GemmPeer &peer : peers) {
-    if (!peer.has(sizeof(T) == 8)) continue;
+    if (!peer.has(sizeof(T) == 8, shape.layouts)) continue;
     const Row row = {peer.name.c_str(), Path::library, 1};
     register_row(name, row, [=, &peer](benchmark::State &state) {
-      const auto &problem = problem_for<MatmulProblem<T>>(shape.rows, shape.columns, shape.depth);
+      const auto &problem = problem_of<T>(shape);
       const T *a = problem.a.view().data, *b = problem.b.view().data;
       T *c = problem.c.view().data;
       // Checked against ours before it is timed.
       problem.run({"", Path::library, 1});
       const std::vector<T> ours(c, c + shape.rows * shape.columns);
-      peer.run(shape.rows, shape.columns, shape.depth, a, b, c);
+      peer.run(shape.rows, shape.columns, shape.depth, a, b, c, shape.layouts);
       if (!agrees(state, ours, c, 1e-3)) return;
       const Row timed = {nullptr, Path::blocked, 1};  // nothing to choose
       const double seconds = time_calls(state, timed, [&] {
-        peer.run(shape.rows, shape.columns, shape.depth, a, b, c);
+        peer.run(shape.rows, shape.columns, shape.depth, a, b, c, shape.layouts);
         return ATTEND_OK;
       });
       count_flops(state, timed, problem.flops(), seconds, one_core);
@@ -75,7 +94,7 @@ void register_type(const FmaPeak &peak, const std::vector<GemmPeer> &peers) {
     for (const Row &row : all_rows(work <= kLargestNaive)) {
       if (row.path == Path::blocked && work > kLargestBlocked) continue;
       register_row(name, row, [=](benchmark::State &state) {
-        const auto &problem = problem_for<MatmulProblem<T>>(shape.rows, shape.columns, shape.depth);
+        const auto &problem = problem_of<T>(shape);
         const double seconds = time_calls(state, row, [&] { return problem.run(row); });
         count_flops(state, row, problem.flops(), seconds, one_core);
         count_bytes(state, problem.bytes(), seconds);
@@ -147,11 +166,13 @@ int main(int argc, char **argv) {
     }
   }
   attend_threads();  // the default, before the peers are held to one thread
-  const std::vector<GemmPeer> peers = find_gemm_peers(paths);
+  std::vector<GemmPeer> peers = find_gemm_peers(paths);
   for (const GemmPeer &peer : peers) {
-    // oneDNN and Eigen are named with their versions by every program.
-    if (peer.onednn == nullptr && !peer.is_eigen) benchmark::AddCustomContext(peer.name, peer.version);
+    // Every program says of Eigen what it is.
+    if (!peer.is_eigen) describe_peer(peer.name, peer.version, peer.kernels, peer.left_out);
   }
+  peers.erase(std::remove_if(peers.begin(), peers.end(), [](const GemmPeer &peer) { return !peer.left_out.empty(); }),
+              peers.end());
   return run_benchmarks(kept, argv, [&peers](const FmaPeak &peak) {
     register_type<float>(peak, peers);
     register_type<double>(peak, peers);

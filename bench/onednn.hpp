@@ -1,5 +1,6 @@
-// oneDNN's softmax, and attention composed of its matmul and softmax, as rows beside ours; only where its headers were
-// found when the benchmarks were built.
+// oneDNN's softmax, and attention composed of its matmul and softmax, as rows beside ours: by the C interface of its
+// third major version, from a library that is opened at run time. $ATTEND_BENCH_ONEDNN_PRIMITIVES names it, else
+// $ATTEND_BENCH_ONEDNN, else libdnnl.so.3 where there is one.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #ifndef ATTEND_BENCH_ONEDNN_HPP
@@ -11,10 +12,13 @@
 
 namespace attend::bench::onednn {
 
-// "" if there is none. The first call holds its OpenMP to one thread.
+// "" if there is none, or none that may stand beside ours: left_out() says why then. The first call holds its OpenMP to
+// one thread.
 std::string version();
+std::string kernels();
+std::string left_out();
 
-// Each returns the call to time, whose memory is the caller's, or an empty function if oneDNN has no such primitive.
+// Each returns the call to time, whose memory is the caller's, or an empty function if oneDNN has none but reference code.
 // Softmax down the columns of an M x N matrix, columns or rows contiguous.
 std::function<void()> softmax(int64_t rows, int64_t columns, bool contiguous_columns, const float *x, float *y);
 

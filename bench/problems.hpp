@@ -140,14 +140,18 @@ class Workspace {
   std::unique_ptr<unsigned char[], FreeAligned> memory_;
 };
 
-// C = A B, everything column-major and contiguous.
+// C = A B, everything dense, C column-major.
 template <class T>
 struct MatmulProblem {
   Operand<T> a, b, c;
   Workspace workspace;
 
-  MatmulProblem(int64_t rows, int64_t columns, int64_t depth)
-      : a(rows, depth), b(depth, columns), c(rows, columns), workspace([this](uint64_t *bytes) {
+  MatmulProblem(int64_t rows, int64_t columns, int64_t depth, Layout layout_a = Layout::contiguous_columns,
+                Layout layout_b = Layout::contiguous_columns)
+      : a(rows, depth, 1, layout_a),
+        b(depth, columns, 1, layout_b),
+        c(rows, columns),
+        workspace([this](uint64_t *bytes) {
           const auto options = make_options<attend_matmul_options>(attend_threads());
           return attend_matmul_workspace(1, &a.tensor(), &b.tensor(), 0, &c.tensor(), &options, bytes);
         }) {
@@ -230,6 +234,14 @@ struct AttentionProblem {
     q.fill_with_normals(random);
     k.fill_with_normals(random);
     v.fill_with_normals(random);
+  }
+
+  // What a call on so many threads is given beside its operands.
+  uint64_t scratch_bytes(int32_t threads) const {
+    uint64_t bytes = 0;
+    const auto options = make_options<attend_attention_options>(threads);
+    attend_attention_workspace(&q.tensor(), &k.tensor(), &v.tensor(), &out.tensor(), &options, &bytes);
+    return bytes;
   }
 
   int64_t items() const { return q.tensor().shape[1]; }

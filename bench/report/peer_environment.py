@@ -46,7 +46,10 @@ class Builder:
                 time.sleep(0.2)
                 if time.monotonic() - told > 10:
                     told = time.monotonic()
-                    print(f"      {told - begin:.0f} s, {megabytes(self.folder)} MB below {self.folder}", flush=True)
+                    # A compiler's own count where there is one.
+                    last = (self.folder / "log.txt").read_text().rstrip().rpartition("\n")[2].partition("]")
+                    step = f", {last[0][1:]} files compiled" if last[1] and last[0].startswith("[") else ""
+                    print(f"      {told - begin:.0f} s, {megabytes(self.folder)} MB below {self.folder}{step}", flush=True)
         if process.returncode != 0:
             end = (self.folder / "log.txt").read_text()[position:].strip().splitlines()[-3:]
             raise RuntimeError(" / ".join(end) or f"{command[0]} ended with {process.returncode}")

@@ -1,4 +1,8 @@
-"""The report's plots, as SVG that takes its ink from the page, so that it reads on a light and on a dark one."""
+"""The report's plots, as SVG that takes its ink from the page, so that it reads on a light and on a dark one.
+
+A value is (median, low, high): drawn with a thin line from quartile to quartile, hollow or hatched where these are too far
+apart to be trusted (rows.NOISY).
+"""
 
 import io
 import re
@@ -7,28 +11,37 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen before)
+import rows as table  # noqa: E402
 
-INK = "#010203"  # replaced by currentColor
-# Okabe and Ito's palette, told apart by most eyes and on both grounds. One name has one colour in all plots.
+INK, GROUND = "#010203", "#030201"  # replaced by currentColor and the page's ground
+# One name has one colour in all plots, readable on both grounds; neighbours differ in lightness too.
 COLOURS = {
     "naive": "#8c8c8c",
     "blocked": "#b09a00",
     "unfused": "#e69f00",
     "openblas": "#0072b2",
-    "blis": "#56b4e9",
+    "mkl": "#3d9be9",
+    "blis": "#56b4b4",
     "onednn": "#009e73",
     "eigen": "#cc79a7",
-    "pytorch": "#7b5ea7",
+    "libxsmm": "#7a9a3a",
+    "pytorch": "#8f6fc4",
     "onnxruntime": "#4f9d9d",
     "ggml": "#a05a2c",
     "ggml-f16": "#d1a27f",
 }
 OTHERS = ("#5b7fa7", "#8a6d3b", "#6f8f3f")
+OURS, OURS_THREADS, OURS_PYTHON, OURS_SLOWER = "#d55e00", "#a63c06", "#f0955a", "#e3b08f"
 
 
-def colour(name):
+def colour(name, best=None):
+    """Of a label; `best` is the label of the best instruction set, beside which the others are pale."""
     if name.startswith("attend"):
-        return "#a63c06" if "threads" in name else "#d55e00"
+        if "threads" in name:
+            return OURS_THREADS
+        if "Python" in name:
+            return OURS_PYTHON
+        return OURS if best in (None, name) else OURS_SLOWER
     return COLOURS.get(name) or OTHERS[sum(map(ord, name)) % len(OTHERS)]
 
 
@@ -43,14 +56,20 @@ plt.rcParams.update(
         "xtick.color": INK,
         "ytick.color": INK,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.color": "#808080",
         "grid.alpha": 0.25,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
+        "hatch.color": GROUND,
         "svg.hashsalt": "attend",
     }
 )
+
+
+def is_noisy(value):
+    return value[2] - value[1] > table.NOISY * value[0]
 
 
 def finish(figure):
@@ -58,26 +77,28 @@ def finish(figure):
     figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "Canvas")
     # matplotlib leaves the default text black.
     svg = re.sub(r"(<text[^>]*style=\")", r"\1fill: currentColor; ", svg)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', svg, count=1)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%" role="img"', svg, count=1)
 
 
-def lines(series, x_label, y_label, ceilings=()):
-    """series: {name: [(x, y)]}; ceilings: (name, y), drawn as lines across."""
+def errors(values):
+    return [[v[0] - v[1] for v in values], [v[2] - v[0] for v in values]]
+
+
+def lines(series, x_label, y_label, ceilings=(), log=False, best=None):
+    """series: {name: [(x, value)]}; ceilings: (name, y), drawn as lines across."""
     figure, axes = plt.subplots(figsize=(8, 4.2))
     for name, points in series.items():
-        points = sorted(points)
-        axes.plot(
-            [p[0] for p in points],
-            [p[1] for p in points],
-            marker="o",
-            markersize=4,
-            linewidth=2.5 if name.startswith("attend") else 1.5,
-            color=colour(name),
-            label=name,
-        )
+        xs, values = zip(*sorted(points))
+        ours = name.startswith("attend")
+        shade = colour(name, best)
+        axes.errorbar(xs, [v[0] for v in values], yerr=errors(values), linewidth=2.5 if ours else 1.5, elinewidth=1,
+                      color=shade, zorder=3 if ours else 2)
+        for x, v in zip(xs, values):
+            axes.plot([x], [v[0]], marker="o", markersize=5, color=shade, zorder=4,
+                      markerfacecolor=GROUND if is_noisy(v) else shade)
     for name, y in ceilings:
         axes.axhline(y, color=INK, linestyle="--", linewidth=1)
         axes.annotate(name, (0.01, y), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points")
@@ -85,53 +106,63 @@ def lines(series, x_label, y_label, ceilings=()):
     xs = sorted({p[0] for points in series.values() for p in points})
     axes.set_xticks(xs, [str(x) for x in xs])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log") if log else axes.set_ylim(bottom=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return finish(figure)
 
 
-def bars(groups, value_label, log=False):
-    """groups: {label: {name: value}}, one cluster of horizontal bars each."""
+def bars(groups, value_label, log=False, legend=False, footer="", best=None):
+    """groups: {label: {name: value}}, one cluster of horizontal bars each; `legend` where the plot stands alone."""
     count = sum(len(values) for values in groups.values()) + len(groups)
-    figure, axes = plt.subplots(figsize=(8, 0.24 * count + 1))
+    figure, axes = plt.subplots(figsize=(8, 0.24 * count + 0.9))
     y, ticks, labels, seen = 0, [], [], set()
     for label, values in groups.items():
         first = y
         for name, value in values.items():
-            axes.barh(y, value, height=0.9, color=colour(name), label=None if name in seen else name)
-            axes.annotate(f" {value:.3g}", (value, y), va="center", fontsize=9)
+            axes.barh(y, value[0], height=0.9, color=colour(name, best), label=None if name in seen else name,
+                      hatch="///" if is_noisy(value) else None, linewidth=0)
+            axes.plot(value[1:], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
+            axes.annotate(f" {value[0]:.3g}", (max(value[0], value[2]), y), va="center", fontsize=9)
             seen.add(name)
             y += 1
         ticks.append((first + y - 1) / 2)
         labels.append(label)
         y += 1
     axes.set_yticks(ticks, labels)
-    axes.invert_yaxis()
+    axes.set_ylim(y - 0.6, -0.9)
     axes.grid(axis="y", visible=False)
     if log:
         axes.set_xscale("log")
+        axes.set_xlim(right=axes.get_xlim()[1] * 1.5)
     axes.set_xlabel(value_label)
-    axes.legend(loc="center left", bbox_to_anchor=(1.05, 0.5))
+    if legend:
+        axes.legend(loc="center left", bbox_to_anchor=(1.05, 0.5))
+    if footer:
+        axes.annotate(footer, (0, 0), (0, -46), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8)
     return finish(figure)
 
 
 def roofline(points, peak, bandwidth):
-    """points: {name: [(flops per byte, GFLOP/s)]}."""
-    figure, axes = plt.subplots(figsize=(8, 4.2))
+    """points: {(task, who): [(flops per byte, value)]}: a marker for each task, a colour for each library."""
+    figure, axes = plt.subplots(figsize=(8, 4.6))
     all_x = [x for series in points.values() for x, _ in series]
     low, high = min([*all_x, 0.1]) / 2, max([*all_x, 10]) * 2
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linestyle="--", linewidth=1)
     axes.annotate(f"FMA peak {peak:.0f} GFLOP/s", (high, peak), va="bottom", ha="right")
     axes.annotate(f"memory {bandwidth:.0f} GB/s", (low * 1.2, low * 1.4 * bandwidth), va="bottom", rotation=35)
-    colours = [COLOURS[name] for name in ("openblas", "blis", "onednn", "eigen", "unfused")]
-    for (name, series), marker, color in zip(points.items(), "osv^D", colours):
-        xs, ys = zip(*series)
-        axes.scatter(xs, ys, s=22, label=name, marker=marker, color=color)
+    tasks = list(dict.fromkeys(task for task, _ in points))
+    markers = dict(zip(tasks, "os^Dv*"))
+    for (task, who), series in points.items():
+        xs, values = zip(*series)
+        ours = who.startswith("attend")
+        axes.scatter(xs, [v[0] for v in values], s=30 if ours else 14, marker=markers[task], color=colour(who),
+                     alpha=1 if ours else 0.6, zorder=3 if ours else 2, linewidths=0)
+    for task in tasks:
+        axes.scatter([], [], marker=markers[task], color=INK, label=task)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("flops per byte that must be moved")
     axes.set_ylabel("GFLOP/s, one thread")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="lower right")
     return finish(figure)

@@ -1,9 +1,10 @@
-"""Attention of PyTorch, ONNX Runtime and ggml, where they are installed, as rows for the report.
+"""Attention of PyTorch, ONNX Runtime and ggml, where they are installed, as rows for the report: what ./run bench --peers
+runs in the environment that it made.
 
-    python3 bench/report/python_peers.py peers.json --ggml=libggml.so && ./run bench --merge peers.json
+    python3 bench/report/python_peers.py peers.json --attend=libattend.so --ggml=libggml.so
 
 Shapes, inputs and names are those of attend_bench_attention; every result is checked against the formula in f64 before
-it is timed. A call is one from Python, which costs some microseconds.
+it is timed. A call is one from Python, which costs some microseconds: of attend's too, in turns with theirs.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import statistics
 import sys
 import time
 
-from peers import ggml, onnx_runtime, pytorch
+import quiet
+from peers import attend_library, ggml, onnx_runtime, pytorch
 from peers.problem import Problem, shapes
 
 
@@ -39,11 +41,15 @@ def measure(calls, repetitions, min_time):
     return times
 
 
+def name_of(shape, peer, threads):
+    return f"{shape.name}/{peer.name}/threads:{threads}/real_time"
+
+
 def rows_of(shape, threads, peers, arguments):
     """Google Benchmark's rows of one shape: every repetition of every peer, or what is wrong with it."""
     rows, calls = {}, {}
     for peer in peers:
-        name = f"{shape.name}/{peer.name}/threads:{threads}/real_time"
+        name = name_of(shape, peer, threads)
         if re.search(arguments.filter, name):
             rows[peer] = {"name": name, "run_type": "iteration", "iterations": 1, "time_unit": "ns"}
     problem = Problem(shape) if rows else None
@@ -64,6 +70,19 @@ def rows_of(shape, threads, peers, arguments):
             yield row if shape.queries == 1 else {**row, "GFLOP/s": shape.flops / ns}
 
 
+def quietly(shape, threads, peers, arguments):
+    """The rows, and what else the machine did meanwhile: rows on several threads beside other work have no figures."""
+    if threads > 1 and quiet.is_busy(others := quiet.sample()):
+        names = [name_of(shape, peer, threads) for peer in peers]
+        return [quiet.not_measured(name) for name in names if re.search(arguments.filter, name)], others
+    watch = quiet.Watch()
+    rows = list(rows_of(shape, threads, peers, arguments))
+    others = watch.others()
+    if threads > 1 and quiet.is_busy(others):
+        rows = [quiet.not_measured(name) for name in dict.fromkeys(row["name"] for row in rows)]
+    return rows, others
+
+
 def show(rows):
     for name in dict.fromkeys(row["name"] for row in rows):
         same = [row for row in rows if row["name"] == name]
@@ -79,21 +98,30 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="the JSON file to write")
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
+    parser.add_argument("--attend", metavar="PATH", help="attend's shared library, to be called from here too")
     parser.add_argument("--ggml", metavar="PATH", help="a libggml.so to measure, with the libraries it needs beside it")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
     parser.add_argument("--repetitions", type=int, default=3)
     processors = sorted({1, len(os.sched_getaffinity(0))})
     parser.add_argument("--threads", type=int, nargs="+", default=processors, help="one and all of them by default")
     arguments = parser.parse_args()
-    peers = pytorch.load() + onnx_runtime.load() + (ggml.load(arguments.ggml) if arguments.ggml else [])
-    if not peers:
+    loaded = pytorch.load() + onnx_runtime.load() + (ggml.load(arguments.ggml) if arguments.ggml else [])
+    if not loaded:
         sys.exit("neither PyTorch 2 nor onnxruntime with onnx is installed for this Python, and no --ggml is given")
-    results = {"context": {peer.name: peer.version for peer in peers}, "benchmarks": []}
-    for shape in shapes():
+    context = {f"left out: {peer.name}": peer.left_out for peer in loaded if peer.left_out}
+    peers = [peer for peer in loaded if not peer.left_out]
+    context.update({f"peer: {p.name}": p.version + (f"; kernels: {p.kernels}" if p.kernels else "") for p in peers})
+    if arguments.attend:
+        peers = attend_library.load(arguments.attend) + peers
+    results = {"context": context, "benchmarks": [], "others": []}
+    wanted = [s for s in shapes() if any(re.search(arguments.filter, name_of(s, p, t)) for p in peers for t in arguments.threads)]
+    for done, shape in enumerate(wanted):
+        print(f"{done + 1:4}/{len(wanted)} shapes   {shape.name}", flush=True)
         for threads in arguments.threads:
-            rows = list(rows_of(shape, threads, peers, arguments))
+            rows, others = quietly(shape, threads, peers, arguments)
             show(rows)
             results["benchmarks"] += rows
+            results["others"].append(others)
     with open(arguments.out, "w") as out:
         json.dump(results, out, indent=1)
 

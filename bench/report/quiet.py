@@ -65,6 +65,11 @@ def runnable():
         return 0
 
 
+def not_measured(name):
+    """In place of a row on several threads, in Google Benchmark's format."""
+    return {"name": name, "run_type": "iteration", "error_occurred": True, "error_message": "not measured: machine busy"}
+
+
 def describe(others):
     return f"{others[0]:.1f} CPUs busy with other work, {others[1]:.1f} taken by the hypervisor"
 
@@ -85,14 +90,15 @@ def wait(limit, calm=5, say=print):
     return True
 
 
-def summary(groups, peaks):
+def summary(groups, peaks, begin):
     """What the report says of the machine: {busy: whether, sentences: [...]}. `groups` are the others() of each group of
-    rows, `peaks` the FMA peaks that each process measured."""
+    rows, `peaks` the FMA peaks that each process measured, `begin` the load and the runnable threads before."""
     sentences = []
     busy = [others for others in groups if is_busy(others)]
     if busy:
         worst = max(busy, key=sum)
-        sentences.append(f"Other work ran beside {len(busy)} of {len(groups)} groups of rows: up to {describe(worst)}.")
+        sentences.append(f"Other work ran beside {len(busy)} of {len(groups)} groups of rows: up to {describe(worst)}. "
+                         f"Before the first row the load was {begin['load']:.1f}, and {begin['runnable']} threads wanted a CPU.")
     drift = 1 - min(peaks) / max(peaks) if peaks else 0
     if drift > CLOCK:
         sentences.append(f"The clock changed: the FMA peak of one core lay between {min(peaks):.0f} and "

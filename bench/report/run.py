@@ -1,4 +1,4 @@
-"""Runs the benchmark programs, shows progress, and writes one JSON file and one HTML page.
+"""Runs the benchmark programs, shows progress, and writes one JSON file, one CSV file and one HTML page.
 
 The rows of one shape are run together, their repetitions in random order, so that a slow moment of a shared machine
 falls on all of them alike. The JSON file has Google Benchmark's own format.
@@ -6,41 +6,49 @@ falls on all of them alike. The JSON file has Google Benchmark's own format.
 
 import argparse
 import json
+import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import comparison
 import page
+import peer_environment
+import quiet
 import rows as table
 
-PROGRAMS = ("matmul", "softmax", "attention")
+PROGRAMS = ("matmul", "softmax", "attention", "attention_options")
 # What the short run leaves out: f64, the slower instruction sets, shapes that tell nothing new.
-SHORT_SHAPES = re.compile(
-    r"matmul/f32/(8|16|32|64|128|256|512|1024|768x768x512|4096x4096x1)/"
+SHORT_SHAPES = (
+    r"matmul/f32/(8|16|32|64|128|256|512|1024|768x768x512|4096x4096x\d+|4x1024x1024|1024x16x1024|512/\w+)/"
     r"|softmax/f32/.*"
     r"|self_attention/f32/.*"
     r"|attention/f32/N:(16|64|256|1024|4096)/D:64/heads:8/"
     r"|attention/f32/N:1024/D:128/heads:8/"
     r"|decode/f32/keys:16384/"
+    r"|options/f32/N:1024/"
+    r"|length/f32/"
 )
+# What a process measures of the machine before its rows can be disturbed, but never be too good.
+MACHINE = ("FMA peak of one core, f32", "FMA peak of one core, f64", "memcpy on one core", "read on one core")
 
 
-def list_rows(program):
-    listing = subprocess.run([program, "--benchmark_list_tests"], capture_output=True, text=True, check=True)
+def list_rows(program, variables):
+    listing = subprocess.run([program, "--benchmark_list_tests"], capture_output=True, text=True, check=True, env=variables)
     return [line for line in listing.stdout.splitlines() if "/" in line]
 
 
-def shape_of(row):
-    """matmul/f32/512/avx512/threads:1/real_time -> matmul/f32/512"""
-    return re.sub(r"(/[^/]+)?/threads:.*", "", row)
+def group_of(row):
+    """matmul/f32/512/avx512/threads:1/real_time -> matmul/f32/512; the options of a size stand beside each other."""
+    shape = re.sub(r"(/[^/]+)?/threads:.*", "", row)
+    return shape.rpartition("/")[0] if shape.startswith("options/") else shape
 
 
 def chosen(rows, full, pattern):
-    """The rows to run, grouped by shape, in the order of the programs."""
+    """The rows to run, grouped, in the order of the programs."""
     # The best instruction set is the first of the library's rows, and only that one is in the short run.
     who = [row.split("/")[-3] for row in rows if row.count("/") > 3]
     slower = [s for s in table.INSTRUCTION_SETS if s in who][1:]
@@ -48,13 +56,13 @@ def chosen(rows, full, pattern):
     for row in rows:
         if not re.search(pattern, row):
             continue
-        if not full and (not SHORT_SHAPES.match(row) or any(f"/{s}/" in row for s in slower)):
+        if not full and (not re.match(SHORT_SHAPES, row) or any(f"/{s}/" in row for s in slower)):
             continue
-        groups.setdefault(shape_of(row), []).append(row)
+        groups.setdefault(group_of(row), []).append(row)
     return groups
 
 
-def run_group(program, rows, arguments):
+def run_group(program, rows, arguments, variables):
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         done = subprocess.run(
             [
@@ -69,32 +77,75 @@ def run_group(program, rows, arguments):
             ],
             capture_output=True,
             text=True,
+            env=variables,
         )
         if done.returncode != 0:
             sys.exit(f"{program} ended with {done.returncode}:\n{done.stderr}")
         return json.load(out)
 
 
-def measure(arguments):
+def measure_quietly(program, rows, arguments, variables):
+    """The group's results, and what else the machine did meanwhile. Rows on several threads that other work shared the
+    CPUs with have no figures; --wait measures such a group again when it is quiet."""
+    for attempt in range(3):
+        many = [row for row in rows if not re.search(r"/threads:1(/|$)", row)]
+        before = quiet.sample(0.2) if many and not arguments.wait else (0, 0)
+        run = [row for row in rows if row not in many] if quiet.is_busy(before) else rows
+        watch = quiet.Watch()
+        result = run_group(program, run, arguments, variables) if run else {"context": {}, "benchmarks": []}
+        others = max(before, watch.others(), key=sum)
+        if not quiet.is_busy(others):
+            return result, others
+        if not arguments.wait or attempt == 2 or not quiet.wait(arguments.wait):
+            break
+    kept = [entry for entry in result["benchmarks"] if table.parse(entry["name"]) is None or "/threads:1" in entry["name"]]
+    result["benchmarks"] = kept + [quiet.not_measured(row) for row in many]
+    return result, others
+
+
+def measure(arguments, variables):
     work = []
     for name in PROGRAMS:
         program = arguments.programs / f"attend_bench_{name}"
-        groups = chosen(list_rows(program), arguments.full, arguments.filter)
+        groups = chosen(list_rows(program, variables), arguments.full, arguments.filter)
         work += [(program, shape, rows) for shape, rows in groups.items()]
     if not work:
         sys.exit("no row matches")
     total = sum(len(rows) for _, _, rows in work)
-    merged = {"context": {}, "benchmarks": []}
+    merged = {"context": {}, "benchmarks": [], "others": [], "peaks": []}
     begin, done = time.monotonic(), 0
     for program, shape, rows in work:
-        result = run_group(program, rows, arguments)
-        merged["context"] = {**result["context"], **merged["context"]}
+        result, others = measure_quietly(program, rows, arguments, variables)
+        for key, text in result["context"].items():
+            old = merged["context"].setdefault(key, text)
+            if key in MACHINE and float(text.split()[0]) > float(old.split()[0]):
+                merged["context"][key] = text
+        if MACHINE[0] in result["context"]:
+            merged["peaks"].append(float(result["context"][MACHINE[0]].split()[0]))
         merged["benchmarks"] += result["benchmarks"]
+        merged["others"].append(others)
         done += len(rows)
         elapsed = time.monotonic() - begin
         left = elapsed / done * (total - done)
         print(f"{done:4}/{total} rows, about {left:.0f} s left   {shape}", flush=True)
     return merged
+
+
+def measure_python_peers(arguments, variables):
+    """PyTorch, ONNX Runtime and ggml beside attend in a process of the environment's Python; None without it."""
+    python, ggml = peer_environment.python(arguments.peers_folder)
+    if python is None:
+        return None
+    pattern = arguments.filter if arguments.full else f"^(?=.*(?:{arguments.filter}))(?:{SHORT_SHAPES})"
+    library = arguments.programs.parent / "lib" / "libattend.so"
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [python, pathlib.Path(__file__).with_name("python_peers.py"), out.name, f"--attend={library}",
+                   f"--filter={pattern}", f"--min-time={arguments.min_time}", f"--repetitions={arguments.repetitions}"]
+        done = subprocess.run([*command, *([f"--ggml={ggml}"] if ggml else [])], env=variables)
+        if done.returncode != 0:
+            print(f"PyTorch, ONNX Runtime and ggml are left out: python_peers.py ended with {done.returncode}")
+            return None
+        return json.load(out)
 
 
 def measure_threads(arguments):
@@ -106,68 +157,81 @@ def measure_threads(arguments):
         return json.load(out)
 
 
-def compare(old, new):
-    """What changed beyond the noise, by Google Benchmark's own comparison: a Mann-Whitney test of the repetitions."""
-    tool = pathlib.Path("/usr/share/benchmark/compare.py")
-    if not tool.exists():
-        sys.exit("Google Benchmark's compare.py is missing (Debian: libbenchmark-tools, python3-scipy)")
-    with tempfile.TemporaryDirectory() as directory:
-        files = [pathlib.Path(directory) / name for name in ("old.json", "new.json", "difference.json")]
-        for file, results in zip(files, (old, new)):
-            rows = [row for row in results["benchmarks"] if row.get("run_type") != "aggregate"]
-            file.write_text(json.dumps({**results, "benchmarks": rows}))
-        command = [sys.executable, tool, "--dump_to_json", files[2], "benchmarks", *files[:2]]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        differences = [d for d in json.loads(files[2].read_text()) if d.get("utest")]
-    changed = []
-    for row in differences:
-        keys = ("real_time", "real_time_other")
-        before, after = (statistics.median(m[key] for m in row["measurements"]) for key in keys)
-        if row["utest"]["time_pvalue"] < 0.05:
-            changed.append((after / before, row["name"], row["utest"]["time_pvalue"]))
-    print(f"\n{len(changed)} of {len(differences)} rows changed (p < 0.05):")
-    for ratio, name, p in sorted(changed):
-        print(f"{'faster' if ratio < 1 else 'slower'} {100 * (ratio - 1):+6.1f} % of the time  p = {p:.3f}  {name}")
+def revision():
+    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
+                           cwd=pathlib.Path(__file__).parent)
+    return asked.stdout.strip() or "unknown" if asked.returncode == 0 else "unknown"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def measure_all(arguments):
+    variables = dict(os.environ)
+    if arguments.peers is not None:
+        names = [name for name in arguments.peers.split(",") if name]
+        peer_environment.install(arguments.peers_folder, names, arguments.yes)
+        variables.update(peer_environment.environment(arguments.peers_folder))
+    if arguments.wait:
+        quiet.wait(arguments.wait)
+    begin = {"load": os.getloadavg()[0], "runnable": quiet.runnable()}
+    results = measure(arguments, variables)
+    results["context"]["attend's revision"] = revision()
+    if arguments.peers is not None and (extra := measure_python_peers(arguments, variables)):
+        for key in ("benchmarks", "others"):
+            results[key] += extra[key]
+        results["context"].update(extra["context"])
+    if re.search(arguments.filter, "threads_beside_others"):
+        if quiet.is_busy(quiet.sample(1)):
+            results["threads_not_measured"] = "machine busy"
+        else:
+            results["threads"] = measure_threads(arguments)
+    for other in arguments.merge:
+        extra = json.loads(other.read_text())
+        results["benchmarks"] += extra["benchmarks"]
+        results["context"].update(extra["context"])
+    results["machine"] = quiet.summary(results.pop("others"), results.pop("peaks"), begin)
+    return results
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="directory of attend_bench_*")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory of report.json and report.html")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory of report.json, .csv and .html")
     parser.add_argument("--full", action="store_true", help="every row: f64, every instruction set, every shape")
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
     parser.add_argument("--threads-time", type=float, default=2, help="seconds a row of threads_beside_others")
-    parser.add_argument("--repetitions", type=int, help="3, or 9 to compare: fewer cannot be significant")
-    parser.add_argument(
-        "--merge", type=pathlib.Path, action="append", default=[], help="further rows, such as python_peers.py's"
-    )
+    parser.add_argument("--repetitions", type=int, help="5, or 9 to compare: fewer cannot be significant")
+    parser.add_argument("--merge", type=pathlib.Path, action="append", default=[], help="further rows")
     parser.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="say what changed since then")
-    parser.add_argument("--peers", action="store_true", help="for ./run bench, which installs them first")
+    parser.add_argument("--peers", nargs="?", const="", metavar="NAME,NAME",
+                        help="bring the newest versions of other libraries and measure them too")
+    parser.add_argument("--peers-folder", type=pathlib.Path, default="build/peers", help="where they are")
+    parser.add_argument("--yes", action="store_true", help="bring them without asking")
+    parser.add_argument("--wait", nargs="?", type=float, const=3600, default=0, metavar="SECONDS",
+                        help="for a quiet machine, an hour at most by default")
     parser.add_argument("--page-only", action="store_true", help="the page again from the report.json that is there")
     arguments, arguments.program_flags = parser.parse_known_args()
+    arguments.repetitions = arguments.repetitions or (9 if arguments.compare else 5)
+    return arguments
 
-    arguments.repetitions = arguments.repetitions or (9 if arguments.compare else 3)
+
+def main():
+    arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "report.json"
     # Read now: it may be the very file that is written below.
     old = json.loads(arguments.compare.read_text()) if arguments.compare else None
-    if arguments.page_only:
-        results = json.loads(path.read_text())
-    else:
-        results = measure(arguments)
-        if re.search(arguments.filter, "threads_beside_others"):
-            results["threads"] = measure_threads(arguments)
-        for other in arguments.merge:
-            extra = json.loads(other.read_text())
-            results["benchmarks"] += extra["benchmarks"]
-            results["context"].update(extra["context"])
-        path.write_text(json.dumps(results, indent=1))
+    results = json.loads(path.read_text()) if arguments.page_only else measure_all(arguments)
+    if old:
+        results["compared"] = comparison.changes(old, results)
+    path.write_text(json.dumps(results, indent=1))
+    (arguments.out / "report.csv").write_text(table.as_csv(results))
     (arguments.out / "report.html").write_text(page.render(results))
     (arguments.out / "speedup.svg").write_text(page.picture(results))
-    print(f"{path}\n{arguments.out / 'report.html'}")
+    for sentence in page.opening(results):
+        print(sentence)
     if old:
-        compare(old, results)
+        comparison.show(results["compared"])
+    print(*(arguments.out / f"report.{kind}" for kind in ("json", "csv", "html")), sep="\n")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ Causal attention takes a mask of f16, as llama.cpp makes one; tiles of it that a
 """
 
 import ctypes
+import pathlib
 
 import numpy
 
-from .problem import Peer
+from .problem import Peer, fallback
 
 POINTER, INT, SIZE, FLOAT, INT64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_float, ctypes.c_int64
 TYPES = {numpy.dtype(numpy.float32): 0, numpy.dtype(numpy.float16): 1}  # enum ggml_type
@@ -84,11 +85,23 @@ class FlashAttention:
         self.ggml.ggml_threadpool_free(self.pool)
 
 
+def kernels_of(path):
+    """What its CPU code was compiled for, "" where it does not say: ggml has one version of it, chosen when it is built."""
+    for beside in (path, *pathlib.Path(path).parent.glob("libggml-cpu*.so")):
+        library = ctypes.CDLL(str(beside))
+        if hasattr(library, "ggml_cpu_has_avx2"):
+            return "AVX-512" if library.ggml_cpu_has_avx512() else "AVX2" if library.ggml_cpu_has_avx2() else "no AVX2"
+    return ""
+
+
 def load(path):
     """Peers of a libggml.so, with the libraries that it needs beside it."""
     ggml = ctypes.CDLL(path)
     for name, (result, *arguments) in SIGNATURES.items():
         getattr(ggml, name).restype, getattr(ggml, name).argtypes = result, arguments
+
+    kernels = kernels_of(path)
+    left_out = "" if kernels in ("", "AVX2", "AVX-512") else fallback(kernels)
 
     def peer(name, kv_type, tolerance):
         def prepare(problem, threads):
@@ -96,7 +109,7 @@ def load(path):
             return attention, attention.result
 
         version = ggml.ggml_version().decode()
-        return Peer(name, version, prepare, numpy.dtype(kv_type).itemsize, tolerance)
+        return Peer(name, version, prepare, numpy.dtype(kv_type).itemsize, tolerance, kernels, left_out)
 
     # With few queries it also adds up in f16, and 131072 keys end 9 per cent off.
     return [peer("ggml", numpy.float32, 1e-4), peer("ggml-f16", numpy.float16, 0.2)]

@@ -54,4 +54,4 @@ def load():
 
         return call, lambda out: out.transpose(1, 0, 2)
 
-    return [Peer("onnxruntime", onnxruntime.__version__, prepare)]
+    return [Peer("onnxruntime", onnxruntime.__version__, prepare, kernels="chosen when it runs, not told")]

@@ -15,6 +15,8 @@ class Peer(typing.NamedTuple):
     prepare: typing.Callable
     kv_bytes: int = 4  # of an element of K and V
     tolerance: float = 1e-4  # of Problem.error()
+    kernels: str = ""  # what it says that it runs on this CPU
+    left_out: str = ""  # why no row of it is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,16 @@ class Shape:
     def bytes(self, kv_bytes):
         """What must be read or written at least once."""
         return 2 * self.features * (4 * self.queries * self.heads + kv_bytes * self.keys * self.kv_heads)
+
+
+def fallback(kernels):
+    """Why a peer without AVX2 kernels is left out, or "" where the CPU has none either."""
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            has_avx2 = " avx2 " in cpuinfo.read()
+    except OSError:
+        has_avx2 = False
+    return f"it runs its fallback kernels here ({kernels} on a CPU with AVX2)" if has_avx2 else ""
 
 
 def shapes():

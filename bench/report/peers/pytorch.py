@@ -1,6 +1,6 @@
 """PyTorch 2's scaled_dot_product_attention."""
 
-from .problem import Peer
+from .problem import Peer, fallback
 
 
 def load():
@@ -26,4 +26,6 @@ def load():
 
         return call, lambda out: out[0].numpy()
 
-    return [Peer("pytorch", torch.__version__, prepare)]
+    kernels = torch.backends.cpu.get_cpu_capability()  # "DEFAULT" where it knows no vectors of this CPU
+    left_out = fallback(kernels) if kernels in ("DEFAULT", "NO AVX") else ""
+    return [Peer("pytorch", torch.__version__, prepare, kernels=kernels, left_out=left_out)]

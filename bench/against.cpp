@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <regex>
+#include <utility>
 
 #include "against_problems.hpp"
 #include "against_rows.hpp"
@@ -22,7 +23,7 @@ namespace {
 using namespace attend::bench::against;
 
 struct Options {
-  std::string old_path, new_path, filter, isa;
+  std::string old_path, new_path, filter, isa, json, old_name;
   int32_t threads = 1;
   int rounds = 30;       // a multiple of six: all orders equally often
   double time = 0.005;   // seconds that one timing takes
@@ -35,15 +36,17 @@ Options parse(int argc, char **argv) {
   if (argc < 3 || argc % 2 == 0) {
     throw std::runtime_error(
         "usage: attend_bench_against OLD.so NEW.so [--filter REGEX] [--isa NAME] [--threads N]\n"
-        "         [--rounds N] [--time SECONDS] [--mark RATIO] [--spread LIMIT]");
+        "         [--rounds N] [--time SECONDS] [--mark RATIO] [--spread LIMIT] [--json PATH] [--name OLD]");
   }
-  o.old_path = argv[1];
+  o.old_path = o.old_name = argv[1];
   o.new_path = argv[2];
   for (int i = 3; i < argc; i += 2) {
     const std::string name = argv[i], value = argv[i + 1];
     // clang-format off
     if (name == "--filter") o.filter = value;
     else if (name == "--isa") o.isa = value;
+    else if (name == "--json") o.json = value;
+    else if (name == "--name") o.old_name = value;
     else if (name == "--threads") o.threads = std::stoi(value);
     else if (name == "--rounds") o.rounds = std::stoi(value);
     else if (name == "--time") o.time = std::stod(value);
@@ -197,6 +200,44 @@ void print_summary(const Summary &summary, const Options &options) {
   if (!summary.left_out.empty()) print_list("left out", summary.left_out);
 }
 
+// For the page. Names of rows and reasons have neither quotes nor backslashes.
+class Json {
+ public:
+  explicit Json(const std::string &path) : file_(path.empty() ? nullptr : std::fopen(path.c_str(), "w")) {
+    if (!path.empty() && file_ == nullptr) throw std::runtime_error("cannot write " + path);
+  }
+  ~Json() {
+    if (file_ == nullptr) return;
+    std::fputs("]}\n", file_);
+    std::fclose(file_);
+  }
+  Json(const Json &) = delete;
+  Json &operator=(const Json &) = delete;
+
+  void begin(const Options &o, const std::string &isa) {
+    if (file_ == nullptr) return;
+    std::fprintf(file_, "{\"old\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"mark\": %g, \"rows\": [",
+                 o.old_name.c_str(), isa.c_str(), o.threads, o.mark);
+  }
+  void row(const std::string &name, const Figures &f, Verdict verdict) {
+    if (file_ == nullptr) return;
+    std::fprintf(file_,
+                 "%s{\"name\": \"%s\", \"microseconds\": %.6g, \"ratio\": %.6g, \"control\": %.6g, \"spread\": %.6g, "
+                 "\"verdict\": \"%s\"}",
+                 comma(), name.c_str(), 1e6 * f.seconds, f.ratio, f.control, f.spread, text_of(verdict));
+  }
+  void refused(const std::string &name, const Refusal &refusal, bool is_now) {
+    if (file_ == nullptr) return;
+    std::fprintf(file_, "%s{\"name\": \"%s\", \"verdict\": \"%s\", \"why\": \"%s: %s\"}", comma(), name.c_str(),
+                 is_now ? "MISSES" : "left out", refusal.library->who.c_str(), refusal.why.c_str());
+  }
+
+ private:
+  const char *comma() { return std::exchange(is_first_, false) ? "\n" : ",\n"; }
+  std::FILE *file_;
+  bool is_first_ = true;
+};
+
 int run(const Options &options) {
   const std::regex filter(options.filter);
   std::vector<Library> libraries;
@@ -208,6 +249,8 @@ int run(const Options &options) {
               options.new_path.c_str(), isa.c_str(), options.threads, options.rounds, 1e3 * options.time);
   std::printf("%-34s %11s %7s %7s %8s  verdict\n", "row", "A, us", "A/now", "A/A", "spread");
 
+  Json json(options.json);
+  json.begin(options, isa);
   Summary summary;
   for (const NamedProblem &row : all_problems(options.threads)) {
     if (!std::regex_search(row.name, filter)) continue;
@@ -216,6 +259,7 @@ int run(const Options &options) {
       const std::string line = row.name + ": " + refusal->library->who + ": " + refusal->why;
       // An old library may know less. A new one may not.
       const bool is_now = refusal->library == &libraries.back();
+      json.refused(row.name, *refusal, is_now);
       (is_now ? summary.rows[Verdict::misses] : summary.left_out).push_back(line);
       continue;
     }
@@ -226,6 +270,7 @@ int run(const Options &options) {
       summary.log_ratios[row.name.substr(0, row.name.find('/'))].push_back(std::log(figures.ratio));
     }
     print_row(row.name, figures, verdict);
+    json.row(row.name, figures, verdict);
     std::fflush(stdout);
   }
   print_summary(summary, options);

@@ -1,18 +1,21 @@
 """A tiny run of the benchmarks makes a report in which nothing is missing: bench_report.py REPORT_SOURCES PROGRAMS."""
 
+import csv
 import html.parser
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import xml.dom.minidom
 
-SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Roofline", "Threads beside others",
+SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Matrix product, four layouts", "Matrix product, thin",
+            "Roofline", "Threads beside others", "Masks and options", "Scaling with length, time", "Scaling with length, memory",
             "Softmax, contiguous columns", "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
-ROWS = (r"matmul/f32/(8|16|256)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
+ROWS = (r"matmul/f32/(8|16|256|512/B_transposed|4x1024x1024)/|options/f32/N:1024/D:64/(plain|mask)/|length/f32/N:(512|1024)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
         r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^threads_beside_others$")
 
 
@@ -62,19 +65,36 @@ def main():
         assert run.returncode == 0, run.stderr
         assert " s left " in run.stdout, "no progress shown"
         results = json.loads((out / "report.json").read_text())
-        assert not [row for row in results["benchmarks"] if row.get("error_occurred")], "a row failed"
+        busy = "not measured: machine busy"
+        failed = [row for row in results["benchmarks"] if row.get("error_occurred")]
+        # A peer may have reference code alone, and a busy machine no figures for threads; ours fails nowhere.
+        assert all("threads:1/" not in row["name"] for row in failed if row["error_message"] == busy), failed
+        assert not [row for row in failed if row["error_message"] != busy and "/onednn/" not in row["name"]], failed
+        assert results["machine"]["busy"] or not [row for row in failed if row["error_message"] == busy]
         assert {"naive", "blocked"} <= {row["name"].split("/")[-3] for row in results["benchmarks"]}
-        assert len({row["beside"] for row in results["threads"]}) >= 3, "neighbours are missing"
-        assert all(min(row["one"] + row["two"]) > 0 for row in results["threads"])
-        assert all(row["real_time"] > 0 for row in results["benchmarks"])
+        if "threads" in results:
+            assert len({row["beside"] for row in results["threads"]}) >= 3, "neighbours are missing"
+            assert all(min(row["one"] + row["two"]) > 0 for row in results["threads"])
+        else:
+            assert results["threads_not_measured"] == "machine busy"
+        assert all(row["real_time"] > 0 for row in results["benchmarks"] if row not in failed)
+        lines = list(csv.DictReader((out / "report.csv").open()))
+        measured = [line for line in lines if not line["not measured"]]
+        assert len(lines) > 60 and len(measured) > 40, (len(lines), len(measured))
+        assert all(float(r["first quartile"]) <= float(r["seconds"]) <= float(r["third quartile"]) for r in measured)
+        assert any(float(line["scratch bytes"]) > 1000 for line in measured if line["scratch bytes"])
         page = Page()
         page.feed((out / "report.html").read_text())
         assert not page.open, f"not closed: {page.open}"
         absent = [title for title in SECTIONS if title not in page.headings]
         assert not absent, f"sections {absent} are missing from {page.headings}"
         assert not page.outside, f"not self-contained: {page.outside}"
-        assert page.plots >= 7 and page.cells > 300, (page.plots, page.cells)
+        assert page.plots >= 10 and page.cells > 300, (page.plots, page.cells)
+        verdict = re.search(r'<div class="verdict">(.*?)</div>', (out / "report.html").read_text(), re.DOTALL)[1]
+        assert all(f"<p>{task}: " in verdict for task in ("Matrix product", "Softmax", "Attention")), verdict
         xml.dom.minidom.parse(str(out / "speedup.svg"))
+        # The picture says whose figures it shows.
+        assert results["context"]["CPU"] in (out / "speedup.svg").read_text()
         # The page can be made again from the JSON alone.
         (out / "report.html").unlink()
         subprocess.run([*command, "--page-only"], check=True, capture_output=True)

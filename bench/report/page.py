@@ -103,12 +103,14 @@ def render_against(results):
     order = ("MISSES", "within spread", "not measured", "left out", "passes")
     rows = sorted(results["rows"], key=lambda r: (order.index(r["verdict"]), r.get("ratio", 0)))
     misses = [r for r in rows if r["verdict"] == "MISSES"]
-    measured = [r for r in rows if r["verdict"] in ("MISSES", "within spread", "passes")]
-    sentence = (f"{len(misses)} of {len(measured)} rows that were measured are slower than {results['old']} by more than their "
-                f"spread (mark {results['mark']:g})")
-    sentence += f"; most {misses[0]['name']}: {misses[0].get('ratio', 0):.3f} of its speed." if misses else "."
-    unclear = len(rows) - len(measured)
-    said = [sentence, *([f"{unclear} rows say nothing: too noisy, or one of the two has no such call."] if unclear else [])]
+    measured = [r for r in rows if "ratio" in r and r["verdict"] != "not measured"]
+    sentence = (f"{len(misses)} of {len(rows)} rows are slower than {results['old']} by more than their spread (mark "
+                f"{results['mark']:g}), or do not work any more")
+    if misses:
+        ratio = misses[0].get("ratio")
+        sentence += f"; most {misses[0]['name']}" + (f", {ratio:.3f} of its speed" if ratio else f": {misses[0]['why']}")
+    unclear = sum(r["verdict"] in ("not measured", "left out") for r in rows)
+    said = [sentence + ".", *([f"{unclear} rows say nothing: too noisy, or unknown to {results['old']}."] if unclear else [])]
     lines = [[r["name"], r.get("microseconds"), r.get("ratio"), r.get("control"),
               100 * r["spread"] if "spread" in r else None, r["verdict"], r.get("why", "")] for r in rows]
     heads = ["row", "old, µs", "old / now", "old / old", "spread, %", "verdict", "why"]
@@ -116,7 +118,7 @@ def render_against(results):
     svg = plots.bars(groups, "old library's time over the new one's: above 1 is faster now") if groups else ""
     every = {"title": "Every row", "text": "Speed now over speed then, with the spread of the old library beside its own copy.",
              "svg": svg, "tables": [{"heads": heads, "lines": lines}]}
-    context = {"A": results["old"], "now": results["new"], "instruction set": results["isa"], "threads": results["threads"]}
+    context = {"compared with": results["old"], "instruction set": results["isa"], "threads": results["threads"]}
     return fill(title="attend: now against an earlier revision", facts=context, peers=[], busy=False, warnings=[],
                 verdict=said, scope="", legend=[], sections=[every], failures=[], noisy_count=0, row_count=len(rows))
 

@@ -78,7 +78,7 @@ def install_onednn(builder):
 
 def install_ggml(builder):
     source = builder.folder / "llama.cpp"
-    builder.pip("download", "--no-deps", "--no-binary", ":all:", "-d", source, "llama-cpp-python")
+    builder.pip("download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", source, "llama-cpp-python")
     with tarfile.open(next(source.glob("*.tar.gz"))) as archive:
         archive.extractall(source, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(source)
     tree = next(source.glob("*/vendor/llama.cpp"))

@@ -13,6 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen before)
 import rows as table  # noqa: E402
 
+WIDTH = 6  # inches
 INK, GROUND = "#010203", "#030201"  # replaced by currentColor and the page's ground
 # One name has one colour in all plots, readable on both grounds; neighbours differ in lightness too.
 COLOURS = {
@@ -49,7 +50,7 @@ plt.rcParams.update(
     {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
-        "font.size": 11,
+        "font.size": 10,
         "text.color": INK,
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
@@ -72,9 +73,14 @@ def is_noisy(value):
     return value[2] - value[1] > table.NOISY * value[0]
 
 
-def finish(figure):
+def plot(height):
+    """All are as wide, so that their letters are as large: a phone shows them at 9 pixels, a desk at 16."""
+    return plt.subplots(figsize=(WIDTH, height), layout="constrained")
+
+
+def finish(figure, bounds=None):
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(out, format="svg", transparent=True, bbox_inches=bounds, metadata={"Date": None})
     plt.close(figure)
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "Canvas")
@@ -89,7 +95,7 @@ def errors(values):
 
 def lines(series, x_label, y_label, ceilings=(), log=False, best=None):
     """series: {name: [(x, value)]}; ceilings: (name, y), drawn as lines across."""
-    figure, axes = plt.subplots(figsize=(8, 4.2))
+    figure, axes = plot(3.4)
     for name, points in series.items():
         xs, values = zip(*sorted(points))
         ours = name.startswith("attend")
@@ -114,38 +120,40 @@ def lines(series, x_label, y_label, ceilings=(), log=False, best=None):
 
 def bars(groups, value_label, log=False, legend=False, footer="", best=None):
     """groups: {label: {name: value}}, one cluster of horizontal bars each; `legend` where the plot stands alone."""
-    count = sum(len(values) for values in groups.values()) + len(groups)
-    figure, axes = plt.subplots(figsize=(8, 0.24 * count + 0.9))
-    y, ticks, labels, seen = 0, [], [], set()
+    lines = sum(len(values) for values in groups.values()) + 1.6 * len(groups)
+    figure, axes = plot(0.17 * lines + 0.6)
+    y, seen, largest = 0, set(), 0
     for label, values in groups.items():
-        first = y
+        axes.annotate(label, (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center")
+        y += 1
         for name, value in values.items():
             axes.barh(y, value[0], height=0.9, color=colour(name, best), label=None if name in seen else name,
-                      hatch="///" if is_noisy(value) else None, linewidth=0)
+                      hatch="////" if is_noisy(value) else None, linewidth=0)
             axes.plot(value[1:], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
-            axes.annotate(f" {value[0]:.3g}", (max(value[0], value[2]), y), va="center", fontsize=9)
+            end = max(value[0], value[2])
+            largest = max(largest, end)
+            axes.annotate(f" {value[0]:.3g}", (end, y), va="center", fontsize=8)
             seen.add(name)
             y += 1
-        ticks.append((first + y - 1) / 2)
-        labels.append(label)
-        y += 1
-    axes.set_yticks(ticks, labels)
-    axes.set_ylim(y - 0.6, -0.9)
-    axes.grid(axis="y", visible=False)
+        y += 0.6
+    axes.set_yticks([])
+    axes.set_ylim(y - 0.8, -0.8)
     if log:
         axes.set_xscale("log")
-        axes.set_xlim(right=axes.get_xlim()[1] * 1.5)
+        axes.set_xlim(right=largest * 2.2)
+    else:
+        axes.set_xlim(0, largest * 1.1)
     axes.set_xlabel(value_label)
     if legend:
-        axes.legend(loc="center left", bbox_to_anchor=(1.05, 0.5))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     if footer:
-        axes.annotate(footer, (0, 0), (0, -46), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8)
-    return finish(figure)
+        axes.annotate(footer, (0, 0), (0, -40), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=7)
+    return finish(figure, "tight" if legend or footer else None)
 
 
 def roofline(points, peak, bandwidth):
     """points: {(task, who): [(flops per byte, value)]}: a marker for each task, a colour for each library."""
-    figure, axes = plt.subplots(figsize=(8, 4.6))
+    figure, axes = plot(4)
     all_x = [x for series in points.values() for x, _ in series]
     low, high = min([*all_x, 0.1]) / 2, max([*all_x, 10]) * 2
     axes.plot([low, peak / bandwidth, high], [low * bandwidth, peak, peak], color=INK, linestyle="--", linewidth=1)

@@ -1,5 +1,6 @@
 """What the rows say, in three sentences: of whom attend is ahead and by how much, and where it is behind."""
 
+import math
 import statistics
 
 import rows as table
@@ -52,11 +53,18 @@ def listed(parts):
 
 
 def against_each(by_who):
-    """Clauses for the geometric mean over the shapes of each, the strongest first."""
-    means = sorted((mean(values), name_of(who)) for who, values in by_who.items())
-    ahead = [f"{m:.2f} times as fast as {name}" for m, name in means if m > 1 + EVEN]
-    even = [name for m, name in means if 1 - EVEN <= m <= 1 + EVEN]
-    behind = [f"slower than {name} ({m:.2f} of its speed)" for m, name in means if m < 1 - EVEN]
+    """Clauses for the geometric mean over the shapes of each, the strongest first. What its noise may make of it is no
+    difference."""
+    behind, even, ahead = [], [], []
+    for who, values in sorted(by_who.items(), key=lambda item: mean([ratio for ratio, _ in item[1]])):
+        ratio, name = mean([ratio for ratio, _ in values]), name_of(who)
+        noise = max(EVEN, statistics.mean(noise for _, noise in values) / math.sqrt(len(values)))
+        if ratio < 1 - noise:
+            behind.append(f"slower than {name} ({ratio:.2f} of its speed)")
+        elif ratio > 1 + noise:
+            ahead.append(f"{ratio:.2f} times as fast as {name}")
+        else:
+            even.append(name)
     return behind + ([f"as fast as {listed(even)}"] if even else []) + ahead
 
 
@@ -66,8 +74,8 @@ def sentence(task, all_rows, kinds):
         return without_peers(task, all_rows, kinds)
     by_who, closest = {}, []
     for (what, shape), theirs in found.items():
-        for who, (ratio, _) in theirs.items():
-            by_who.setdefault(who, []).append(ratio)
+        for who, measured in theirs.items():
+            by_who.setdefault(who, []).append(measured)
         who, (ratio, noise) = min(theirs.items(), key=lambda item: item[1][0])
         closest.append((ratio, noise, shape if what in kinds[:1] else f"{what} {shape}", name_of(who)))
     lost = [entry for entry in closest if entry[0] < 1 - entry[1]]
@@ -75,7 +83,8 @@ def sentence(task, all_rows, kinds):
     text = f"{task}: attend is {listed(against_each(by_who))}"
     if lost:
         count = "every one" if len(lost) == len(closest) else f"{len(lost)}"
-        text += f"; behind the fastest of them at {count} of {len(closest)} shapes, most at {where}, {worst:.2f} of {whose}'s speed"
+        text += f"; behind the fastest of them at {count} of {len(closest)} shapes, most at {where}, "
+        text += f"{worst:.2f} of {whose}'s speed"
     else:
         text += f"; behind at none of {len(closest)} shapes, closest at {where}, {worst:.2f} times {whose}'s speed"
     return text + "."

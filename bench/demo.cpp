@@ -1,5 +1,5 @@
 // attend_demo: what the library is worth at a real size. One table of multi-head attention: the formulas as they stand,
-// careful scalar C++, every instruction set of this CPU, threads.
+// careful scalar C++, the library on one thread and on all, its other instruction sets.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #include <attend/attend.h>
@@ -14,18 +14,21 @@
 #include <vector>
 
 #include "machine_peak.hpp"
+#include "other_work.hpp"
 #include "problems.hpp"
 
 namespace {
 
 using namespace attend::bench;
 
-constexpr int64_t kFeatures = 64, kItems = 4096, kHeads = 8;
+constexpr int64_t kFeatures = 64, kItems = 2048, kHeads = 8;
 
-// A path that is slower than this computes fewer heads, then fewer items, and says so in its row.
-constexpr double kLongestCall = 5;
-// Fast paths are repeated for so long; the best time counts.
+// Every row is time per head, so that a slow path may compute fewer heads: as many as fit into this, one at least.
+constexpr double kLongestCall = 2;
+// Calls are repeated for so long, three times at least unless one takes longer than that; the median counts.
 constexpr double kRepeatFor = 1;
+// Quartiles further apart than this part of the median are marked, as in the report.
+constexpr double kNoisy = 0.10;
 // What takes longer than this is announced.
 constexpr double kAnnounceFrom = 2;
 
@@ -129,10 +132,17 @@ class Oracle {
 // -------------------------------------------------------------------------------------------------------- table --
 
 struct Measurement {
-  attend_status status;
-  int64_t items, heads;
-  double seconds, gflops;
-  Deviation deviation;
+  attend_status status = ATTEND_OK;
+  int64_t heads = kHeads;
+  double seconds = 0, spread = 0;  // the median, and how far apart the quartiles lie as a part of it
+  Deviation deviation = {0, 0};
+
+  // Milliseconds of one head as they are printed: what stands on the screen divides to the factors beside it.
+  double milliseconds() const {
+    const double exact = 1e3 * seconds / static_cast<double>(heads);
+    const double digit = std::pow(10, std::floor(std::log10(exact)) - 3);
+    return std::round(exact / digit) * digit;
+  }
 };
 
 double time_once(const AttentionProblem<float> &problem, const Row &row, bool causal, int64_t items, int64_t heads,
@@ -146,27 +156,27 @@ double time_once(const AttentionProblem<float> &problem, const Row &row, bool ca
 
 Measurement measure(const AttentionProblem<float> &problem, const Oracle &oracle, const Row &row, bool causal,
                     Progress &progress) {
-  Measurement m = {ATTEND_OK, kItems, kHeads, 0, 0, {0, 0}};
+  Measurement m;
   if (row.path == Path::library) m.status = attend_set_isa(row.name);
 
   // A small part first: it wakes the threads, and tells how long the whole will take.
   constexpr int64_t kProbeItems = 512;
   double probe = time_once(problem, row, causal, kProbeItems, 1, &m.status);
   probe = std::min(probe, time_once(problem, row, causal, kProbeItems, 1, &m.status));
-  const double seconds_per_flop = probe / problem.flops(causal, kProbeItems, 1);
-  const auto expected = [&] { return seconds_per_flop * problem.flops(causal, m.items, m.heads); };
-  while (expected() > kLongestCall && m.heads > 1) m.heads /= 2;
-  while (expected() > kLongestCall && m.items > kProbeItems) m.items /= 2;
-  progress.expect(expected());
+  const double of_a_head = probe * problem.flops(causal, kItems, 1) / problem.flops(causal, kProbeItems, 1);
+  while (of_a_head * static_cast<double>(m.heads) > kLongestCall && m.heads > 1) m.heads /= 2;
+  progress.expect(of_a_head * static_cast<double>(m.heads));
 
-  m.seconds = 1e30;
-  for (double total = 0; total < kRepeatFor && m.status == ATTEND_OK;) {
-    const double seconds = time_once(problem, row, causal, m.items, m.heads, &m.status);
-    m.seconds = std::min(m.seconds, seconds);
-    total += seconds;
+  std::vector<double> times;
+  for (double total = 0; (total < kRepeatFor || times.size() < 3) && total < 4 * kRepeatFor && m.status == ATTEND_OK;) {
+    times.push_back(time_once(problem, row, causal, kItems, m.heads, &m.status));
+    total += times.back();
   }
-  m.gflops = problem.flops(causal, m.items, m.heads) / m.seconds * 1e-9;
-  m.deviation = oracle.compare(problem.out, causal, m.items, m.heads);
+  if (m.status != ATTEND_OK) return m;
+  std::sort(times.begin(), times.end());
+  m.seconds = times[times.size() / 2];
+  m.spread = (times[times.size() * 3 / 4] - times[times.size() / 4]) / m.seconds;
+  m.deviation = oracle.compare(problem.out, causal, kItems, m.heads);
   return m;
 }
 
@@ -178,20 +188,62 @@ void print_machine(const FmaPeak &peak) {
 }
 
 void print_head() {
-  std::printf("Multi-head attention, f32: %d heads, D = %d, N = %d items\n\n", static_cast<int>(kHeads),
-              static_cast<int>(kFeatures), static_cast<int>(kItems));
-  std::printf("%-16s %7s %6s %6s %10s %9s %7s %9s %9s\n", "path", "threads", "N", "heads", "time", "GFLOP/s", "% peak",
-              "speed-up", "error");
+  std::printf("Multi-head attention, f32: D = %d, N = %d items; time of one head\n\n", static_cast<int>(kFeatures),
+              static_cast<int>(kItems));
+  std::printf("%-16s %7s %5s %11s %8s %8s %9s %6s %8s\n", "path", "threads", "heads", "ms a head", "x naive", "x block",
+              "GFLOP/s", "% peak", "error");
 }
 
-void print_row(const Row &row, bool causal, const Measurement &m, double peak, double naive_gflops) {
-  const std::string name = std::string(row.name) + (causal ? ", causal" : "");
-  const bool whole = m.items == kItems && m.heads == kHeads;
-  std::printf("%-16s %7d %6d %6d %7.1f ms %9.2f %7.1f %8.1fx %9.1e%s\n", name.c_str(), row.threads,
-              static_cast<int>(m.items), static_cast<int>(m.heads), m.seconds * 1e3, m.gflops,
-              100 * m.gflops / (peak * row.threads), m.gflops / naive_gflops, m.deviation.error,
-              whole ? "" : "  (a part)");
+std::string name_of(const Row &row, bool causal) { return std::string(row.name) + (causal ? ", causal" : ""); }
+
+void print_row(const Row &row, bool causal, const Measurement &m, double gflops, double peak, double naive,
+               double blocked) {
+  const double milliseconds = m.milliseconds();
+  std::printf("%-16s %7d %5d %10.4g%c", name_of(row, causal).c_str(), row.threads, static_cast<int>(m.heads),
+              milliseconds, m.spread > kNoisy ? '~' : ' ');
+  std::printf(" %8.1f", naive / milliseconds);
+  if (blocked > 0) {
+    std::printf(" %8.1f", blocked / milliseconds);
+  } else {
+    std::printf(" %8s", "");
+  }
+  std::printf(" %9.1f %6.1f %8.1e\n", gflops, 100 * gflops / (peak * row.threads), m.deviation.error);
   std::fflush(stdout);
+}
+
+struct Step {
+  Row row;
+  bool causal;
+};
+
+std::vector<Step> all_steps(const char *best_isa) {
+  std::vector<Step> steps = {{{"naive", Path::naive, 1}, false}, {{"blocked", Path::blocked, 1}, false}};
+  for (const bool causal : {false, true}) {
+    steps.push_back({{best_isa, Path::library, 1}, causal});
+    if (attend_threads() > 1) steps.push_back({{best_isa, Path::library, attend_threads()}, causal});
+  }
+  // The slower instruction sets with one thread only: what threads bring, the best one shows.
+  for (int32_t i = 0; const char *isa = attend_isa_name(i); ++i) {
+    if (std::string(isa) != best_isa) steps.push_back({{isa, Path::library, 1}, false});
+  }
+  return steps;
+}
+
+void print_legend(double largest_output, double busiest) {
+  std::printf(
+      "\n"
+      "ms a head  median of repeated calls over the heads that they computed%s\n"
+      "x naive    times as fast as the formulas in plain loops; x block: as careful scalar C++; causal\n"
+      "           rows, which have half the work to do, beside the same\n"
+      "GFLOP/s    4 D flops for every query and every key that it sees; %% peak: of the FMA peak of one core times "
+      "the threads\n"
+      "error      largest difference from naive in f64, in %d queries spread over heads and positions; outputs reach "
+      "%.2g\n",
+      "; ~ = their quartiles lie more than 10 % apart", static_cast<int>(kSampledQueries), largest_output);
+  if (busiest > OtherWork::kBusy) {
+    std::printf("\nThis machine was busy: up to %.1f CPUs did other work. On a quiet one the figures are better.\n",
+                busiest);
+  }
 }
 
 }  // namespace
@@ -200,52 +252,46 @@ int main() {
   const char *best_isa = attend_isa();  // before any row chooses its own
   const FmaPeak peak = measure_fma_peak();
   print_machine(peak);
+  double busiest = OtherWork::sample();
+  if (busiest > OtherWork::kBusy) std::printf("Other work runs on this machine: %.1f CPUs' worth.\n\n", busiest);
   print_head();
   std::fflush(stdout);
 
-  // The slower instruction sets with one thread only: what threads bring, the best one shows.
-  struct Step {
-    Row row;
-    bool causal;
-  };
-  std::vector<Step> steps = {{{"naive", Path::naive, 1}, false}, {{"blocked", Path::blocked, 1}, false}};
-  for (int32_t i = 0; const char *isa = attend_isa_name(i); ++i) steps.push_back({{isa, Path::library, 1}, false});
-  std::reverse(steps.begin() + 2, steps.end());  // from slow to fast
-  if (attend_threads() > 1) steps.push_back({{best_isa, Path::library, attend_threads()}, false});
-  steps.push_back({{best_isa, Path::library, 1}, true});
-  if (attend_threads() > 1) steps.push_back({{best_isa, Path::library, attend_threads()}, true});
-
+  const std::vector<Step> steps = all_steps(best_isa);
   const AttentionProblem<float> problem(kFeatures, kItems, kHeads);
   const Oracle oracle(problem);
   Progress progress(steps.size());
-  double naive_gflops = 0, largest_output = 0;
+  double naive = 0, blocked = 0, largest_output = 0;
   for (const Step &step : steps) {
     const std::string threads = std::to_string(step.row.threads) + (step.row.threads == 1 ? " thread" : " threads");
-    progress.next(std::string(step.row.name) + (step.causal ? ", causal, " : ", ") + threads);
-    const Measurement m = measure(problem, oracle, step.row, step.causal, progress);
+    progress.next(name_of(step.row, step.causal) + ", " + threads);
+    const double before = step.row.threads > 1 ? OtherWork::sample() : 0;
+    const OtherWork meanwhile;
+    const bool is_busy = before > OtherWork::kBusy;
+    const Measurement m = is_busy ? Measurement() : measure(problem, oracle, step.row, step.causal, progress);
     progress.clear();
+    const double others = std::max(before, meanwhile.cpus());
+    busiest = std::max(busiest, others);
     if (m.status != ATTEND_OK) {
       std::fprintf(stderr, "attend_demo: %s: %s (%s)\n", step.row.name, attend_status_string(m.status),
                    attend_status_argument(m.status));
       return 1;
     }
-    if (naive_gflops == 0) naive_gflops = m.gflops;
-    if (!step.causal) largest_output = std::max(largest_output, m.deviation.largest_output);
-    print_row(step.row, step.causal, m, peak.f32, naive_gflops);
     if (!(m.deviation.error < kTolerance)) {
       std::fprintf(stderr, "attend_demo: %s: the result is wrong\n", step.row.name);
       return 1;
     }
+    if (step.row.threads > 1 && others > OtherWork::kBusy) {
+      std::printf("%-16s %7d  not measured: machine busy\n", name_of(step.row, step.causal).c_str(), step.row.threads);
+      std::fflush(stdout);
+      continue;
+    }
+    if (step.row.path == Path::naive) naive = m.milliseconds();
+    if (!step.causal) largest_output = std::max(largest_output, m.deviation.largest_output);
+    const double gflops = problem.flops(step.causal, kItems, 1) / m.milliseconds() * 1e-6;
+    print_row(step.row, step.causal, m, gflops, peak.f32, naive, blocked);
+    if (step.row.path == Path::blocked) blocked = m.milliseconds();
   }
-
-  std::printf(
-      "\n"
-      "GFLOP/s   4 D flops for every query and every key that it sees\n"
-      "%% peak    of the FMA peak of one core times the threads\n"
-      "speed-up  over naive, flop for flop\n"
-      "error     largest difference from naive in f64, in %d queries spread over heads and positions;\n"
-      "          outputs reach %.2g there, in the causal rows those of the first item: its V\n"
-      "(a part)  fewer heads or items, so that no row takes longer than about %.0f s\n",
-      static_cast<int>(kSampledQueries), largest_output, kLongestCall);
+  print_legend(largest_output, busiest);
   return 0;
 }

@@ -199,7 +199,9 @@ std::string name_of(const Row &row, bool causal) { return std::string(row.name) 
 void print_row(const Row &row, bool causal, const Measurement &m, double gflops, double peak, double naive,
                double blocked) {
   const double milliseconds = m.milliseconds();
-  std::printf("%-16s %7d %5d %10.4g%c", name_of(row, causal).c_str(), row.threads, static_cast<int>(m.heads),
+  // Four digits, as milliseconds() has.
+  const int places = std::max(0, 3 - static_cast<int>(std::floor(std::log10(milliseconds))));
+  std::printf("%-16s %7d %5d %10.*f%c", name_of(row, causal).c_str(), row.threads, static_cast<int>(m.heads), places,
               milliseconds, m.spread > kNoisy ? '~' : ' ');
   std::printf(" %8.1f", naive / milliseconds);
   if (blocked > 0) {

@@ -115,6 +115,11 @@ def a_busy_machine():
     results["benchmarks"] = [b for b in results["benchmarks"] if b["name"] != name] + [quiet.not_measured(name)]
     assert not [r for r in table.read(results) if (r.what, r.shape, r.threads) == ("matmul", "64", 2)]
     assert (name, "not measured: machine busy") in table.failures(results)
+    # Half of the time of a row on one thread went to others: its CPU time counts, and its rates follow.
+    row = {"name": "matmul/f32/64/avx2/threads:1/real_time", "real_time": 10, "cpu_time": 5, "time_unit": "ms", "GFLOP/s": 20}
+    for is_busy, milliseconds, rate in ((True, 5, 40), (False, 10, 20)):
+        read, = table.read({"context": {}, "benchmarks": [row], "machine": {"busy": is_busy}})
+        assert math.isclose(read.seconds, milliseconds * 1e-3) and math.isclose(read.counter("GFLOP/s"), rate), read
     says(table.as_csv(results), "matmul,f32,64,avx2,2,", "not measured: machine busy")
 
 

@@ -60,7 +60,8 @@ def opening(results):
     machine = results.get("machine", {})
     said = list(machine.get("sentences", []))
     if machine.get("busy"):
-        said.append("Figures of this run are for trying the page, not for quoting: ./run bench --wait waits for quiet.")
+        said.append("Rows on one thread are timed by the CPU time of their thread. Figures of this run are for trying the page, "
+                    "not for quoting: ./run bench --wait waits for quiet.")
     return said + verdict.sentences(results)
 
 

@@ -185,7 +185,9 @@ class Builder:
     def options(self):
         plain = {r.shape.rpartition("/")[0]: r for r in select(self.rows, "options") if r.shape.endswith("/plain")}
         found = {}
-        for row in select(self.rows, "options"):
+        order = ("plain", "mask", "bias", "softcap", "causal")  # and what else there is
+        rank = {option: index for index, option in enumerate(order)}
+        for row in sorted(select(self.rows, "options"), key=lambda r: rank.get(r.shape.rpartition("/")[2], len(rank))):
             size, _, option = row.shape.rpartition("/")
             if size in plain and row.who == plain[size].who:
                 ratio = tuple(s / plain[size].seconds for s in (row.seconds, *row.quartiles))

@@ -1,8 +1,10 @@
 """The library against itself: bench_against.py PROGRAM LIBRARY. Nothing here depends on how long anything takes."""
 
+import json
 import re
 import subprocess
 import sys
+import tempfile
 
 ROWS = ["small_gemm/8", "small_attention/d4_n3"]
 
@@ -35,6 +37,14 @@ def main():
     done = expect([*calm, "--mark", "inf"], 1, "MISSES")
     assert all(f"\n  {row}\n" in done.stdout for row in ROWS), f"not listed: {done.stdout}"
     expect(["--spread", "-1"], 0, "not measured")
+
+    # What the page is made from.
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        expect([*calm, "--mark", "1e9", "--json", out.name, "--name", "before"], 1, "MISSES")
+        results = json.load(out)
+    assert (results["old"], results["threads"], results["mark"]) == ("before", 1, 1e9), results
+    assert {row["name"]: row["verdict"] for row in results["rows"]} == dict.fromkeys(ROWS, "MISSES"), results
+    assert all(row["microseconds"] > 0 and row["ratio"] > 0 for row in results["rows"]), results
 
     for options, message in [
         (["--isa", "abacus"], "instruction set"),

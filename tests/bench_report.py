@@ -95,6 +95,15 @@ def main():
         xml.dom.minidom.parse(str(out / "speedup.svg"))
         # The picture says whose figures it shows.
         assert results["context"]["CPU"] in (out / "speedup.svg").read_text()
+        # That of --against, whose rows may have no figures.
+        row = {"name": "sgemm/64", "microseconds": 9.5, "ratio": 0.91, "control": 1.0, "spread": 0.02, "verdict": "MISSES"}
+        refused = {"name": "merge/64", "verdict": "left out", "why": "A: has no attention_merge"}
+        against = {"old": "abc1234", "isa": "avx2", "threads": 1, "mark": 0.98, "rows": [refused, row]}
+        (out / "against.json").write_text(json.dumps(against))
+        subprocess.run([sys.executable, "-B", sources / "page.py", out / "against.json", out / "against.html"], check=True)
+        text = (out / "against.html").read_text()
+        assert "1 of 2 rows are slower than abc1234" in text and "most sgemm/64, 0.910 of its speed" in text, text[:3000]
+        assert "1 rows say nothing" in text and text.index("sgemm/64</td>") < text.index("merge/64</td>")
         # The page can be made again from the JSON alone.
         (out / "report.html").unlink()
         subprocess.run([*command, "--page-only"], check=True, capture_output=True)

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,12 @@ def run_group(program, rows, arguments, variables):
         return json.load(out)
 
 
+def wait(arguments):
+    """For a quiet machine, as long as --wait lets the whole run wait: whether it is one."""
+    left = arguments.wait_until - time.monotonic()
+    return left > 0 and quiet.wait(left)
+
+
 def measure_quietly(program, rows, arguments, variables):
     """The group's results, and what else the machine did meanwhile. Rows on several threads that other work shared the
     CPUs with have no figures; --wait measures such a group again when it is quiet."""
@@ -96,7 +103,7 @@ def measure_quietly(program, rows, arguments, variables):
         others = max(before, watch.others(), key=sum)
         if not quiet.is_busy(others):
             return result, others
-        if not arguments.wait or attempt == 2 or not quiet.wait(arguments.wait):
+        if attempt == 2 or not wait(arguments):
             break
     kept = [entry for entry in result["benchmarks"] if table.parse(entry["name"]) is None or "/threads:1" in entry["name"]]
     result["benchmarks"] = kept + [quiet.not_measured(row) for row in many]
@@ -158,9 +165,11 @@ def measure_threads(arguments):
 
 
 def revision():
+    if not shutil.which("git"):
+        return "unknown"
     asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
                            cwd=pathlib.Path(__file__).parent)
-    return asked.stdout.strip() or "unknown" if asked.returncode == 0 else "unknown"
+    return asked.stdout.strip() or "unknown"
 
 
 def measure_all(arguments):
@@ -169,8 +178,7 @@ def measure_all(arguments):
         names = [name for name in arguments.peers.split(",") if name]
         peer_environment.install(arguments.peers_folder, names, arguments.yes)
         variables.update(peer_environment.environment(arguments.peers_folder))
-    if arguments.wait:
-        quiet.wait(arguments.wait)
+    wait(arguments)
     begin = {"load": os.getloadavg()[0], "runnable": quiet.runnable()}
     results = measure(arguments, variables)
     results["context"]["attend's revision"] = revision()
@@ -207,9 +215,10 @@ def parse_arguments():
     parser.add_argument("--peers-folder", type=pathlib.Path, default="build/peers", help="where they are")
     parser.add_argument("--yes", action="store_true", help="bring them without asking")
     parser.add_argument("--wait", nargs="?", type=float, const=3600, default=0, metavar="SECONDS",
-                        help="for a quiet machine, an hour at most by default")
+                        help="for a quiet machine, an hour in all at most by default")
     parser.add_argument("--page-only", action="store_true", help="the page again from the report.json that is there")
     arguments, arguments.program_flags = parser.parse_known_args()
+    arguments.wait_until = time.monotonic() + arguments.wait
     arguments.repetitions = arguments.repetitions or (9 if arguments.compare else 5)
     return arguments
 

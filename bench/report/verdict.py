@@ -87,6 +87,7 @@ def sentence(task, all_rows, kinds):
         text += f"{worst:.2f} of {whose}'s speed"
     else:
         text += f"; behind at none of {len(closest)} shapes, closest at {where}, {worst:.2f} times {whose}'s speed"
+        text += ", which is within the noise" if worst < 1 else ""
     return text + "."
 
 

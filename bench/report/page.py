@@ -135,6 +135,8 @@ def picture(results):
               f"({context.get(REVISION, 'unknown revision')})")
     if others:
         footer += "\n" + ", ".join(others)
+    if any(plots.is_noisy(value) for values in gains.values() for value in values.values()):
+        footer += f"\nHatched: the quartiles of the repetitions lie more than {table.NOISY:.0%} of the median apart."
     if results.get("machine", {}).get("busy"):
         footer += "\nOther work ran on this machine: not for quoting."
     best = table.best_set(table.read(results))

@@ -10,6 +10,7 @@ import re
 import matplotlib
 
 matplotlib.use("svg")
+import matplotlib.patches  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen before)
 import rows as table  # noqa: E402
 
@@ -122,18 +123,18 @@ def bars(groups, value_label, log=False, legend=False, footer="", best=None):
     """groups: {label: {name: value}}, one cluster of horizontal bars each; `legend` where the plot stands alone."""
     lines = sum(len(values) for values in groups.values()) + 1.6 * len(groups)
     figure, axes = plot(0.17 * lines + 0.6)
-    y, seen, largest = 0, set(), 0
+    y, seen, largest = 0, {}, 0
     for label, values in groups.items():
         axes.annotate(label, (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center")
         y += 1
         for name, value in values.items():
-            axes.barh(y, value[0], height=0.9, color=colour(name, best), label=None if name in seen else name,
+            axes.barh(y, value[0], height=0.9, color=colour(name, best),
                       hatch="////" if is_noisy(value) else None, linewidth=0)
             axes.plot(value[1:], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
             end = max(value[0], value[2])
             largest = max(largest, end)
             axes.annotate(f" {value[0]:.3g}", (end, y), va="center", fontsize=8)
-            seen.add(name)
+            seen[name] = colour(name, best)
             y += 1
         y += 0.6
     axes.set_yticks([])
@@ -145,7 +146,8 @@ def bars(groups, value_label, log=False, legend=False, footer="", best=None):
         axes.set_xlim(0, largest * 1.1)
     axes.set_xlabel(value_label)
     if legend:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+        handles = [matplotlib.patches.Patch(color=shade, label=name) for name, shade in seen.items()]
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1))
     if footer:
         axes.annotate(footer, (0, 0), (0, -40), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=7)
     return finish(figure, "tight" if legend or footer else None)

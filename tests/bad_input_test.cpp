@@ -19,17 +19,17 @@ struct Blame {
 };
 
 const Blame kBlame[] = {
-    {0, "a", {"a", "b", "a", "a"}},
-    {0, "b", {"b", "b", "b", "b"}},
-    {0, "c", {"a", "b", "a", "a"}},
+    {0, "a", {"c", "b", "b", "b"}},
+    {0, "b", {"b", "c", "b", "b"}},
+    {0, "c", {"c", "c", "c", "c"}},
     {0, "options.bias", {"options.bias", "options.bias", "options.bias", "options.bias"}},
     {1, "x", {"y", "y", "y", "y"}},
     {1, "y", {"y", "y", "y", "y"}},
     {1, "options.lse", {"options.lse", "options.lse", "options.lse", "options.lse"}},
-    {2, "q", {"k", "q", "q", "q"}},
+    {2, "q", {"k", "out", "k", "k"}},
     {2, "k", {"k", "v", "v", "k"}},
-    {2, "v", {"v", "v", "v", "v"}},
-    {2, "out", {"v", "q", "q", "q"}},
+    {2, "v", {"out", "v", "v", "v"}},
+    {2, "out", {"out", "out", "out", "out"}},
     {2, "options.lse", {"options.lse", "options.lse", "options.lse", "options.lse"}},
     {2, "options.scores", {"options.scores", "options.scores", "options.scores", "options.scores"}},
     {3, "x", {"weights.w_q", "out", "x", "out"}},
@@ -42,9 +42,9 @@ const Blame kBlame[] = {
     {3, "weights.w_o", {"weights.b_o", "weights.w_o", "weights.w_o", "weights.w_o"}},
     {3, "weights.b_o", {"weights.b_o", "weights.b_o", "weights.b_o", "weights.b_o"}},
     {3, "out", {"out", "out", "out", "out"}},
-    {4, "a", {"a", "b", "a", "a"}},
-    {4, "b", {"b", "b", "b", "b"}},
-    {4, "c", {"a", "b", nullptr, nullptr}},  // one head of A and B fits any number
+    {4, "a", {"c", "b", "c", "c"}},
+    {4, "b", {"b", "c", "c", "c"}},
+    {4, "c", {"c", "c", nullptr, nullptr}},  // one head of A and B fits any number
     {5, "out_a", {"out_b", "lse_a", "lse_a", "lse_a"}},
     {5, "lse_a", {"lse_a", "lse_a", "lse_a", "lse_a"}},
     {5, "out_b", {"out_b", "out_b", "out_b", "out_b"}},

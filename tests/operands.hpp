@@ -79,6 +79,8 @@ struct Head {
   uint32_t *reserved;
   void **workspace;
   uint64_t *workspace_size;
+  char **message;
+  uint64_t *message_size;
   unsigned char *tail;
 };
 
@@ -100,6 +102,8 @@ struct Padded {
             &value.reserved,
             &value.workspace,
             &value.workspace_size,
+            &value.message,
+            &value.message_size,
             tail};
   }
 };
@@ -352,14 +356,49 @@ inline void for_each_operand(const std::function<void(Call &, size_t)> &test, co
 // The ..._workspace twin gives the same answer, or does not look at what is wrong.
 enum class Twin { agrees, accepts, unspecified };
 
+// What a call says of itself, given this much room; nothing may be written behind it.
+template <class Run>
+std::string message_of(const Call &call, const Run &run, uint64_t size = 512) {
+  const Head &head = call.heads[0];
+  std::vector<char> room(size + 8, '?');
+  *head.message = room.data();
+  *head.message_size = size;
+  run();
+  *head.message = nullptr;
+  *head.message_size = 0;
+  const std::string all(room.begin(), room.end());
+  const size_t end = all.find('\0');
+  if (end == std::string::npos) {
+    CHECK(all == std::string(size + 8, '?'));
+    return "";
+  }
+  CHECK(end < size);
+  CHECK(all.find_first_not_of('?', end + 1) == std::string::npos);
+  return all.substr(0, end);
+}
+inline std::string message_of(const Call &call, uint64_t size = 512) {
+  return message_of(
+      call, [&call] { (void)call.run(); }, size);
+}
+
 inline void expect_failure(const Call &call, int reason, const std::string &argument, Twin twin = Twin::agrees) {
   const Bytes before = call.memory();
   const attend_status status = call.run();
   CHECK(ATTEND_REASON(status) == reason);
   CHECK(std::string(attend_status_argument(status)) == argument);
+  uint64_t bytes = 12345;
+  // The same with a message, but where what is wrong is the size of the struct that has it, or the message itself.
+  const bool can_say = *call.heads[0].message == nullptr && *call.heads[0].message_size == 0;
+  if (can_say && !call.default_options && argument != "options.size") {
+    const std::string message = message_of(call, [&] { CHECK(call.run() == status); });
+    CHECK(message.substr(0, argument.size() + 2) == argument + ": ");
+    CHECK(message.size() > argument.size() + 8);
+    CHECK(message.back() == '.');
+    CHECK(message.find("..") == std::string::npos);
+    if (twin == Twin::agrees) CHECK(message_of(call, [&] { (void)call.workspace(&bytes); }) == message);
+  }
   CHECK(call.memory() == before);
   if (twin == Twin::unspecified) return;
-  uint64_t bytes = 12345;
   CHECK(call.workspace(&bytes) == (twin == Twin::agrees ? status : ATTEND_OK));
   if (twin == Twin::agrees) CHECK(bytes == 12345);
 }

@@ -157,6 +157,7 @@ TEST_CASE("small calls: every byte of the options counts") {
       const auto in = [i](size_t offset, size_t size) { return i >= offset && i < offset + size; };
       if (in(offsetof(Options, threads), sizeof options.threads) || in(scale, sizeof(double))) continue;
       if (in(offsetof(Options, workspace), sizeof options.workspace)) continue;
+      if (in(offsetof(Options, message), sizeof options.message)) continue;
       INFO("byte " << i);
       reinterpret_cast<unsigned char *>(&options)[i] = 1;
       CHECK(!is_plain(options));
@@ -165,6 +166,10 @@ TEST_CASE("small calls: every byte of the options counts") {
     options.threads = 3;
     options.workspace = &options;
     options.workspace_size = 8;
+    CHECK(is_plain(options));
+    char message[8];
+    options.message = message;
+    options.message_size = sizeof message;
     CHECK(is_plain(options));
     options.threads = -1;
     CHECK(!is_plain(options));

@@ -14,8 +14,11 @@
  * Results.   The same bits for any number of threads, any alignment and any leading dimension, and for f32 and f64 the
  *            same bits on every instruction set with fused multiply-add (avx2, avx512, neon). Only the payload and
  *            sign of a NaN are outside that promise.
- * Errors.    Every function that can fail returns an attend_status. When it is not ATTEND_OK nothing was written. No
- *            function prints, aborts, throws, or changes the floating-point environment.
+ * Errors.    Every function that can fail returns an attend_status. When it is not ATTEND_OK nothing was written, but for
+ *            options.message: what is wrong as an English sentence with the numbers at hand ("k: has 5 features, not
+ *            q's 4."), cut to message_size and always ending in 0. Its words are no part of the interface. ATTEND_OK
+ *            leaves it alone, and so does a wrong options.size. No function prints, aborts, throws, or changes the
+ *            floating-point environment.
  * Memory.    Nothing is allocated when a workspace of at least the size that the matching ..._workspace function
  *            reports is given in the options. Without one, the call allocates what it needs and frees it before it
  *            returns. A workspace needs no particular alignment.
@@ -82,7 +85,8 @@ enum {
   ATTEND_UNKNOWN_ISA = 13 /* no such instruction set in this library, or this CPU lacks it */
 };
 
-/* What is wrong and what to do about it, as one English sentence; never null; static. Thread-safe. */
+/* What is wrong and what to do about it, as one English sentence; never null; static. Thread-safe. options.message says
+ * more of the call at hand. */
 ATTEND_API const char *attend_status_string(attend_status status);
 
 /* The argument or field at fault as it is spelled in this header ("q", "options.workspace"), "" if there is none; never
@@ -195,8 +199,8 @@ typedef struct attend_matmul_options {
   uint32_t reserved;                      /* 0 */
   void *workspace;                        /* null = allocate */
   uint64_t workspace_size;                /* bytes */
-  char *message;                          /* (0.2) takes a sentence on what is wrong, with the extents at hand */
-  uint64_t message_size;                  /* (0.2) bytes */
+  char *message;                          /* receives a sentence on what is wrong; null = none wanted */
+  uint64_t message_size;                  /* bytes */
   const attend_executor *executor;        /* for this call; null = attend_set_executor's */
   const attend_tensor *bias;              /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
   const attend_tensor *a_scale, *b_scale; /* (0.2) of integers: (M, 1, H, B) and (1, N, H, B) */
@@ -240,8 +244,8 @@ typedef struct attend_softmax_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;         /* (0.2) */
-  uint64_t message_size; /* (0.2) */
+  char *message;
+  uint64_t message_size;
   const attend_executor *executor;
   double scale;              /* 0 = 1 */
   const attend_tensor *mask; /* BOOL, broadcasts to x: true = takes part */
@@ -301,8 +305,8 @@ typedef struct attend_attention_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;         /* (0.2) */
-  uint64_t message_size; /* (0.2) */
+  char *message;
+  uint64_t message_size;
   const attend_executor *executor;
   double scale;                      /* 0 = 1 / sqrt(D); 1 = unscaled */
   double softcap;                    /* > 0: s = softcap * tanh(s / softcap); 0 = none */
@@ -386,8 +390,8 @@ typedef struct attend_merge_options {
   uint32_t reserved;
   void *workspace; /* none is needed */
   uint64_t workspace_size;
-  char *message;         /* (0.2) */
-  uint64_t message_size; /* (0.2) */
+  char *message;
+  uint64_t message_size;
   const attend_executor *executor;
 } attend_merge_options;
 
@@ -431,8 +435,8 @@ typedef struct attend_self_attention_options {
   uint32_t reserved;
   void *workspace;
   uint64_t workspace_size;
-  char *message;         /* (0.2) */
-  uint64_t message_size; /* (0.2) */
+  char *message;
+  uint64_t message_size;
   const attend_executor *executor;
 } attend_self_attention_options;
 
@@ -440,8 +444,8 @@ typedef struct attend_self_attention_options {
  * b_o.
  *
  * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o;     D, Dh, H and Hkv >= 1
- * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace and
- * workspace_size must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and
+ * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace, message and
+ * their sizes must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and
  * V (and O before an output projection), of order N. */
 ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                                const attend_tensor *out, const attend_self_attention_options *options,

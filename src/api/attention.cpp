@@ -1,6 +1,8 @@
 #include "drivers/attention.hpp"
 
+#include <cinttypes>
 #include <cmath>
+#include <iterator>
 
 #include "api/attention_options.hpp"
 #include "api/plain_matrix.hpp"
@@ -10,42 +12,81 @@
 namespace attend {
 namespace {
 
+constexpr Axes kAxesOfK = {
+    {{Count::features, Argument::q}, {Count::keys}, {Count::heads}, {Count::batches, Argument::q}}};
+constexpr Axes kAxesOfV = {
+    {{Count::features}, {Count::keys, Argument::k}, {Count::heads, Argument::k}, {Count::batches}}};
+constexpr Axes kAxesOfOut = {
+    {{Count::features, Argument::v}, {Count::queries, Argument::q}, {Count::heads, Argument::q}, {Count::batches}}};
+constexpr AttentionAxes kAxes({Count::keys, Argument::k}, {Count::queries, Argument::q}, {Count::heads, Argument::q},
+                              {Count::batches, Argument::out});
+
 // The scale of K or V: integers want one, f8e4m3 may have one.
-attend_status read_scale(const attend_tensor *given, Argument argument, const Tensor &of, int64_t batch,
-                         Operands *operands, Tensor *scale) {
-  const bool is_integer = of.dtype == Dtype::i8;
-  if (given == nullptr) return is_integer ? failure(ATTEND_NULL_POINTER, argument) : ATTEND_OK;
-  if (!is_integer && of.dtype != Dtype::f8e4m3) return failure(ATTEND_INVALID_VALUE, argument);
+attend_status read_scale(const attend_tensor *given, Argument argument, const Tensor &of, Argument of_argument,
+                         int64_t batch, Operands *operands, const Message &message, Tensor *scale) {
+  const char *const name = attend_status_argument(failure(0, of_argument));
+  if (given == nullptr) {
+    if (of.dtype != Dtype::i8) return ATTEND_OK;
+    return fail(message, ATTEND_NULL_POINTER, argument, "is null, but required where %s is int8", name);
+  }
+  if (of.dtype != Dtype::i8 && of.dtype != Dtype::f8e4m3) {
+    return fail(message, ATTEND_INVALID_VALUE, argument, "is given, but %s is %s, not int8 or float8_e4m3", name,
+                name_of(static_cast<uint32_t>(of.dtype)));
+  }
   if (attend_status s = operands->read(given, argument, Role::input, Kind::acc, scale)) return s;
-  if (attend_status s = expect_shape(*scale, argument, {of.rows(), of.columns(), of.heads(), batch}, kAll)) return s;
-  return scale->rows() != 1 && scale->columns() != 1 ? failure(ATTEND_INVALID_SHAPE, argument) : ATTEND_OK;
+  const Axes axes = {
+      {{Count::features, of_argument}, {Count::keys, of_argument}, {Count::heads, of_argument}, {Count::batches}}};
+  const std::array<int64_t, 4> shape = {of.rows(), of.columns(), of.heads(), batch};
+  if (attend_status s = expect_shape(*scale, argument, shape, axes, message, kAll)) return s;
+  if (scale->rows() == 1 || scale->columns() == 1) return ATTEND_OK;
+  return fail(message, ATTEND_INVALID_SHAPE, argument,
+              "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", scale->rows(),
+              scale->columns());
 }
 
 attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
-                   const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution) {
+                   const attend_attention_options *given, Purpose purpose, Attention *p, Execution *execution,
+                   Message *message) {
   AttentionOptions options;
   if (attend_status s = read_attention_options(given, purpose, &options, p)) return s;
+  *message = options.message;
   *execution = options.execution;
-  Operands operands(kAttentionTypes, purpose);
+  Operands operands(kAttentionTypes, purpose, *message);
   if (attend_status s = operands.read(q, Argument::q, Role::input, Kind::left, &p->q)) return s;
   if (attend_status s = operands.read(k, Argument::k, Role::input, Kind::right, &p->k)) return s;
   if (attend_status s = operands.read(v, Argument::v, Role::input, Kind::right, &p->v)) return s;
   if (attend_status s = operands.read(out, Argument::out, Role::output, Kind::out, &p->out)) return s;
-  const std::array<int64_t, 4> &shape = p->out.shape;
-  const int64_t features = p->q.rows(), heads = shape[2], kv_heads = p->k.heads(), batch = shape[3];
-  if (features == 0) return failure(ATTEND_INVALID_SHAPE, Argument::q);
-  if (features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::q);
-  if (shape[0] > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::out);
-  if (attend_status s = expect_shape(p->q, Argument::q, {features, shape[1], heads, batch}, kBatch)) return s;
-  if (attend_status s = expect_shape(p->k, Argument::k, {features, p->k.columns(), kv_heads, batch}, kBatch)) return s;
-  if (attend_status s = expect_shape(p->v, Argument::v, {shape[0], p->k.columns(), kv_heads, batch}, kBatch)) return s;
-  if (attend_status s = read_scale(options.k_scale, Argument::options_k_scale, p->k, batch, &operands, &p->k_scale))
+  // The inputs settle the shape, so that an output of another is what is wrong.
+  const int64_t features = p->q.rows(), heads = p->q.heads(), kv_heads = p->k.heads();
+  const int64_t batch = p->q.batch() != 1   ? p->q.batch()
+                        : p->k.batch() != 1 ? p->k.batch()
+                        : p->v.batch() != 1 ? p->v.batch()
+                                            : p->out.batch();
+  if (features == 0) return fail(*message, ATTEND_INVALID_SHAPE, Argument::q, "has 0 features, not 1 or more");
+  if (features > kMostFeatures) return too_many_features(*message, Argument::q, features);
+  if (p->out.rows() > kMostFeatures) return too_many_features(*message, Argument::out, p->out.rows());
+  const std::array<int64_t, 4> of_k = {features, p->k.columns(), kv_heads, batch};
+  if (attend_status s = expect_shape(p->k, Argument::k, of_k, kAxesOfK, *message, kBatch)) return s;
+  const std::array<int64_t, 4> of_v = {p->v.rows(), p->k.columns(), kv_heads, batch};
+  if (attend_status s = expect_shape(p->v, Argument::v, of_v, kAxesOfV, *message, kBatch)) return s;
+  if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) {
+    return fail(*message, ATTEND_INVALID_SHAPE, Argument::k,
+                "has %" PRId64 " heads; q's %" PRId64 " heads are no multiple of them", kv_heads, heads);
+  }
+  if (attend_status s = read_scale(options.k_scale, Argument::options_k_scale, p->k, Argument::k, batch, &operands,
+                                   *message, &p->k_scale)) {
     return s;
-  if (attend_status s = read_scale(options.v_scale, Argument::options_v_scale, p->v, batch, &operands, &p->v_scale))
+  }
+  if (attend_status s = read_scale(options.v_scale, Argument::options_v_scale, p->v, Argument::v, batch, &operands,
+                                   *message, &p->v_scale)) {
     return s;
-  if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) return failure(ATTEND_INVALID_SHAPE, Argument::k);
-  if (attend_status s = finish_attention(options, &operands, p->q.dtype, features, p->k.columns(), shape, purpose, p))
+  }
+  const std::array<int64_t, 4> shape = {p->v.rows(), p->q.columns(), heads, batch};
+  if (attend_status s = expect_shape(p->out, Argument::out, shape, kAxesOfOut, *message)) return s;
+  if (attend_status s =
+          finish_attention(options, &operands, p->q.dtype, features, p->k.columns(), shape, kAxes, purpose, p)) {
     return s;
+  }
   if (purpose == Purpose::size) return ATTEND_OK;
   const struct {
     const Tensor *output;
@@ -53,12 +94,26 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
   const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
                lengths = integers(p->lengths, batch);
-  const Tensor *const others[] = {&p->q,    &p->k,   &p->v,    &p->mask, &p->bias,    &p->slopes, &p->sinks,
-                                  &offsets, &firsts, &lengths, &p->out,  &p->k_scale, &p->v_scale};
+  const Tensor *const others[] = {&p->q,    &p->k,   &p->v,    &p->mask,    &p->bias,    &p->slopes, &p->sinks,
+                                  &offsets, &firsts, &lengths, &p->k_scale, &p->v_scale, &p->out};
+  static constexpr Argument kOthers[] = {Argument::q,
+                                         Argument::k,
+                                         Argument::v,
+                                         Argument::options_mask,
+                                         Argument::options_bias,
+                                         Argument::options_alibi_slopes,
+                                         Argument::options_sinks,
+                                         Argument::options_query_offsets,
+                                         Argument::options_kv_first,
+                                         Argument::options_kv_lengths,
+                                         Argument::options_k_scale,
+                                         Argument::options_v_scale,
+                                         Argument::out};
+  static_assert(std::size(others) == std::size(kOthers), "in the same order");
   for (const auto &o : outputs) {
-    for (const Tensor *other : others) {
-      if (other == o.output) continue;
-      if (attend_status s = expect_apart(*o.output, o.argument, *other)) return s;
+    for (size_t i = 0; i < std::size(others); ++i) {
+      if (others[i] == o.output) continue;
+      if (attend_status s = expect_apart(*o.output, o.argument, *others[i], kOthers[i], *message)) return s;
     }
   }
   return ATTEND_OK;
@@ -97,17 +152,19 @@ attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, c
   }
   Attention problem;
   Execution execution;
-  if (attend_status s = read(q, k, v, out, options, Purpose::compute, &problem, &execution)) return s;
+  Message message;
+  if (attend_status s = read(q, k, v, out, options, Purpose::compute, &problem, &execution, &message)) return s;
   if (has_nothing_to_do(problem)) return ATTEND_OK;
-  return status_of(attention(*active_kernels(), problem, execution));
+  return status_of(
+      attention(*active_kernels(), problem, execution), [&] { return attention_need(problem); }, execution, message);
 }
 
 attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                          const attend_tensor *out, const attend_attention_options *options,
                                          uint64_t *bytes) {
-  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
   Attention problem;
   Execution execution;
-  if (attend_status s = read(q, k, v, out, options, Purpose::size, &problem, &execution)) return s;
-  return store_bytes(has_nothing_to_do(problem) ? Need() : attention_need(problem), execution.threads, bytes);
+  Message message;
+  if (attend_status s = read(q, k, v, out, options, Purpose::size, &problem, &execution, &message)) return s;
+  return store_bytes(has_nothing_to_do(problem) ? Need() : attention_need(problem), execution.threads, message, bytes);
 }

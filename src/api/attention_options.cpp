@@ -1,5 +1,6 @@
 #include "api/attention_options.hpp"
 
+#include <cinttypes>
 #include <cmath>
 #include <cstddef>
 
@@ -20,33 +21,57 @@ static_assert(is(ScoresStage::scaled, ATTEND_SCORES_SCALED) && is(ScoresStage::s
 
 }  // namespace
 
+attend_status too_many_features(const Message &to, Argument argument, int64_t features) {
+  return fail(to, ATTEND_OVERFLOW, argument, "has %" PRId64 " features, not at most %" PRId64, features, kMostFeatures);
+}
+
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem) {
   attend_attention_options o;
-  if (attend_status s = read_options(given, kFirstVersion, kFlags, purpose, &o, &result->execution)) return s;
-  if (!std::isfinite(o.scale)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
-  if (!std::isfinite(o.softcap) || o.softcap < 0) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
+  if (attend_status s = read_options(given, kFirstVersion, kFlags, purpose, &o, &result->execution, &result->message))
+    return s;
+  const Message &message = result->message;
+  if (!std::isfinite(o.scale)) return wrong_value(message, Argument::options_scale, o.scale, "finite");
+  if (!std::isfinite(o.softcap) || o.softcap < 0) {
+    return wrong_value(message, Argument::options_softcap, o.softcap, "finite and 0 or more");
+  }
   const bool window = (o.flags & ATTEND_WINDOW) != 0;
   const int64_t least = window ? -1 : 0, most = window ? INT64_MAX : 0;
   for (const int64_t side : {o.window_left, o.window_right}) {
-    if (side < least || side > most) return failure(ATTEND_INVALID_VALUE, Argument::options_window);
+    if (side < least || side > most) {
+      return fail(message, ATTEND_INVALID_VALUE, Argument::options_window,
+                  "left and right are %" PRId64 " and %" PRId64 ", but must be %s", o.window_left, o.window_right,
+                  window ? "-1 or more" : "0 without ATTEND_WINDOW");
+    }
   }
-  if (o.reserved2 != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_reserved2);
+  if (o.reserved2 != 0) return wrong_value(message, Argument::options_reserved2, int64_t{o.reserved2}, "0");
   if (attend_status s = expect_unset({{o.sequences != 0, Argument::options_sequences},
                                       {o.query_starts != nullptr, Argument::options_query_starts},
                                       {o.key_starts != nullptr, Argument::options_key_starts},
                                       {o.pages != nullptr, Argument::options_pages},
                                       {o.key_offset != 0, Argument::options_key_offset},
-                                      {o.state != nullptr, Argument::options_state}})) {
+                                      {o.state != nullptr, Argument::options_state}},
+                                     message)) {
     return s;
   }
-  if (o.scores_stage > ATTEND_SCORES_PROBABILITIES)
-    return failure(ATTEND_INVALID_VALUE, Argument::options_scores_stage);
-  if ((o.flags & kCausal) == kCausal) return failure(ATTEND_INVALID_VALUE, Argument::options_flags);
+  if (o.scores_stage > ATTEND_SCORES_PROBABILITIES) {
+    return wrong_value(message, Argument::options_scores_stage, int64_t{o.scores_stage}, "0, 1, 2 or 3");
+  }
+  if ((o.flags & kCausal) == kCausal) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_flags,
+                "has both of the causal flags, not one or none");
+  }
   const bool bottom_right = (o.flags & ATTEND_CAUSAL_BOTTOM_RIGHT) != 0;
-  if (bottom_right && o.query_offset != 0) return failure(ATTEND_INVALID_VALUE, Argument::options_query_offset);
-  if (o.query_offsets != nullptr && (bottom_right || o.query_offset != 0)) {
-    return failure(ATTEND_INVALID_VALUE, Argument::options_query_offsets);
+  if (bottom_right && o.query_offset != 0) {
+    return wrong_value(message, Argument::options_query_offset, o.query_offset, "0 where causal is bottom-right");
+  }
+  if (o.query_offsets != nullptr && bottom_right) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_query_offsets,
+                "is given, but must not be where causal is bottom-right");
+  }
+  if (o.query_offsets != nullptr && o.query_offset != 0) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_query_offsets,
+                "is given beside one offset for all, %" PRId64, o.query_offset);
   }
   Attention &p = *problem;
   p.scale = o.scale;
@@ -80,13 +105,14 @@ bool only_scales(const attend_attention_options *given, Dtype dtype, double *sca
 namespace {
 
 attend_status read_inputs(const AttentionOptions &options, Operands *operands, int64_t keys,
-                          const std::array<int64_t, 4> &out_shape, Attention *problem) {
+                          const std::array<int64_t, 4> &out_shape, const AttentionAxes &all_axes, Attention *problem) {
   const struct {
     const attend_tensor *given;
     Argument argument;
     Kind kind;
     Tensor *to;
     std::array<int64_t, 4> shape;
+    const Axes &axes;
     unsigned broadcasts;
   } inputs[] = {
       {options.mask,
@@ -94,30 +120,48 @@ attend_status read_inputs(const AttentionOptions &options, Operands *operands, i
        Kind::mask,
        &problem->mask,
        {keys, out_shape[1], out_shape[2], out_shape[3]},
+       all_axes.scores,
        kAll},
       {options.bias,
        Argument::options_bias,
        Kind::added,
        &problem->bias,
        {keys, out_shape[1], out_shape[2], out_shape[3]},
+       all_axes.scores,
        kAll},
-      {options.alibi_slopes, Argument::options_alibi_slopes, Kind::added, &problem->slopes, {out_shape[2], 1, 1, 1}, 0},
-      {options.sinks, Argument::options_sinks, Kind::added, &problem->sinks, {out_shape[2], 1, 1, 1}, 0},
+      {options.alibi_slopes,
+       Argument::options_alibi_slopes,
+       Kind::added,
+       &problem->slopes,
+       {out_shape[2], 1, 1, 1},
+       all_axes.heads,
+       0},
+      {options.sinks,
+       Argument::options_sinks,
+       Kind::added,
+       &problem->sinks,
+       {out_shape[2], 1, 1, 1},
+       all_axes.heads,
+       0},
   };
   for (const auto &i : inputs) {
     if (attend_status s = operands->read_optional(i.given, i.argument, Role::input, i.kind, i.to)) return s;
     if (!*i.to) continue;
-    if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.broadcasts)) return s;
+    if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.axes, options.message, i.broadcasts)) return s;
   }
   return ATTEND_OK;
 }
 
-attend_status check_keys(const Attention &p, int64_t keys, int64_t batch) {
+attend_status check_keys(const Attention &p, int64_t keys, int64_t batch, const Message &message) {
   if (p.lengths == nullptr && p.firsts == nullptr) return ATTEND_OK;
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t length = p.lengths != nullptr ? p.lengths[b] : keys, first = p.firsts != nullptr ? p.firsts[b] : 0;
-    if (length < 0 || length > keys) return failure(ATTEND_INVALID_VALUE, Argument::options_kv_lengths);
-    if (first < 0 || first > length) return failure(ATTEND_INVALID_VALUE, Argument::options_kv_first);
+    const auto wrong = [&](Argument argument, int64_t is, int64_t most) {
+      return fail(message, ATTEND_INVALID_VALUE, argument,
+                  "is %" PRId64 " for batch %" PRId64 ", but must be 0 to %" PRId64, is, b, most);
+    };
+    if (length < 0 || length > keys) return wrong(Argument::options_kv_lengths, length, keys);
+    if (first < 0 || first > length) return wrong(Argument::options_kv_first, first, length);
   }
   return ATTEND_OK;
 }
@@ -125,35 +169,48 @@ attend_status check_keys(const Attention &p, int64_t keys, int64_t batch) {
 }  // namespace
 
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
-                               int64_t keys, const std::array<int64_t, 4> &out_shape, Purpose purpose,
-                               Attention *problem) {
+                               int64_t keys, const std::array<int64_t, 4> &out_shape, const AttentionAxes &axes,
+                               Purpose purpose, Attention *problem) {
+  const Message &message = options.message;
   const Argument lse = Argument::options_lse, scores = Argument::options_scores;
   if (attend_status s = operands->read_optional(options.lse, lse, Role::output, Kind::acc, &problem->lse)) return s;
   if (attend_status s = operands->read_optional(options.scores, scores, Role::output, Kind::acc, &problem->scores))
     return s;
-  if (!is_representable(problem->scale, query)) return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
-  if (!is_representable(problem->softcap, query)) return failure(ATTEND_INVALID_VALUE, Argument::options_softcap);
+  if (!is_representable(problem->scale, query)) {
+    return not_representable(message, Argument::options_scale, problem->scale, query);
+  }
+  if (!is_representable(problem->softcap, query)) {
+    return not_representable(message, Argument::options_softcap, problem->softcap, query);
+  }
   if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
   if (options.mask != nullptr || options.bias != nullptr || options.alibi_slopes != nullptr ||
       options.sinks != nullptr) {
-    if (attend_status s = read_inputs(options, operands, keys, out_shape, problem)) return s;
+    if (attend_status s = read_inputs(options, operands, keys, out_shape, axes, problem)) return s;
   }
   if (purpose == Purpose::compute) {
-    if (attend_status s = check_keys(*problem, keys, out_shape[3])) return s;
+    if (attend_status s = check_keys(*problem, keys, out_shape[3], message)) return s;
   }
   if (problem->lse) {
-    if (attend_status s = expect_shape(problem->lse, lse, {1, out_shape[1], out_shape[2], out_shape[3]})) return s;
+    const std::array<int64_t, 4> shape = {1, out_shape[1], out_shape[2], out_shape[3]};
+    if (attend_status s = expect_shape(problem->lse, lse, shape, axes.lse, message)) return s;
   }
   if (problem->scores) {
-    if (attend_status s = expect_shape(problem->scores, scores, {keys, out_shape[1], out_shape[2], out_shape[3]}))
-      return s;
+    const std::array<int64_t, 4> shape = {keys, out_shape[1], out_shape[2], out_shape[3]};
+    if (attend_status s = expect_shape(problem->scores, scores, shape, axes.scores, message)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  for (const Tensor *input : {&problem->mask, &problem->bias, &problem->slopes, &problem->sinks}) {
-    if (attend_status s = expect_apart(problem->lse, lse, *input)) return s;
-    if (attend_status s = expect_apart(problem->scores, scores, *input)) return s;
+  const struct {
+    const Tensor *tensor;
+    Argument argument;
+  } inputs[] = {{&problem->mask, Argument::options_mask},
+                {&problem->bias, Argument::options_bias},
+                {&problem->slopes, Argument::options_alibi_slopes},
+                {&problem->sinks, Argument::options_sinks}};
+  for (const auto &i : inputs) {
+    if (attend_status s = expect_apart(problem->lse, lse, *i.tensor, i.argument, message)) return s;
+    if (attend_status s = expect_apart(problem->scores, scores, *i.tensor, i.argument, message)) return s;
   }
-  return expect_apart(problem->scores, scores, problem->lse);
+  return expect_apart(problem->scores, scores, problem->lse, lse, message);
 }
 
 }  // namespace attend

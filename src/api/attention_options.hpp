@@ -9,6 +9,7 @@ namespace attend {
 // What of the options waits for the operands' shapes.
 struct AttentionOptions {
   Execution execution;
+  Message message;
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr, *k_scale = nullptr, *v_scale = nullptr;
 };
@@ -16,8 +17,19 @@ struct AttentionOptions {
 // Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0
 // may claim more.)
 constexpr int64_t kMostFeatures = INT32_MAX;
+attend_status too_many_features(const Message &to, Argument argument, int64_t features);
 
-// The numbers go straight into the problem: copying one takes as long as a small attention.
+// Where the extents of mask, bias, lse and scores come from, and those of slopes and sinks.
+struct AttentionAxes {
+  Axes scores, lse, heads;
+  constexpr AttentionAxes(const Axis &keys, const Axis &queries, const Axis &of_heads, const Axis &batches)
+      : scores{{keys, queries, of_heads, batches}},
+        lse{{{Count::features}, queries, of_heads, batches}},
+        heads{{of_heads, {Count::columns}, {Count::heads}, {Count::batches}}} {}
+};
+
+// The numbers go straight into the problem: copying one takes as long as a small attention. `result` says whose message
+// it is.
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem);
 
@@ -26,7 +38,7 @@ bool only_scales(const attend_attention_options *given, Dtype dtype, double *sca
 
 // Settles what depends on the operands: on D and a query's type, on Nk, and the tensors among the options.
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
-                               int64_t keys, const std::array<int64_t, 4> &out_shape, Purpose purpose,
-                               Attention *problem);
+                               int64_t keys, const std::array<int64_t, 4> &out_shape, const AttentionAxes &axes,
+                               Purpose purpose, Attention *problem);
 
 }  // namespace attend

@@ -12,36 +12,52 @@ constexpr size_t kFirstVersion = offsetof(attend_convert_options, scale) + sizeo
 
 bool takes_scale(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::u8 || dtype == Dtype::f8e4m3; }
 
+constexpr Axes kAxes = {{{Count::rows, Argument::x},
+                         {Count::columns, Argument::x},
+                         {Count::heads, Argument::x},
+                         {Count::batches, Argument::x}}};
+
 attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_convert_options *given, Purpose purpose,
-                   Convert *p, Execution *execution) {
+                   Convert *p, Execution *execution, Message *message) {
   attend_convert_options options;
-  if (attend_status s = read_options(given, kFirstVersion, ATTEND_COMPUTE_SCALE, purpose, &options, execution))
+  if (attend_status s =
+          read_options(given, kFirstVersion, ATTEND_COMPUTE_SCALE, purpose, &options, execution, message)) {
     return s;
+  }
   p->computes_scale = (options.flags & ATTEND_COMPUTE_SCALE) != 0;
-  Operands operands(kConvertTypes, purpose);
+  Operands operands(kConvertTypes, purpose, *message);
   if (attend_status s = operands.read(x, Argument::x, Role::input, Kind::left, &p->x)) return s;
   if (attend_status s = operands.read(y, Argument::y, Role::output, Kind::out, &p->y)) return s;
   if (attend_status s = operands.read_optional(options.scale, Argument::options_scale,
                                                p->computes_scale ? Role::output : Role::input, Kind::acc, &p->scale))
     return s;
-  if (attend_status s = expect_shape(p->y, Argument::y, p->x.shape)) return s;
+  if (attend_status s = expect_shape(p->y, Argument::y, p->x.shape, kAxes, *message)) return s;
   if (p->computes_scale) {
     if (p->y.dtype != Dtype::i8 && p->y.dtype != Dtype::f8e4m3) {
-      return failure(ATTEND_INVALID_VALUE, Argument::options_flags);
+      return fail(*message, ATTEND_INVALID_VALUE, Argument::options_flags,
+                  "has ATTEND_COMPUTE_SCALE, but y is %s, not int8 or float8_e4m3",
+                  name_of(static_cast<uint32_t>(p->y.dtype)));
     }
-    if (!p->scale) return failure(ATTEND_NULL_POINTER, Argument::options_scale);
+    if (!p->scale) {
+      return fail(*message, ATTEND_NULL_POINTER, Argument::options_scale,
+                  "is null, but required with ATTEND_COMPUTE_SCALE");
+    }
   }
   if (p->scale) {
-    if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype))
-      return failure(ATTEND_INVALID_VALUE, Argument::options_scale);
-    if (attend_status s = expect_shape(p->scale, Argument::options_scale, p->x.shape, kAll)) return s;
+    if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype)) {
+      return fail(*message, ATTEND_INVALID_VALUE, Argument::options_scale,
+                  "is given, but x is %s and y is %s: one of the two must be int8, uint8 or float8_e4m3",
+                  name_of(static_cast<uint32_t>(p->x.dtype)), name_of(static_cast<uint32_t>(p->y.dtype)));
+    }
+    if (attend_status s = expect_shape(p->scale, Argument::options_scale, p->x.shape, kAxes, *message, kAll)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   if (!same_view(p->x, p->y) || size_of(p->x.dtype) != size_of(p->y.dtype)) {
-    if (attend_status s = expect_apart(p->y, Argument::y, p->x)) return s;
+    if (attend_status s = expect_apart(p->y, Argument::y, p->x, Argument::x, *message)) return s;
   }
-  if (attend_status s = expect_apart(p->y, Argument::y, p->scale)) return s;
-  return p->computes_scale ? expect_apart(p->scale, Argument::options_scale, p->x) : ATTEND_OK;
+  if (attend_status s = expect_apart(p->y, Argument::y, p->scale, Argument::options_scale, *message)) return s;
+  if (!p->computes_scale) return ATTEND_OK;
+  return expect_apart(p->scale, Argument::options_scale, p->x, Argument::x, *message);
 }
 
 }  // namespace
@@ -52,16 +68,17 @@ using namespace attend;
 attend_status attend_convert(const attend_tensor *x, const attend_tensor *y, const attend_convert_options *options) {
   Convert problem;
   Execution execution;
-  if (attend_status s = read(x, y, options, Purpose::compute, &problem, &execution)) return s;
+  Message message;
+  if (attend_status s = read(x, y, options, Purpose::compute, &problem, &execution, &message)) return s;
   if (!is_empty(problem.x)) convert(*active_kernels(), problem, execution);
   return ATTEND_OK;
 }
 
 attend_status attend_convert_workspace(const attend_tensor *x, const attend_tensor *y,
                                        const attend_convert_options *options, uint64_t *bytes) {
-  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
   Convert problem;
   Execution execution;
-  if (attend_status s = read(x, y, options, Purpose::size, &problem, &execution)) return s;
-  return store_bytes(Need(), execution.threads, bytes);
+  Message message;
+  if (attend_status s = read(x, y, options, Purpose::size, &problem, &execution, &message)) return s;
+  return store_bytes(Need(), execution.threads, message, bytes);
 }

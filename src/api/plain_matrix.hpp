@@ -62,14 +62,15 @@ uint64_t bits_of(const Struct &s, std::index_sequence<kWord...>) {
   return (word(kBegin + kWord * sizeof(uint64_t)) | ...);
 }
 
-// Whether an options struct, or null, is of today's version and asks for nothing but threads, a workspace and the number
-// that lies at `kScale`, if that is not 0. All other bytes must be 0, so that no field can be forgotten here.
+// Whether an options struct, or null, is of today's version and asks for nothing but threads, a workspace, a message and
+// the number that lies at `kScale`, if that is not 0. All other bytes must be 0, so that no field can be forgotten here.
 template <size_t kScale = 0, class Options>
 bool is_plain_options(const Options *o) {
   if (o == nullptr) return true;
   if (o->size != sizeof *o || (o->flags | o->reserved) != 0 || o->threads < 0) return false;
   if (o->workspace == nullptr && o->workspace_size != 0) return false;
-  constexpr size_t kBytes = sizeof(uint64_t), kHead = offsetof(Options, workspace_size) + kBytes;
+  if (o->message == nullptr && o->message_size != 0) return false;
+  constexpr size_t kBytes = sizeof(uint64_t), kHead = offsetof(Options, message_size) + kBytes;
   static_assert(sizeof(Options) % kBytes == 0 && kHead % kBytes == 0 && kScale % kBytes == 0, "whole words");
   return bits_of<kHead, kScale>(*o, std::make_index_sequence<(sizeof(Options) - kHead) / kBytes>()) == 0;
 }

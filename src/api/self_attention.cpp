@@ -1,8 +1,10 @@
 #include "drivers/self_attention.hpp"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cmath>
 #include <cstddef>
+#include <iterator>
 
 #include "api/attention_options.hpp"
 #include "api/plain_matrix.hpp"
@@ -15,18 +17,39 @@ namespace {
 constexpr size_t kFirstVersion = offsetof(attend_self_attention_options, executor) + sizeof(void *);
 constexpr size_t kFirstVersionOfWeights = offsetof(attend_self_attention_weights, b_o) + sizeof(void *);
 
-// A field of options that turned out wrong is one of attention_options here.
-attend_status in_attention_options(attend_status status) {
-  const Argument field = static_cast<Argument>(status >> 8);
-  if (field < Argument::options_size || field > Argument::options_state) return status;
-  return failure(ATTEND_REASON(status), in_attention_options(field));
+constexpr Axes weight_axes(const Axis &rows, const Axis &columns, const Axis &heads) {
+  return {{rows, columns, heads, {Count::batches}}};
 }
+constexpr Axis kRows = {Count::rows}, kColumns = {Count::columns}, kHeads = {Count::heads},
+               kInputs = {Count::columns, Argument::x, Count::features},
+               kRowsOfQ = {Count::rows, Argument::weights_w_q}, kHeadsOfQ = {Count::heads, Argument::weights_w_q};
+// One of them has them all from a weight.
+constexpr Axes axes_of_bias(Argument weight) {
+  return weight_axes({Count::rows, weight}, kColumns, {Count::heads, weight});
+}
+constexpr Axes kAxesOfWeights[] = {
+    weight_axes(kRows, kInputs, kHeads),
+    weight_axes(kRowsOfQ, kInputs, kHeads),
+    weight_axes(kRows, kInputs, {Count::heads, Argument::weights_w_k}),
+    axes_of_bias(Argument::weights_w_q),
+    axes_of_bias(Argument::weights_w_k),
+    axes_of_bias(Argument::weights_w_v),
+    weight_axes(kRows, {Count::columns, Argument::weights_w_v, Count::rows}, kHeadsOfQ),
+    weight_axes({Count::rows, Argument::weights_w_o}, kColumns, kHeads),
+};
+constexpr Axes kAxesOfOut = {
+    {{Count::features, Argument::weights_w_v}, {Count::items, Argument::x}, kHeadsOfQ, {Count::batches, Argument::x}}};
+constexpr Axes kAxesOfProjected = {
+    {{Count::features, Argument::weights_w_o}, {Count::items, Argument::x}, kHeads, {Count::batches, Argument::x}}};
+constexpr AttentionAxes kAxes({Count::keys, Argument::x, Count::items}, {Count::queries, Argument::x, Count::items},
+                              kHeadsOfQ, {Count::batches, Argument::x});
 
-attend_status read_weights(const attend_self_attention_weights *given, Operands *operands, SelfAttention *p) {
-  if (given == nullptr) return failure(ATTEND_NULL_POINTER, Argument::weights);
+attend_status read_weights(const attend_self_attention_weights *given, Operands *operands, const Message &message,
+                           SelfAttention *p) {
+  if (given == nullptr) return fail(message, ATTEND_NULL_POINTER, Argument::weights, "is null, but required");
   attend_self_attention_weights w;
-  if (attend_status s = read_struct(given, kFirstVersionOfWeights, Argument::weights_size, &w)) return s;
-  if (w.reserved != 0) return failure(ATTEND_INVALID_VALUE, Argument::weights_reserved);
+  if (attend_status s = read_struct(given, kFirstVersionOfWeights, Argument::weights_size, message, &w)) return s;
+  if (w.reserved != 0) return wrong_value(message, Argument::weights_reserved, int64_t{w.reserved}, "0");
   const struct {
     const attend_tensor *from;
     Argument argument;
@@ -42,14 +65,22 @@ attend_status read_weights(const attend_self_attention_weights *given, Operands 
     if (o.from == nullptr && !o.required) continue;
     if (attend_status s = operands->read(o.from, o.argument, Role::input, Kind::right, o.to)) return s;
   }
-  if (p->b_o && !p->w_o) return failure(ATTEND_INVALID_VALUE, Argument::weights_b_o);
+  if (p->b_o && !p->w_o) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::weights_b_o, "is given, but not weights.w_o's matrix");
+  }
   const int64_t features = p->x.rows(), head_features = p->w_q.rows(), heads = p->w_q.heads(),
                 kv_heads = p->w_k.heads();
   const int64_t value_features = p->w_v.rows();
-  if (head_features == 0 || heads == 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_q);
-  if (head_features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::weights_w_q);
-  if (value_features > kMostFeatures) return failure(ATTEND_OVERFLOW, Argument::weights_w_v);
-  if (kv_heads == 0 || heads % kv_heads != 0) return failure(ATTEND_INVALID_SHAPE, Argument::weights_w_k);
+  if (head_features == 0 || heads == 0) {
+    return fail(message, ATTEND_INVALID_SHAPE, Argument::weights_w_q,
+                "has %" PRId64 " heads of %" PRId64 " rows, not 1 or more", heads, head_features);
+  }
+  if (head_features > kMostFeatures) return too_many_features(message, Argument::weights_w_q, head_features);
+  if (value_features > kMostFeatures) return too_many_features(message, Argument::weights_w_v, value_features);
+  if (kv_heads == 0 || heads % kv_heads != 0) {
+    return fail(message, ATTEND_INVALID_SHAPE, Argument::weights_w_k,
+                "has %" PRId64 " heads; weights.w_q's %" PRId64 " heads are no multiple of them", kv_heads, heads);
+  }
   const struct {
     const Tensor *tensor;
     Argument argument;
@@ -64,9 +95,10 @@ attend_status read_weights(const attend_self_attention_weights *given, Operands 
       {&p->w_o, Argument::weights_w_o, {p->w_o.rows(), value_features, heads, 1}},
       {&p->b_o, Argument::weights_b_o, {p->w_o.rows(), 1, 1, 1}},
   };
-  for (const auto &e : shapes) {
+  for (size_t i = 0; i < std::size(shapes); ++i) {
+    const auto &e = shapes[i];
     if (!*e.tensor) continue;
-    if (attend_status s = expect_shape(*e.tensor, e.argument, e.shape)) return s;
+    if (attend_status s = expect_shape(*e.tensor, e.argument, e.shape, kAxesOfWeights[i], message)) return s;
   }
   return ATTEND_OK;
 }
@@ -83,31 +115,48 @@ bool fits(const SelfAttention &p) {
 
 attend_status read(const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
                    const attend_self_attention_options *given, const attend_attention_options *attention_given,
-                   Purpose purpose, SelfAttention *p, Execution *execution) {
+                   Purpose purpose, SelfAttention *p, Execution *execution, Message *message) {
   attend_self_attention_options options;
-  if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution)) return s;
+  if (attend_status s = read_options(given, kFirstVersion, 0, purpose, &options, execution, message)) return s;
   AttentionOptions inner;
-  if (attend_status s = read_attention_options(attention_given, purpose, &inner, &p->attention)) {
-    return in_attention_options(s);
+  inner.message = *message;
+  inner.message.of_attention_options = true;  // those of `options` are done with
+  const Message &said = inner.message;
+  if (attend_status s = read_attention_options(attention_given, purpose, &inner, &p->attention)) return s;
+  if (inner.execution.threads != 0) {
+    return wrong_value(said, Argument::options_threads, int64_t{inner.execution.threads}, "0: those of options count");
   }
-  if (inner.execution.threads != 0) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_threads);
-  if (inner.k_scale != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_k_scale);
-  if (inner.v_scale != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_v_scale);
-  if (inner.execution.workspace != nullptr) return failure(ATTEND_INVALID_VALUE, Argument::attention_options_workspace);
+  if (inner.k_scale != nullptr || inner.v_scale != nullptr) {
+    return fail(said, ATTEND_INVALID_VALUE,
+                inner.k_scale != nullptr ? Argument::options_k_scale : Argument::options_v_scale,
+                "is given, but keys and values have no scales here");
+  }
+  if (inner.execution.workspace != nullptr) {
+    return fail(said, ATTEND_INVALID_VALUE, Argument::options_workspace, "is given, but that of options counts");
+  }
+  if (attention_given != nullptr && attention_given->message != nullptr) {
+    return fail(said, ATTEND_INVALID_VALUE, Argument::options_message, "is given, but that of options counts");
+  }
 
-  Operands operands(kSelfAttentionTypes, purpose);
+  Operands operands(kSelfAttentionTypes, purpose, said);
   if (attend_status s = operands.read(x, Argument::x, Role::input, Kind::left, &p->x)) return s;
-  if (attend_status s = read_weights(weights, &operands, p)) return s;
+  if (attend_status s = read_weights(weights, &operands, said, p)) return s;
   if (attend_status s = operands.read(out, Argument::out, Role::output, Kind::out, &p->out)) return s;
   const int64_t items = p->x.columns(), batch = p->x.batch();
-  if (p->x.rows() == 0 || p->x.heads() != 1) return failure(ATTEND_INVALID_SHAPE, Argument::x);
+  if (p->x.rows() == 0) return fail(said, ATTEND_INVALID_SHAPE, Argument::x, "has 0 features, not 1 or more");
+  if (p->x.heads() != 1) return wrong_extent(said, Argument::x, kHeads, p->x.heads(), 1, false);
   const std::array<int64_t, 4> attended = {p->w_v.rows(), items, p->w_q.heads(), batch};
   const std::array<int64_t, 4> expected = p->w_o ? std::array<int64_t, 4>{p->w_o.rows(), items, 1, batch} : attended;
-  if (attend_status s = expect_shape(p->out, Argument::out, expected)) return s;
-  if (!fits(*p)) return failure(ATTEND_OVERFLOW, Argument::x);
-  if (attend_status s =
-          finish_attention(inner, &operands, p->x.dtype, p->w_q.rows(), items, attended, purpose, &p->attention)) {
-    return in_attention_options(s);
+  const Axes &axes = p->w_o ? kAxesOfProjected : kAxesOfOut;
+  if (attend_status s = expect_shape(p->out, Argument::out, expected, axes, said)) return s;
+  if (!fits(*p)) {
+    return fail(said, ATTEND_OVERFLOW, Argument::x,
+                "Q, K and V of its %" PRId64 " items in %" PRId64 " batches take more bytes than 63 bits can count",
+                items, batch);
+  }
+  if (attend_status s = finish_attention(inner, &operands, p->x.dtype, p->w_q.rows(), items, attended, kAxes, purpose,
+                                         &p->attention)) {
+    return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   const Tensor offsets = integers(p->attention.offsets, batch), firsts = integers(p->attention.firsts, batch),
@@ -128,18 +177,35 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                                   &offsets,
                                   &firsts,
                                   &lengths};
+  static constexpr Argument kInputArguments[] = {Argument::x,
+                                                 Argument::weights_w_q,
+                                                 Argument::weights_w_k,
+                                                 Argument::weights_w_v,
+                                                 Argument::weights_b_q,
+                                                 Argument::weights_b_k,
+                                                 Argument::weights_b_v,
+                                                 Argument::weights_w_o,
+                                                 Argument::weights_b_o,
+                                                 Argument::options_mask,
+                                                 Argument::options_bias,
+                                                 Argument::options_alibi_slopes,
+                                                 Argument::options_sinks,
+                                                 Argument::options_query_offsets,
+                                                 Argument::options_kv_first,
+                                                 Argument::options_kv_lengths};
+  static_assert(std::size(inputs) == std::size(kInputArguments), "in the same order");
   const struct {
     const Tensor *output;
     Argument argument;
   } outputs[] = {{&p->out, Argument::out},
-                 {&p->attention.lse, Argument::attention_options_lse},
-                 {&p->attention.scores, Argument::attention_options_scores}};
+                 {&p->attention.lse, Argument::options_lse},
+                 {&p->attention.scores, Argument::options_scores}};
   for (const auto &o : outputs) {
-    for (const Tensor *input : inputs) {
-      if (attend_status s = expect_apart(*o.output, o.argument, *input)) return s;
+    for (size_t i = 0; i < std::size(inputs); ++i) {
+      if (attend_status s = expect_apart(*o.output, o.argument, *inputs[i], kInputArguments[i], said)) return s;
     }
     if (o.output == &p->out) continue;
-    if (attend_status s = expect_apart(*o.output, o.argument, p->out)) return s;
+    if (attend_status s = expect_apart(*o.output, o.argument, p->out, Argument::out, said)) return s;
   }
   return ATTEND_OK;
 }
@@ -155,7 +221,8 @@ bool attend_at_once(const attend_tensor *x, const attend_self_attention_weights 
                     const attend_self_attention_options *options, const attend_attention_options *attention_options) {
   SmallSelfAttention<T> p;
   if (!is_plain_options(options) || !only_scales(attention_options, dtype_of<T>(), &p.scale)) return false;
-  if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr)) {
+  if (attention_options != nullptr && (attention_options->threads != 0 || attention_options->workspace != nullptr ||
+                                       attention_options->message != nullptr)) {
     return false;
   }
   if (w == nullptr || w->size != sizeof *w || w->reserved != 0 || w->w_o != nullptr || w->b_o != nullptr) return false;
@@ -200,19 +267,27 @@ attend_status attend_self_attention(const attend_tensor *x, const attend_self_at
   }
   SelfAttention problem;
   Execution execution;
-  if (attend_status s = read(x, weights, out, options, attention_options, Purpose::compute, &problem, &execution))
+  Message message;
+  if (attend_status s =
+          read(x, weights, out, options, attention_options, Purpose::compute, &problem, &execution, &message)) {
     return s;
+  }
   if (has_nothing_to_do(problem)) return ATTEND_OK;
-  return status_of(self_attention(*active_kernels(), problem, execution));
+  return status_of(
+      self_attention(*active_kernels(), problem, execution), [&] { return self_attention_need(problem); }, execution,
+      message);
 }
 
 attend_status attend_self_attention_workspace(const attend_tensor *x, const attend_self_attention_weights *weights,
                                               const attend_tensor *out, const attend_self_attention_options *options,
                                               const attend_attention_options *attention_options, uint64_t *bytes) {
-  if (bytes == nullptr) return failure(ATTEND_NULL_POINTER, Argument::bytes);
   SelfAttention problem;
   Execution execution;
-  if (attend_status s = read(x, weights, out, options, attention_options, Purpose::size, &problem, &execution))
+  Message message;
+  if (attend_status s =
+          read(x, weights, out, options, attention_options, Purpose::size, &problem, &execution, &message)) {
     return s;
-  return store_bytes(has_nothing_to_do(problem) ? Need() : self_attention_need(problem), execution.threads, bytes);
+  }
+  return store_bytes(has_nothing_to_do(problem) ? Need() : self_attention_need(problem), execution.threads, message,
+                     bytes);
 }

@@ -30,7 +30,7 @@ int32_t attend_threads(void) { return library_threads(); }
 attend_status attend_set_executor(const attend_executor *executor) {
   Executor checked;
   if (executor != nullptr) {
-    if (attend_status s = read_executor(*executor, Argument::executor, &checked)) return s;
+    if (attend_status s = read_executor(*executor, Argument::executor, Message(), &checked)) return s;
   }
   set_library_executor(executor);
   return ATTEND_OK;

@@ -1,4 +1,4 @@
-#include "api/boundary.hpp"
+#include "api/argument.hpp"
 
 const char *attend_status_string(attend_status status) {
   switch (ATTEND_REASON(status)) {
@@ -12,7 +12,7 @@ const char *attend_status_string(attend_status status) {
     case ATTEND_INVALID_RANK:
       return "rank must be 1, 2, 3 or 4";
     case ATTEND_INVALID_DTYPE:
-      return "dtype must be an ATTEND_ element type, and the same for all operands of the call";
+      return "dtype must be an ATTEND_ element type that fits the other operands, BOOL for masks";
     case ATTEND_INVALID_SHAPE:
       return "shape does not fit: extents must not be negative and must match the other operands";
     case ATTEND_INVALID_STRIDE:

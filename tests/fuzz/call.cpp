@@ -66,6 +66,10 @@ void Call::spoil_head(Decoder &d, Head &h) {
       *h.workspace_size = static_cast<uint64_t>(d.in(0, 100));
       break;
     case 6: {
+      if (h.later.empty() || d.one_in(4)) {
+        *h.message_size = static_cast<uint64_t>(d.in(0, 100));
+        break;
+      }
       const size_t field = static_cast<size_t>(d.in(0, static_cast<int64_t>(h.later.size()) - 1));
       h.begin[h.later[field].offset + static_cast<size_t>(d.in(0, 7))] = 1;
       break;
@@ -169,6 +173,7 @@ Faults Call::faults(Purpose purpose) const {
     if (*h.reserved != 0) all.add(ATTEND_INVALID_VALUE, h.name + ".reserved");
     if (purpose == Purpose::compute && *h.workspace == nullptr && *h.workspace_size != 0)
       all.add(ATTEND_NULL_POINTER, h.name + ".workspace");
+    if (*h.message == nullptr && *h.message_size != 0) all.add(ATTEND_NULL_POINTER, h.name + ".message");
     for (const LaterField &field : h.later) {
       const unsigned char *const bytes = h.begin + field.offset;
       if (std::count(bytes, bytes + 8, 0) != 8) all.add(ATTEND_UNSUPPORTED, h.name + "." + field.name);
@@ -233,6 +238,32 @@ void Call::give_workspace(Decoder &d, Faults *faults) {
   workspace_offset_ = offset;
   *h.workspace = workspace_.get() + offset;
   *h.workspace_size = bytes;
+}
+
+// None, or room for some of it or for all.
+void Call::give_message(Decoder &d) {
+  Head &h = heads_[0];
+  if (!*h.given || *h.message_size != 0 || d.one_in(3)) return;
+  message_size_ = static_cast<size_t>(d.pick<int64_t>({1, 2, 20, 400}));
+  message_.reset(new char[message_size_]);
+  std::fill_n(message_.get(), message_size_, '?');
+  *h.message = message_.get();
+  *h.message_size = message_size_;
+}
+
+// After a call: untouched, or a sentence that begins with the argument.
+void Call::check_message(attend_status status) const {
+  if (!message_) return;
+  const std::string all(message_.get(), message_size_), argument = attend_status_argument(status);
+  const size_t end = all.find('\0');
+  if (status == ATTEND_OK || argument == heads_[0].name + ".size") {
+    return require(all == std::string(message_size_, '?'), function_ + " says something: " + all);
+  }
+  require(end != std::string::npos, function_ + " has no end of its message");
+  const std::string start = argument.empty() ? "could not allocate " : argument + ": ";
+  require(start.compare(0, std::min(end, start.size()), all, 0, std::min(end, start.size())) == 0,
+          function_ + " fails on " + argument + " and says " + all);
+  require(end + 1 == message_size_ || all[end - 1] == '.', function_ + " stops in mid sentence: " + all);
 }
 
 void Call::check_untouched(const std::string &when, bool outputs_too) const {
@@ -313,8 +344,13 @@ attend_status Call::check_workspace_function() {
   uint64_t bytes = kUnset;
   const attend_status status = workspace(&bytes);
   faults(Purpose::size).judge(status, function_ + "_workspace");
+  check_message(status);
   if (status != ATTEND_OK) require(bytes == kUnset, function_ + "_workspace wrote a size and failed");
-  require(ATTEND_REASON(workspace(nullptr)) == ATTEND_NULL_POINTER, function_ + "_workspace needs no place to answer");
+  const attend_status nowhere = workspace(nullptr);
+  require(status == ATTEND_OK ? ATTEND_REASON(nowhere) == ATTEND_NULL_POINTER : nowhere == status,
+          function_ + "_workspace needs no place to answer");
+  check_message(nowhere);
+  if (message_) std::fill_n(message_.get(), message_size_, '?');
   check_untouched(function_ + "_workspace", true);
   return status;
 }
@@ -341,6 +377,7 @@ void Call::show() const {
 
 void Call::check(Decoder &d) {
   prepare(d);
+  give_message(d);
   show();
   const auto seal = [this] {
     for (const Head &h : heads_) h.seal();
@@ -358,6 +395,7 @@ void Call::check(Decoder &d) {
   attend_set_isa(nullptr);
   const attend_status status = run();
   wrong.judge(status, function_);
+  check_message(status);
   if (status != ATTEND_OK) {
     check_untouched(function_ + " failed and", true);
     require(run() == status, function_ + " fails in another way when called again");

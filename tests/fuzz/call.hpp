@@ -53,7 +53,7 @@ struct LaterField {
   { #field, offsetof(Options, field) }
 template <class Options>
 std::vector<LaterField> later_fields() {
-  std::vector<LaterField> all = {ATTEND_FUZZ_LATER(message), ATTEND_FUZZ_LATER(message_size)};
+  std::vector<LaterField> all;
   if constexpr (std::is_same_v<Options, attend_matmul_options>) {
     all.insert(all.end(), {ATTEND_FUZZ_LATER(a_scale), ATTEND_FUZZ_LATER(b_scale), ATTEND_FUZZ_LATER(a_zero),
                            ATTEND_FUZZ_LATER(b_zero)});
@@ -77,6 +77,8 @@ struct Head {
   uint32_t *reserved;
   void **workspace;
   uint64_t *workspace_size;
+  char **message;
+  uint64_t *message_size;
   std::vector<LaterField> later;
   bool *given;
   Bytes *tail;
@@ -95,6 +97,8 @@ Head head_of(const std::string &name, uint32_t known_flags, Boxed<Options> &o) {
           &o.value.reserved,
           &o.value.workspace,
           &o.value.workspace_size,
+          &o.value.message,
+          &o.value.message_size,
           later_fields<Options>(),
           &o.given,
           &o.tail,
@@ -159,6 +163,8 @@ class Call {
   void find_faults_of(const Operand &o, Purpose purpose, Faults *faults) const;
   void find_overlaps(Faults *faults);
   void give_workspace(Decoder &d, Faults *faults);
+  void give_message(Decoder &d);
+  void check_message(attend_status status) const;
   void check_untouched(const std::string &when, bool outputs_too) const;
   void prepare(Decoder &d);
   attend_status check_workspace_function();
@@ -170,6 +176,8 @@ class Call {
   bool overlaps_ = false;
   std::unique_ptr<unsigned char[]> workspace_;
   size_t workspace_offset_ = 0;
+  std::unique_ptr<char[]> message_;  // exactly as long as it says
+  size_t message_size_ = 0;
 };
 
 }  // namespace attend::fuzz

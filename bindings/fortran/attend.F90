@@ -6,8 +6,10 @@
 ! logical(c_bool). Nothing is copied, whatever the strides. The array must have the target attribute, and must live as
 ! long as the view is used.
 !
-! Every procedure ends with an optional status. With it, the caller decides (attend_message(status) says what to mend);
-! without it, a failure is an error stop with that message. All are thread-safe.
+! Every procedure ends with an optional status. With it, the caller decides, and the optional message, as errmsg of
+! allocate, receives what is wrong with a call that fails, its numbers included; without it, a failure is an error stop
+! that says so.
+! attend_message(status) is what can be said of a status alone. All are thread-safe.
 !
 ! SPDX-License-Identifier: BSD-3-Clause
 module attend
@@ -24,6 +26,9 @@ module attend
   public :: attend_null_pointer, attend_overlap, attend_unknown_isa
   public :: attend_causal_top_left, attend_causal_bottom_right
   public :: attend_scores_scaled, attend_scores_softcapped, attend_scores_masked, attend_scores_probabilities
+
+  ! Letters for what attend says of a call.
+  integer, parameter :: room = 512
 
   interface view
     module procedure view_f32_1, view_f32_2, view_f32_3, view_f32_4
@@ -104,14 +109,49 @@ contains
     if (len(attend_argument(status)) > 0) text = attend_argument(status)//': '//text
   end function
 
-  subroutine finish(result, status)
-    integer(c_int32_t), intent(in) :: result
-    integer(c_int32_t), intent(out), optional :: status
-    if (present(status)) then
-      status = result
-    else if (result /= 0) then
-      error stop 'attend: '//attend_message(result)
+  ! The text without any `part`.
+  pure recursive function without(text, part) result(rest)
+    character(len=*), intent(in) :: text, part
+    character(len=:), allocatable :: rest
+    integer :: at
+    at = index(text, part)
+    if (at == 0) then
+      rest = text
+    else
+      rest = text(:at - 1)//without(text(at + len(part):), part)
     end if
+  end function
+
+  ! Ends a procedure; said is what is known beyond the status, ''  if nothing is.
+  subroutine finish(result, said, status, message)
+    integer(c_int32_t), intent(in) :: result
+    character(len=*), intent(in) :: said
+    integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(len=:), allocatable :: text
+    if (present(status)) status = result
+    if (result == 0) return
+    text = said
+    if (said == '') text = attend_message(result)
+    if (present(message)) message = text
+    if (.not. present(status)) error stop 'attend: '//text
+  end subroutine
+
+  ! The same with what attend left in a call's message, by the names of the arguments here.
+  subroutine finish_call(result, letters, status, message)
+    integer(c_int32_t), intent(in) :: result
+    character(kind=c_char), intent(in), target :: letters(room)
+    integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(len=:), allocatable :: said
+    if (result == 0) then
+      call finish(result, '', status, message)
+      return
+    end if
+    said = text_of(c_loc(letters))
+    said = without(without(without(said, 'attention_options.'), 'options.'), 'weights.')
+    if (index(said, 'window_left:') == 1) said = 'window:'//said(13:)
+    call finish(result, said, status, message)
   end subroutine
 
   ! Fortran has no moment of loading: every call looks, which costs a nanosecond.
@@ -131,12 +171,14 @@ contains
   end function
 
   ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b).
-  subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status)
+  subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status, message)
     type(attend_tensor), intent(in), target :: a, b, c
     real(c_double), intent(in), optional :: alpha, beta
     type(attend_tensor), intent(in), target, optional :: bias
     integer, intent(in), optional :: threads
     integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(kind=c_char), target :: letters(room)
     type(matmul_options), target :: options
     real(c_double) :: factor, keep
     call check_version()
@@ -146,28 +188,36 @@ contains
     if (present(beta)) keep = beta
     if (present(threads)) options%threads = threads
     options%size = int(c_sizeof(options), c_int32_t)
+    letters(1) = c_null_char
+    options%message = c_loc(letters)
+    options%message_size = room
     options%bias = optional_loc(bias)
-    call finish(c_matmul(factor, a, b, keep, c, options), status)
+    call finish_call(c_matmul(factor, a, b, keep, c, options), letters, status, message)
   end subroutine
 
   ! Softmax down each column of x, into y, which may be x; log: its logarithm.
-  subroutine attend_softmax(x, y, log, scale, mask, bias, lse, threads, status)
+  subroutine attend_softmax(x, y, log, scale, mask, bias, lse, threads, status, message)
     type(attend_tensor), intent(in), target :: x, y
     logical, intent(in), optional :: log
     real(c_double), intent(in), optional :: scale
     type(attend_tensor), intent(in), target, optional :: mask, bias, lse
     integer, intent(in), optional :: threads
     integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(kind=c_char), target :: letters(room)
     type(softmax_options), target :: options
     call check_version()
     if (present(log)) options%flags = merge(1, 0, log)
     if (present(scale)) options%scale = scale
     if (present(threads)) options%threads = threads
     options%size = int(c_sizeof(options), c_int32_t)
+    letters(1) = c_null_char
+    options%message = c_loc(letters)
+    options%message_size = room
     options%mask = optional_loc(mask)
     options%bias = optional_loc(bias)
     options%lse = optional_loc(lse)
-    call finish(c_softmax(x, y, options), status)
+    call finish_call(c_softmax(x, y, options), letters, status, message)
   end subroutine
 
   ! causal: attend_causal_top_left or attend_causal_bottom_right; window: keys to the left and right, -1 = no bound;
@@ -202,17 +252,34 @@ contains
     if (present(scores_stage)) options%scores_stage = scores_stage
   end function
 
-  ! One number for each batch of out, or the library would read behind the list.
-  logical function is_short(list, out)
+  ! What is wrong with a list that has not one number for each batch of out, or the library would read behind it; else ''.
+  function short(name, list, out) result(said)
+    character(len=*), intent(in) :: name
     integer(c_int64_t), intent(in), optional :: list(:)
     type(attend_tensor), intent(in) :: out
-    is_short = .false.
-    if (present(list)) is_short = size(list) < merge(out%shape(4), 1_c_int64_t, out%rank == 4)
+    character(len=:), allocatable :: said
+    character(len=80) :: numbers
+    integer(c_int64_t) :: batches
+    said = ''
+    if (.not. present(list)) return
+    batches = merge(out%shape(4), 1_c_int64_t, out%rank == 4)
+    if (size(list, kind=c_int64_t) >= batches) return
+    write (numbers, '(a, i0, a, i0, a)') ': has ', size(list), ' numbers for ', batches, ' batches.'
+    said = name//trim(numbers)
+  end function
+
+  function short_of_three(query_offsets, kv_lengths, kv_first, out) result(said)
+    integer(c_int64_t), intent(in), optional :: query_offsets(:), kv_lengths(:), kv_first(:)
+    type(attend_tensor), intent(in) :: out
+    character(len=:), allocatable :: said
+    said = short('query_offsets', query_offsets, out)
+    if (said == '') said = short('kv_lengths', kv_lengths, out)
+    if (said == '') said = short('kv_first', kv_first, out)
   end function
 
   ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
   subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
-                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status)
+                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status, message)
     type(attend_tensor), intent(in), target :: q, k, v, out
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
@@ -220,35 +287,47 @@ contains
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(len=:), allocatable :: said
+    character(kind=c_char), target :: letters(room)
     type(attention_options), target :: options
     call check_version()
-    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out) .or. is_short(kv_first, out)) then
-      call finish(attend_invalid_shape, status)
+    said = short_of_three(query_offsets, kv_lengths, kv_first, out)
+    if (said /= '') then
+      call finish(attend_invalid_shape, said, status, message)
       return
     end if
     options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                          bias, alibi_slopes, sinks, lse, scores, scores_stage)
+    letters(1) = c_null_char
+    options%message = c_loc(letters)
+    options%message_size = room
     if (present(threads)) options%threads = threads
-    call finish(c_attention(q, k, v, out, options), status)
+    call finish_call(c_attention(q, k, v, out, options), letters, status, message)
   end subroutine
 
   ! (out_a, lse_a) become the attention over the union of two disjoint key sets.
-  subroutine attend_merge(out_a, lse_a, out_b, lse_b, threads, status)
+  subroutine attend_merge(out_a, lse_a, out_b, lse_b, threads, status, message)
     type(attend_tensor), intent(in), target :: out_a, lse_a, out_b, lse_b
     integer, intent(in), optional :: threads
     integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(kind=c_char), target :: letters(room)
     type(merge_options), target :: options
     call check_version()
     options%size = int(c_sizeof(options), c_int32_t)
+    letters(1) = c_null_char
+    options%message = c_loc(letters)
+    options%message_size = room
     if (present(threads)) options%threads = threads
-    call finish(c_merge(out_a, lse_a, out_b, lse_b, options), status)
+    call finish_call(c_merge(out_a, lse_a, out_b, lse_b, options), letters, status, message)
   end subroutine
 
   ! x (d, n, 1, b), w_q (dh, d, h), w_k (dh, d, hkv), w_v (dv, d, hkv), biases (dh, 1, h) ..., w_o (dout, dv, h),
   ! b_o (dout); out (dv, n, h, b), or (dout, n, 1, b) with w_o.
   subroutine attend_self_attention(x, w_q, w_k, w_v, out, b_q, b_k, b_v, w_o, b_o, causal, window, scale, softcap, &
                                    query_offset, query_offsets, kv_lengths, kv_first, mask, bias, alibi_slopes, &
-                                   sinks, lse, scores, scores_stage, threads, status)
+                                   sinks, lse, scores, scores_stage, threads, status, message)
     type(attend_tensor), intent(in), target :: x, w_q, w_k, w_v, out
     type(attend_tensor), intent(in), target, optional :: b_q, b_k, b_v, w_o, b_o
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
@@ -257,17 +336,24 @@ contains
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(len=:), allocatable :: said
+    character(kind=c_char), target :: letters(room)
     type(attention_options), target :: attention
     type(self_attention_options), target :: options
     type(self_attention_weights), target :: weights
     call check_version()
-    if (is_short(query_offsets, out) .or. is_short(kv_lengths, out) .or. is_short(kv_first, out)) then
-      call finish(attend_invalid_shape, status)
+    said = short_of_three(query_offsets, kv_lengths, kv_first, out)
+    if (said /= '') then
+      call finish(attend_invalid_shape, said, status, message)
       return
     end if
     attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                            bias, alibi_slopes, sinks, lse, scores, scores_stage)
     options%size = int(c_sizeof(options), c_int32_t)
+    letters(1) = c_null_char
+    options%message = c_loc(letters)
+    options%message_size = room
     if (present(threads)) options%threads = threads
     weights%size = int(c_sizeof(weights), c_int32_t)
     weights%w_q = c_loc(w_q)
@@ -278,7 +364,7 @@ contains
     weights%b_v = optional_loc(b_v)
     weights%w_o = optional_loc(w_o)
     weights%b_o = optional_loc(b_o)
-    call finish(c_self_attention(x, weights, out, options, attention), status)
+    call finish_call(c_self_attention(x, weights, out, options, attention), letters, status, message)
   end subroutine
 
   ! ------------------------------------------------------------------------------------------------------ library ---
@@ -303,9 +389,9 @@ contains
     end do
     letters(len(name) + 1) = c_null_char
     if (len(name) > 0) then
-      call finish(c_set_isa(c_loc(letters)), status)
+      call finish(c_set_isa(c_loc(letters)), '', status)
     else
-      call finish(c_set_isa(c_null_ptr), status)
+      call finish(c_set_isa(c_null_ptr), '', status)
     end if
   end subroutine
 
@@ -316,7 +402,9 @@ contains
   subroutine attend_set_threads(threads, status)
     integer, intent(in) :: threads
     integer(c_int32_t), intent(out), optional :: status
-    call finish(c_set_threads(int(threads, c_int32_t)), status)
+    character(len=60) :: said
+    write (said, '(a, i0, a)') 'threads: is ', threads, ', but must be 0 or more.'
+    call finish(c_set_threads(int(threads, c_int32_t)), trim(said), status)
   end subroutine
 
 end module

@@ -18,6 +18,7 @@ import "C"
 import (
 	"fmt"
 	"math"
+	"strings"
 	"unsafe"
 )
 
@@ -68,14 +69,26 @@ func SetISA(name string) error {
 	}
 	text := C.CString(name)
 	defer C.free(unsafe.Pointer(text))
-	return failure(C.attend_set_isa(text))
+	if status := C.attend_set_isa(text); status != C.ATTEND_OK {
+		var have []string
+		for i := 0; C.attend_isa_name(C.int32_t(i)) != nil; i++ {
+			have = append(have, C.GoString(C.attend_isa_name(C.int32_t(i))))
+		}
+		return newError(Reason(status&0xff), "name", "is %q, not one of %s", name, strings.Join(have, ", "))
+	}
+	return nil
 }
 
 // Threads is what AllThreads stands for.
 func Threads() int { return int(C.attend_threads()) }
 
 // SetThreads sets it for the process; 0 restores the default.
-func SetThreads(n int) error { return failure(C.attend_set_threads(clamped(n))) }
+func SetThreads(n int) error {
+	if status := C.attend_set_threads(clamped(n)); status != C.ATTEND_OK {
+		return newError(Reason(status&0xff), "threads", "is %d, but must be 0 or more", n)
+	}
+	return nil
+}
 
 // MatmulOptions: the zero value is A B.
 type MatmulOptions[T Float] struct {
@@ -87,8 +100,8 @@ type MatmulOptions[T Float] struct {
 
 // Matmul computes c = alpha a b + beta c + bias; a (M, K, H, B), b (K, N, H, B), c (M, N, H, B).
 func Matmul[T Float](a, b, c *Tensor[T], options MatmulOptions[T]) error {
-	o := operands{views: make([]C.shim_view, 0, 16)}
-	pa, pb, pc, pbias := add(&o, "a", a), add(&o, "b", b), add(&o, "c", c), add(&o, "options.bias", options.Bias)
+	o := newOperands()
+	pa, pb, pc, pbias := add(o, "a", a), add(o, "b", b), add(o, "c", c), add(o, "options.bias", options.Bias)
 	if o.err != nil {
 		return o.err
 	}
@@ -96,8 +109,8 @@ func Matmul[T Float](a, b, c *Tensor[T], options MatmulOptions[T]) error {
 	if options.Alpha != nil {
 		alpha = float64(*options.Alpha)
 	}
-	return failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), threads(options.Threads), pa, pb, pc, pbias,
-		&o.views[0]))
+	return o.failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), threads(options.Threads), pa, pb, pc, pbias,
+		&o.views[0], &o.message[0]))
 }
 
 // SoftmaxOptions: the zero value is a plain softmax.
@@ -112,10 +125,10 @@ type SoftmaxOptions[T Float] struct {
 
 // Softmax down each column (the last axis of a row-major array) of x, into y, which may be x.
 func Softmax[T Float](x, y *Tensor[T], options SoftmaxOptions[T]) error {
-	o := operands{views: make([]C.shim_view, 0, 16)}
-	px, py := add(&o, "x", x), add(&o, "y", y)
-	mask, bias, lse := add(&o, "options.mask", options.Mask), add(&o, "options.bias", options.Bias),
-		add(&o, "options.lse", options.LSE)
+	o := newOperands()
+	px, py := add(o, "x", x), add(o, "y", y)
+	mask, bias, lse := add(o, "options.mask", options.Mask), add(o, "options.bias", options.Bias),
+		add(o, "options.lse", options.LSE)
 	if o.err != nil {
 		return o.err
 	}
@@ -123,8 +136,8 @@ func Softmax[T Float](x, y *Tensor[T], options SoftmaxOptions[T]) error {
 	if options.Log {
 		flags = C.ATTEND_LOG
 	}
-	return failure(C.shim_softmax(C.double(options.Scale), flags, threads(options.Threads), px, py, mask, bias, lse,
-		&o.views[0]))
+	return o.failure(C.shim_softmax(C.double(options.Scale), flags, threads(options.Threads), px, py, mask, bias, lse,
+		&o.views[0], &o.message[0]))
 }
 
 // Causal masks: key j is visible to query i iff j <= i + offset.
@@ -193,7 +206,7 @@ func perBatch[T Float](o *operands, argument string, list []int64, of *Tensor[T]
 		batch = of.Shape[3]
 	}
 	if len(list) < batch && o.err == nil {
-		o.err = &Error{InvalidShape, argument}
+		o.err = newError(InvalidShape, argument, "has %d numbers for %d batches", len(list), batch)
 	}
 	return (*C.int64_t)(&list[0])
 }
@@ -220,25 +233,25 @@ func optional[T Float](o *operands, out *Tensor[T], options *AttentionOptions[T]
 // Attention computes out = v softmax(scale k^T q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B),
 // out (Dv, Nq, H, B). In row-major words: [batch, head, N, D] arrays by Of.
 func Attention[T Float](q, k, v, out *Tensor[T], options AttentionOptions[T]) error {
-	o := operands{views: make([]C.shim_view, 0, 16)}
-	pq, pk, pv, pout := add(&o, "q", q), add(&o, "k", k), add(&o, "v", v), add(&o, "out", out)
-	more := optional(&o, out, &options)
+	o := newOperands()
+	pq, pk, pv, pout := add(o, "q", q), add(o, "k", k), add(o, "v", v), add(o, "out", out)
+	more := optional(o, out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
-	return failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0]))
+	return o.failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
+		more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
 }
 
 // Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each.
 func Merge[T Float](outA, lseA, outB, lseB *Tensor[T], threadCount int) error {
-	o := operands{views: make([]C.shim_view, 0, 16)}
-	a, la, b, lb := add(&o, "out_a", outA), add(&o, "lse_a", lseA), add(&o, "out_b", outB), add(&o, "lse_b", lseB)
+	o := newOperands()
+	a, la, b, lb := add(o, "out_a", outA), add(o, "lse_a", lseA), add(o, "out_b", outB), add(o, "lse_b", lseB)
 	if o.err != nil {
 		return o.err
 	}
-	return failure(C.shim_merge(threads(threadCount), a, la, b, lb, &o.views[0]))
+	return o.failure(C.shim_merge(threads(threadCount), a, la, b, lb, &o.views[0], &o.message[0]))
 }
 
 // Weights of SelfAttention: WQ (Dh, D, H), WK (Dh, D, Hkv), WV (Dv, D, Hkv), BQ (Dh, 1, H), BK, BV likewise or nil,
@@ -249,16 +262,16 @@ type Weights[T Float] struct {
 
 // SelfAttention projects x (D, N, 1, B), attends, and with WO projects back: out (Dv, N, H, B) or (Dout, N, 1, B).
 func SelfAttention[T Float](x *Tensor[T], w Weights[T], out *Tensor[T], options AttentionOptions[T]) error {
-	o := operands{views: make([]C.shim_view, 0, 16)}
-	px, pout := add(&o, "x", x), add(&o, "out", out)
-	wq, wk, wv := add(&o, "weights.w_q", w.WQ), add(&o, "weights.w_k", w.WK), add(&o, "weights.w_v", w.WV)
-	bq, bk, bv := add(&o, "weights.b_q", w.BQ), add(&o, "weights.b_k", w.BK), add(&o, "weights.b_v", w.BV)
-	wo, bo := add(&o, "weights.w_o", w.WO), add(&o, "weights.b_o", w.BO)
-	more := optional(&o, out, &options)
+	o := newOperands()
+	px, pout := add(o, "x", x), add(o, "out", out)
+	wq, wk, wv := add(o, "weights.w_q", w.WQ), add(o, "weights.w_k", w.WK), add(o, "weights.w_v", w.WV)
+	bq, bk, bv := add(o, "weights.b_q", w.BQ), add(o, "weights.b_k", w.BK), add(o, "weights.b_v", w.BV)
+	wo, bo := add(o, "weights.w_o", w.WO), add(o, "weights.b_o", w.BO)
+	more := optional(o, out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
-	return failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
-		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0]))
+	return o.failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
+		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
 }

@@ -307,6 +307,33 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: says %q", c.name, c.got)
 		}
 	}
+	w := Weights[float32]{WQ: x(4, 4), WK: x(4, 3), WV: x(4, 4)}
+	for _, c := range []struct {
+		said string
+		got  error
+	}{
+		{"k: has 3 features, not q's 4", attention(q, x(2, 5, 3), v, out, plain)},
+		{"k: has 3 heads; q's 2 heads are no multiple of them", attention(q, x(3, 5, 4), x(3, 5, 4), out, plain)},
+		{"out: overlaps q's memory, but needs its own", attention(q, k, v, q, plain)},
+		{"options.KVLengths: is 6 for batch 0, but must be 0 to 5",
+			attention(q, k, v, out, AttentionOptions[float32]{KVLengths: []int64{6}})},
+		{"options.Window: left and right are 1 and -2, but must be -1 or more",
+			attention(q, k, v, out, AttentionOptions[float32]{Window: &Window{1, -2}})},
+		{"options.KVFirst: has 1 numbers for 2 batches", attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4),
+			x(2, 1, 3, 4), AttentionOptions[float32]{KVFirst: []int64{5}})},
+		{"q: has 0 dimensions, not 1 to 4",
+			attention(with(func(t *Tensor[float32]) { t.Shape, t.Stride = nil, nil }), k, v, out, plain)},
+		{"w.WK: has 3 rows, not w.WQ's 4", SelfAttention(x(3, 4), w, x(3, 4), plain)},
+		{"options.Softcap: is -1.5, but must be finite and 0 or more",
+			SelfAttention(x(3, 4), w, x(3, 4), AttentionOptions[float32]{Softcap: -1.5})},
+		{"b: has 5 rows, not a's 4 columns", Matmul(x(4, 3), x(2, 5), x(2, 3), MatmulOptions[float32]{})},
+		{"lseB: has 2 queries, not outA's 3", Merge(x(3, 4), x(3, 1), x(3, 4), x(2, 1), 0)},
+		{"threads: is -1, but must be 0 or more", SetThreads(-1)},
+	} {
+		if c.got == nil || c.got.Error() != "attend: "+c.said {
+			t.Errorf("says %q instead of %q", c.got, c.said)
+		}
+	}
 	defer func() {
 		if recover() == nil {
 			t.Error("Of made a view of too few elements")

@@ -15,18 +15,22 @@ static attend_tensor *tensor(attend_tensor *t, void *data, const shim_view *view
 }
 
 attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
-                          const shim_view views[4]) {
+                          const shim_view views[4], char message[shim_message_size]) {
   attend_tensor t[4];
   attend_matmul_options options = {.size = sizeof options, .threads = threads};
+  options.message = message;
+  options.message_size = shim_message_size;
   options.bias = tensor(&t[3], bias, &views[3]);
   return attend_matmul(alpha, tensor(&t[0], a, &views[0]), tensor(&t[1], b, &views[1]), beta,
                        tensor(&t[2], c, &views[2]), &options);
 }
 
 attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *x, void *y, void *mask, void *bias,
-                           void *lse, const shim_view views[5]) {
+                           void *lse, const shim_view views[5], char message[shim_message_size]) {
   attend_tensor t[5];
   attend_softmax_options options = {.size = sizeof options, .flags = flags, .threads = threads, .scale = scale};
+  options.message = message;
+  options.message_size = shim_message_size;
   options.mask = tensor(&t[2], mask, &views[2]);
   options.bias = tensor(&t[3], bias, &views[3]);
   options.lse = tensor(&t[4], lse, &views[4]);
@@ -57,19 +61,23 @@ static attend_attention_options attention_options(const shim_attention_scalars *
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
-                             int64_t *kv_lengths, int64_t *kv_first, const shim_view views[10]) {
+                             int64_t *kv_lengths, int64_t *kv_first, const shim_view views[10],
+                             char message[shim_message_size]) {
   attend_tensor t[10];
   attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores,
                                                        query_offsets, kv_lengths, kv_first, &views[4]);
   options.threads = scalars->threads;
+  options.message = message;
+  options.message_size = shim_message_size;
   return attend_attention(tensor(&t[0], q, &views[0]), tensor(&t[1], k, &views[1]), tensor(&t[2], v, &views[2]),
                           tensor(&t[3], out, &views[3]), &options);
 }
 
-attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b,
-                         const shim_view views[4]) {
+attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b, const shim_view views[4],
+                         char message[shim_message_size]) {
   attend_tensor t[4];
-  const attend_merge_options options = {.size = sizeof options, .threads = threads};
+  const attend_merge_options options = {
+      .size = sizeof options, .threads = threads, .message = message, .message_size = shim_message_size};
   return attend_attention_merge(tensor(&t[0], out_a, &views[0]), tensor(&t[1], lse_a, &views[1]),
                                 tensor(&t[2], out_b, &views[2]), tensor(&t[3], lse_b, &views[3]), &options);
 }
@@ -78,7 +86,7 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *lse, void *scores,
                                   int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                                  const shim_view views[16]) {
+                                  const shim_view views[16], char message[shim_message_size]) {
   attend_tensor t[16];
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = tensor(&t[2], w_q, &views[2]);
@@ -89,7 +97,8 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   weights.b_v = tensor(&t[7], b_v, &views[7]);
   weights.w_o = tensor(&t[8], w_o, &views[8]);
   weights.b_o = tensor(&t[9], b_o, &views[9]);
-  const attend_self_attention_options options = {.size = sizeof options, .threads = scalars->threads};
+  const attend_self_attention_options options = {
+      .size = sizeof options, .threads = scalars->threads, .message = message, .message_size = shim_message_size};
   const attend_attention_options attention = attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores,
                                                                query_offsets, kv_lengths, kv_first, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,

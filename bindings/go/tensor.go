@@ -8,6 +8,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 )
 
@@ -80,14 +81,29 @@ var ErrOutOfRange = errors.New("the tensor reaches outside its slice")
 type Error struct {
 	Err      error  // a Reason, or ErrOutOfRange
 	Argument string // "q", "options.mask", "" if none is at fault
+	said     string
 }
 
-func (e *Error) Error() string {
-	if e.Argument == "" {
-		return "attend: " + e.Err.Error()
-	}
-	return "attend: " + e.Argument + ": " + e.Err.Error()
+func (e *Error) Error() string { return "attend: " + e.said }
+
+// newError says why the argument is at fault.
+func newError(err error, argument, format string, values ...any) *Error {
+	return &Error{err, argument, named(argument) + ": " + fmt.Sprintf(format, values...)}
 }
+
+// named puts this package's names into what the library says.
+func named(sentence string) string {
+	return goNames.Replace(strings.ReplaceAll(sentence, "attention_options.", "options."))
+}
+
+var goNames = strings.NewReplacer(
+	"window_left", "Window", "query_offsets", "QueryOffsets", "query_offset", "QueryOffset", "kv_lengths", "KVLengths",
+	"kv_first", "KVFirst", "alibi_slopes", "ALiBiSlopes", "scores_stage", "ScoresStage", "options.mask", "options.Mask",
+	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE", "options.scores",
+	"options.Scores", "options.scale", "options.Scale", "options.softcap", "options.Softcap", "options.threads",
+	"options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK", "weights.w_v", "w.WV", "weights.b_q", "w.BQ",
+	"weights.b_k", "w.BK", "weights.b_v", "w.BV", "weights.w_o", "w.WO", "weights.b_o", "w.BO",
+	"out_a", "outA", "lse_a", "lseA", "out_b", "outB", "lse_b", "lseB")
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
@@ -96,7 +112,20 @@ func failure(status C.attend_status) error {
 	if status == C.ATTEND_OK {
 		return nil
 	}
-	return &Error{Reason(status & 0xff), C.GoString(C.attend_status_argument(status))}
+	reason, argument := Reason(status&0xff), C.GoString(C.attend_status_argument(status))
+	if argument == "" {
+		return &Error{reason, argument, reason.Error()}
+	}
+	return newError(reason, argument, "%s", reason.Error())
+}
+
+// failure of the call, in the words that the library left.
+func (o *operands) failure(status C.attend_status) error {
+	err := failure(status)
+	if e, ok := err.(*Error); ok && o.message[0] != 0 {
+		e.said = strings.TrimSuffix(named(C.GoString(&o.message[0])), ".")
+	}
+	return err
 }
 
 func dtype[T Element]() C.uint32_t {
@@ -111,11 +140,14 @@ func dtype[T Element]() C.uint32_t {
 	}
 }
 
-// operands gathers the views of a call, and the first thing wrong with them.
+// operands gathers the views of a call, and the first thing wrong with them; message is the library's word on it.
 type operands struct {
-	views []C.shim_view
-	err   error
+	views   []C.shim_view
+	err     error
+	message [C.shim_message_size]C.char
 }
+
+func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 16)} }
 
 // add checks that t stays inside its slice, whatever its strides, and returns the address of its first element.
 func add[T Element](o *operands, argument string, t *Tensor[T]) unsafe.Pointer {
@@ -129,24 +161,24 @@ func add[T Element](o *operands, argument string, t *Tensor[T]) unsafe.Pointer {
 }
 
 func describe[T Element](o *operands, argument string, t *Tensor[T], view *C.shim_view) unsafe.Pointer {
-	fail := func(err error) unsafe.Pointer {
+	fail := func(err error, format string, values ...any) unsafe.Pointer {
 		if o.err == nil {
-			o.err = &Error{err, argument}
+			o.err = newError(err, argument, format, values...)
 		}
 		return nil
 	}
 	if len(t.Shape) < 1 || len(t.Shape) > 4 {
-		return fail(InvalidRank)
+		return fail(InvalidRank, "has %d dimensions, not 1 to 4", len(t.Shape))
 	}
 	if len(t.Stride) != len(t.Shape) {
-		return fail(InvalidStride)
+		return fail(InvalidStride, "has %d strides for %d dimensions", len(t.Stride), len(t.Shape))
 	}
 	view.dtype, view.rank = dtype[T](), C.uint32_t(len(t.Shape))
 	first, last, empty := t.Offset, t.Offset, false
 	for i, extent := range t.Shape {
 		view.shape[i], view.stride[i] = C.int64_t(extent), C.int64_t(t.Stride[i])
 		if extent < 0 {
-			return fail(InvalidShape)
+			return fail(InvalidShape, "has an extent of %d, not 0 or more", extent)
 		}
 		empty = empty || extent == 0
 	}
@@ -159,7 +191,7 @@ func describe[T Element](o *operands, argument string, t *Tensor[T], view *C.shi
 		}
 		stride := t.Stride[i]
 		if stride > len(t.Data)/(extent-1) || -stride > len(t.Data)/(extent-1) {
-			return fail(ErrOutOfRange)
+			return fail(ErrOutOfRange, "%d elements %d apart reach outside a slice of %d", extent, stride, len(t.Data))
 		}
 		if stride > 0 {
 			last += stride * (extent - 1)
@@ -168,7 +200,7 @@ func describe[T Element](o *operands, argument string, t *Tensor[T], view *C.shi
 		}
 	}
 	if first < 0 || last >= len(t.Data) {
-		return fail(ErrOutOfRange)
+		return fail(ErrOutOfRange, "reaches elements %d to %d of a slice of %d", first, last, len(t.Data))
 	}
 	return unsafe.Pointer(&t.Data[t.Offset])
 }

@@ -20,7 +20,7 @@ export function view<T extends Floats | Uint8Array>(data: T, shape?: readonly nu
 export class AttendError extends Error {
   /** 'ATTEND_INVALID_SHAPE' and so on, the names of attend.h. */
   readonly code: string;
-  /** The argument at fault, or ''. */
+  /** The argument or option at fault as it is called here, or ''. The message begins with it and has the numbers. */
   readonly argument: string;
 }
 

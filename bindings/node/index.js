@@ -19,8 +19,55 @@ class AttendError extends Error {
   }
 }
 
-function check(status) {
-  if (status !== 0) throw new AttendError(CODES[status & 0xff] ?? 'ERROR', native.argument(status), native.message(status));
+const error = (status, argument, message) => new AttendError(CODES[status & 0xff] ?? 'ERROR', argument, message);
+
+// The library's words with the names that things have here.
+const RENAMED = { window_left: 'window', matmul: { a: 'b', b: 'a', c: 'out' }, softmax: { y: 'out' } };
+function nameOf(name, call) {
+  const field = name.replace(/^(attention_)?options\./, '');
+  if (field.startsWith('weights.')) return field.replace('_', '');
+  return RENAMED[call]?.[field] ?? RENAMED[field] ?? field.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+}
+
+// What the dimensions of attend.h's tensors count here: axes are reversed.
+const REVERSED = { row: 'column', rows: 'columns', column: 'row', columns: 'rows' };
+const along = (...axes) => Object.fromEntries(axes.flatMap((axis, i) =>
+  [['row', 'rows'], ['column', 'columns'], ['head', 'heads'], ['batch', 'batches']][i].map((w) => [w, `along axis ${axis}`])));
+const MATRICES = { ...along(-1, -2, -3, -4), ...REVERSED };
+
+function check(outcome, call, words = REVERSED) {
+  if (outcome === 0) return;
+  const [status, sentence] = outcome, argument = nameOf(native.argument(status), call);
+  if (!sentence) throw error(status, argument, native.message(status));
+  const [, given, rest] = /^(?:([\w.]+): )?(.*?)\.?$/s.exec(sentence);
+  const said = rest.replace(/([\w.]+)'s|\w+/g, (word, owner) => {
+    if (owner) return `${nameOf(owner, call)}'s`;
+    return given?.startsWith('weights.') ? word : words[word] ?? word;
+  });
+  throw error(status, argument, `${said}.`);
+}
+
+// The name among these that is least far from the given one.
+function nearest(given, names) {
+  const distance = (a, b) => {
+    let row = [...Array(b.length + 1).keys()];
+    for (let i = 1; i <= a.length; i++) {
+      const next = [i];
+      for (let j = 1; j <= b.length; j++)
+        next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] !== b[j - 1]));
+      row = next;
+    }
+    return row[b.length];
+  };
+  const plain = (s) => s.toLowerCase().replaceAll('_', '');
+  const ranked = names.map((name) => [distance(plain(given), plain(name)), name]).sort(([m], [n]) => m - n);
+  return ranked[0][0] <= given.length / 2 ? `did you mean ${ranked[0][1]}?` : `there are ${names.join(', ')}.`;
+}
+
+function expectKnown(given, names, prefix = '') {
+  for (const name in given) {
+    if (!names.includes(name)) throw new AttendError('INVALID_VALUE', prefix + name, `is unknown: ${nearest(name, names)}`);
+  }
 }
 
 // A typed array as an array of the given shape; strides and offset count elements.
@@ -49,14 +96,14 @@ function operand(given, argument, types) {
   if (given == null) return null;
   const v = ArrayBuffer.isView(given) ? view(given) : view(given.data ?? [], given.shape ?? [], given.strides, given.offset);
   const fail = (code, message) => { throw new AttendError(code, argument, message); };
-  if (!types.some((type) => v.data instanceof type)) fail('INVALID_DTYPE', `expected ${types.map((t) => t.name).join(' or ')}`);
-  if (v.shape.length < 1 || v.shape.length > 4) fail('INVALID_RANK', 'an array needs 1 to 4 dimensions');
-  if (v.strides.length !== v.shape.length) fail('INVALID_STRIDE', 'an array needs a stride for every dimension');
-  if (!v.shape.every((n) => Number.isSafeInteger(n) && n >= 0)) fail('INVALID_SHAPE', 'extents are integers from 0 up');
-  if (![...v.strides, v.offset].every(Number.isSafeInteger)) fail('INVALID_STRIDE', 'strides and offset are integers');
+  if (!types.some((type) => v.data instanceof type)) fail('INVALID_DTYPE', `is ${v.data?.constructor?.name ?? typeof v.data}; ${types.map((t) => t.name).join(' or ')} is needed.`);
+  if (v.shape.length < 1 || v.shape.length > 4) fail('INVALID_RANK', `has ${v.shape.length} dimensions, not 1 to 4.`);
+  if (v.strides.length !== v.shape.length) fail('INVALID_STRIDE', `has ${v.strides.length} strides for ${v.shape.length} dimensions.`);
+  if (!v.shape.every((n) => Number.isSafeInteger(n) && n >= 0)) fail('INVALID_SHAPE', `has shape [${v.shape}], but extents are integers from 0 up.`);
+  if (![...v.strides, v.offset].every(Number.isSafeInteger)) fail('INVALID_STRIDE', `has strides [${v.strides}] and offset ${v.offset}, but they must be integers.`);
   if (v.shape.includes(0)) return { ...v, offset: 0 };
   const [first, last] = reach(v);
-  if (!(first >= 0 && last < v.data.length)) fail('INVALID_SHAPE', 'the view reaches outside its typed array');
+  if (!(first >= 0 && last < v.data.length)) fail('INVALID_SHAPE', `the view reaches elements ${first} to ${last} of an array of ${v.data.length}.`);
   return v;
 }
 
@@ -93,7 +140,7 @@ function result(given, argument, like, shape) {
 
 const number = (x, otherwise, argument) => {
   if (x == null) return otherwise;
-  if (typeof x !== 'number') throw new AttendError('INVALID_VALUE', argument, 'expected a number');
+  if (typeof x !== 'number') throw new AttendError('INVALID_VALUE', argument, `is ${String(x)} (${typeof x}), but must be a number.`);
   return x;
 };
 
@@ -101,12 +148,12 @@ const number = (x, otherwise, argument) => {
 const integer = (x, otherwise, argument, bits = 63) => {
   const n = number(x, otherwise, argument);
   if (Number.isInteger(n) && Math.abs(n) < 2 ** bits) return n;
-  throw new AttendError('INVALID_VALUE', argument, `expected an integer of ${bits} bits`);
+  throw new AttendError('INVALID_VALUE', argument, `is ${n}, but must be an integer of ${bits} bits.`);
 };
 
 function expect(v, argument, rank = 1) {
-  if (!v) throw new AttendError('NULL_POINTER', argument, 'is required');
-  if (v.shape.length < rank) throw new AttendError('INVALID_RANK', argument, `needs ${rank} dimensions`);
+  if (!v) throw new AttendError('NULL_POINTER', argument, 'is missing, but required.');
+  if (v.shape.length < rank) throw new AttendError('INVALID_RANK', argument, `has ${v.shape.length} dimensions, but needs ${rank} or more.`);
   return v;
 }
 
@@ -123,28 +170,28 @@ const prepare = {
     // (A B)^T = B^T A^T
     const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias', FLOATS))];
     return [out, pack('matmul', operands, [0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
-      number(options.beta, 0, 'beta')])];
+      number(options.beta, 0, 'beta')]), MATRICES];
   },
 
   softmax(x, options = {}) {
     x = expect(operand(x, 'x', FLOATS), 'x');
     const rank = x.shape.length, given = number(options.axis, -1, 'axis'), axis = given < 0 ? given + rank : given;
-    if (!(Number.isInteger(axis) && axis >= 0 && axis < rank)) throw new AttendError('INVALID_VALUE', 'axis', 'there is no such axis');
+    if (!(Number.isInteger(axis) && axis >= 0 && axis < rank)) throw new AttendError('INVALID_VALUE', 'axis', `is ${given}, but x has ${rank} axes.`);
     const out = result(options.out, 'out', x.data, x.shape);
     // The axis becomes the rows, the others follow in reverse.
     const order = [axis, ...[...x.shape.keys()].reverse().filter((i) => i !== axis)];
-    const turn = (v) => {
+    const turn = (v, name) => {
       if (!v) return v;
       const missing = rank - v.shape.length;
-      if (missing < 0) throw new AttendError('INVALID_SHAPE', '', 'mask and bias have at most the dimensions of x');
+      if (missing < 0) throw new AttendError('INVALID_SHAPE', name, `has ${v.shape.length} dimensions, but x has ${rank}.`);
       const shape = [...new Array(missing).fill(1), ...v.shape], strides = [...new Array(missing).fill(0), ...v.strides];
       return { ...v, shape: order.map((i) => shape[i]), strides: order.map((i) => strides[i]) };
     };
     const lse = operand(options.lse, 'lse', FLOATS);
-    const operands = [turn(x), turn(out), turn(operand(options.mask, 'mask', [Uint8Array])),
-      turn(operand(options.bias, 'bias', FLOATS)), row(lse)];
+    const operands = [turn(x, 'x'), turn(out, 'out'), turn(operand(options.mask, 'mask', [Uint8Array]), 'mask'),
+      turn(operand(options.bias, 'bias', FLOATS), 'bias'), row(lse)];
     return [out, pack('softmax', operands, [options.log ? 1 : 0, integer(options.threads, 0, 'threads', 31),
-      number(options.scale, 1, 'scale')])];
+      number(options.scale, 1, 'scale')]), along(...order.map((i) => i - rank))];
   },
 
   attention(q, k, v, options = {}) {
@@ -155,14 +202,15 @@ const prepare = {
   },
 
   merge(outA, lseA, outB, lseB, options = {}) {
-    const outs = [['out_a', outA], ['out_b', outB]].map(([n, x]) => expect(operand(x, n, FLOATS), n, 2));
-    const lses = [['lse_a', lseA], ['lse_b', lseB]].map(([n, x]) => expect(operand(x, n, FLOATS), n));
+    const outs = [['outA', outA], ['outB', outB]].map(([n, x]) => expect(operand(x, n, FLOATS), n, 2));
+    const lses = [['lseA', lseA], ['lseB', lseB]].map(([n, x]) => expect(operand(x, n, FLOATS), n));
     const operands = [reversed(outs[0]), row(lses[0]), reversed(outs[1]), row(lses[1])];
     return [outs[0], pack('merge', operands, [0, integer(options.threads, 0, 'threads', 31)])];
   },
 
   selfAttention(x, weights, options = {}) {
     x = expect(operand(x, 'x', FLOATS), 'x', 2);
+    expectKnown(weights, WEIGHTS, 'weights.');
     const w = (name) => operand(weights[name], `weights.${name}`, FLOATS);
     const [wq, wk, wv, wo] = ['wq', 'wk', 'wv', 'wo'].map((name) => (name === 'wo' ? w(name) : expect(w(name), `weights.${name}`, 2)));
     // [batch, N, D] is (D, N, 1, batch).
@@ -184,18 +232,20 @@ function attentionOptions(options, batch) {
   let flags = 0;
   if (options.causal != null) {
     flags = CAUSAL[options.causal];
-    if (!flags) throw new AttendError('INVALID_VALUE', 'causal', "'top-left' or 'bottom-right'");
+    if (!flags) throw new AttendError('INVALID_VALUE', 'causal', `is ${String(options.causal)}, but must be 'top-left' or 'bottom-right'.`);
   }
   const stage = STAGES[options.scoresStage ?? 'scaled'];
-  if (stage === undefined) throw new AttendError('INVALID_VALUE', 'scoresStage', Object.keys(STAGES).join(', '));
+  if (stage === undefined) throw new AttendError('INVALID_VALUE', 'scoresStage', `is ${String(options.scoresStage)}, not one of ${Object.keys(STAGES).join(', ')}.`);
   if (options.window) flags |= 4;
+  if (options.window && !(Array.isArray(options.window) && options.window.length === 2))
+    throw new AttendError('INVALID_VALUE', 'window', `is ${String(options.window)}, but must be [left, right].`);
   const [left, right] = options.window ?? [0, 0];
   const lists = ['queryOffsets', 'kvLengths', 'kvFirst'].map((name) => {
     if (options[name] == null) return null;
-    if (options[name].length < batch) throw new AttendError('INVALID_SHAPE', name, 'one number for each batch is needed');
+    if (options[name].length < batch) throw new AttendError('INVALID_SHAPE', name, `has ${options[name].length} numbers for ${batch} batches.`);
     return BigInt64Array.from(options[name], (given) => {
       const n = BigInt(given);
-      if (BigInt.asIntN(64, n) !== n) throw new AttendError('INVALID_VALUE', name, 'expected integers of 64 bits');
+      if (BigInt.asIntN(64, n) !== n) throw new AttendError('INVALID_VALUE', name, `has ${n}, but must have integers of 64 bits.`);
       return n;
     });
   });
@@ -207,25 +257,40 @@ function attentionOptions(options, batch) {
   return [operands, scalars, lists];
 }
 
+const ATTENTION = ['out', 'causal', 'window', 'scale', 'softcap', 'queryOffset', 'queryOffsets', 'kvLengths', 'kvFirst', 'mask',
+  'bias', 'alibiSlopes', 'sinks', 'lse', 'scores', 'scoresStage', 'threads'];
+const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'threads'],
+  softmax: ['axis', 'out', 'log', 'scale', 'mask', 'bias', 'lse', 'threads'], attention: ATTENTION, merge: ['threads'],
+  selfAttention: ATTENTION };
+const WEIGHTS = ['wq', 'wk', 'wv', 'bq', 'bk', 'bv', 'wo', 'bo'];
+
 const sync = {}, promises = {};
 for (const [name, ready] of Object.entries(prepare)) {
+  const known = (...given) => {
+    expectKnown(given[ready.length], OPTIONS[name]); // options, which have a default, do not count
+    return ready(...given);
+  };
   sync[name] = (...given) => {
-    const [out, call] = ready(...given);
-    check(native.run(...call));
+    const [out, call, words] = known(...given);
+    check(native.run(...call), name, words);
     return out;
   };
   promises[name] = async (...given) => {
-    const [out, call] = ready(...given);
-    check(await native.runLater(...call));
+    const [out, call, words] = known(...given);
+    check(await native.runLater(...call), name, words);
     return out;
   };
+}
+
+function set(status, argument, message) {
+  if (status !== 0) throw error(status, argument, message);
 }
 
 module.exports = {
   AttendError, view, ...sync, promises,
   isa: native.isa,
-  setIsa: (name) => check(native.setIsa(name ?? '')),
+  setIsa: (name) => set(native.setIsa(name ?? ''), 'name', `is ${name}, not one of ${native.isaNames().join(', ')}.`),
   version: native.version,
   threads: native.threads,
-  setThreads: (n) => check(native.setThreads(integer(n, 0, 'threads', 31))),
+  setThreads: (n) => set(native.setThreads(integer(n, 0, 'threads', 31)), 'threads', `is ${n}, but must be 0 or more.`),
 };

@@ -27,10 +27,10 @@ attend_status read_scale(const attend_tensor *given, Argument argument, const Te
   const char *const name = attend_status_argument(failure(0, of_argument));
   if (given == nullptr) {
     if (of.dtype != Dtype::i8) return ATTEND_OK;
-    return fail(message, ATTEND_NULL_POINTER, argument, "is null, but required where %s is int8", name);
+    return fail(message, ATTEND_NULL_POINTER, argument, "is null, but required where %s's type is int8", name);
   }
   if (of.dtype != Dtype::i8 && of.dtype != Dtype::f8e4m3) {
-    return fail(message, ATTEND_INVALID_VALUE, argument, "is given, but %s is %s, not int8 or float8_e4m3", name,
+    return fail(message, ATTEND_INVALID_VALUE, argument, "is given, but %s's type is %s, not int8 or float8_e4m3", name,
                 name_of(static_cast<uint32_t>(of.dtype)));
   }
   if (attend_status s = operands->read(given, argument, Role::input, Kind::acc, scale)) return s;

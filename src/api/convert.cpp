@@ -35,7 +35,7 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   if (p->computes_scale) {
     if (p->y.dtype != Dtype::i8 && p->y.dtype != Dtype::f8e4m3) {
       return fail(*message, ATTEND_INVALID_VALUE, Argument::options_flags,
-                  "has ATTEND_COMPUTE_SCALE, but y is %s, not int8 or float8_e4m3",
+                  "has ATTEND_COMPUTE_SCALE, but y's type is %s, not int8 or float8_e4m3",
                   name_of(static_cast<uint32_t>(p->y.dtype)));
     }
     if (!p->scale) {
@@ -46,7 +46,7 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   if (p->scale) {
     if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype)) {
       return fail(*message, ATTEND_INVALID_VALUE, Argument::options_scale,
-                  "is given, but x is %s and y is %s: one of the two must be int8, uint8 or float8_e4m3",
+                  "is given, but x's type is %s and y's type %s: one of the two must be int8, uint8 or float8_e4m3",
                   name_of(static_cast<uint32_t>(p->x.dtype)), name_of(static_cast<uint32_t>(p->y.dtype)));
     }
     if (attend_status s = expect_shape(p->scale, Argument::options_scale, p->x.shape, kAxes, *message, kAll)) return s;

@@ -152,9 +152,43 @@ contains
     t%data = c_null_ptr
     call attend_attention(t, view(k), view(k), view(out), status=status)
     call expect(status, attend_null_pointer, 'q')
+    call messages(q, k)
     call attend_set_isa('mmx', status)
     call check(attend_reason(status) == attend_unknown_isa, 'isa')
     call check(all(out == 7), 'nothing is written when a call is refused')
+  end subroutine
+
+  subroutine messages(q, k)
+    real(c_float), intent(in), target :: q(:, :, :), k(:, :, :)
+    real(c_float), target :: out(size(q, 1), size(q, 2), size(q, 3)), x(4, 3), w(4, 4), narrow(3, 4), y(4, 3)
+    integer(c_int32_t) :: status
+    integer(c_int64_t), target :: none(1)
+    character(len=80) :: message
+    character(len=6) :: short
+    message = 'before'
+    call attend_attention(view(q), view(k), view(k), view(out), status=status, message=message)
+    call check(status == 0 .and. message == 'before', 'no message')
+    call attend_attention(view(q), view(k(:3, :, :)), view(k), view(out), status=status, message=short)
+    call check(short == 'k: has', 'short message')
+    call attend_attention(view(q), view(k(:3, :, :)), view(k), view(out), status=status, message=message)
+    call check(message == "k: has 3 features, not q's 4.", message)
+    call attend_attention(view(q), view(k), view(k), view(out), window=[1, -2], status=status, message=message)
+    call check(message == 'window: left and right are 1 and -2, but must be -1 or more.', message)
+    call attend_attention(view(q), view(k), view(k), view(out), kv_first=none(1:0), status=status, message=message)
+    call check(message == 'kv_first: has 0 numbers for 1 batches.', message)
+    x = 0
+    w = 0
+    narrow = 0
+    call attend_self_attention(view(x), view(w), view(narrow), view(w), view(y), status=status, message=message)
+    call check(message == "w_k: has 3 rows, not w_q's 4.", message)
+    call attend_self_attention(view(x), view(w), view(w), view(w), view(y), softcap=-1.5d0, status=status, message=message)
+    call check(message == 'softcap: is -1.5, but must be finite and 0 or more.', message)
+    call attend_matmul(view(w), view(narrow), view(y), status=status, message=message)
+    call check(message == "b: has 3 rows, not a's 4 columns.", message)
+    call attend_softmax(view(x), view(w), status=status, message=message)
+    call check(message == "y: has 4 columns, not x's 3.", message)
+    call attend_merge(view(x), view(x(:1, :)), view(w), view(x(:1, :)), status=status, message=message)
+    call check(message == "out_b: has 4 queries, not out_a's 3.", message)
   end subroutine
 
   subroutine expect(status, reason, argument)

@@ -6,6 +6,7 @@
 #define NAPI_VERSION 8
 #include <attend/attend.h>
 #include <node_api.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@ typedef struct {
   const int64_t *lists[kLists]; /* query offsets, kv lengths, kv first */
   int32_t function;
   attend_status status;
+  char message[512]; /* what attend says of a failure */
   /* of an asynchronous call */
   napi_ref kept;
   napi_deferred deferred;
@@ -54,16 +56,19 @@ static attend_attention_options attention_options(const call *c, int first) {
   return options;
 }
 
-static attend_status run(const call *c) {
+#define WITH_MESSAGE(call) .message = (call)->message, .message_size = sizeof(call)->message
+
+static attend_status run(call *c) {
   const attend_tensor *const *o = c->operands;
   const double *s = c->scalars;
   const int32_t threads = (int32_t)s[1];
   if (c->function == kMatmul) {
-    const attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3]};
+    const attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3], WITH_MESSAGE(c)};
     return attend_matmul(s[2], o[0], o[1], s[3], o[2], &options);
   }
   if (c->function == kSoftmax) {
-    attend_softmax_options options = {.size = sizeof options, .flags = (uint32_t)s[0], .threads = threads};
+    attend_softmax_options options = {
+        .size = sizeof options, .flags = (uint32_t)s[0], .threads = threads, WITH_MESSAGE(c)};
     options.scale = s[2];
     options.mask = o[2];
     options.bias = o[3];
@@ -73,10 +78,12 @@ static attend_status run(const call *c) {
   if (c->function == kAttention) {
     attend_attention_options options = attention_options(c, 4);
     options.threads = threads;
+    options.message = c->message;
+    options.message_size = sizeof c->message;
     return attend_attention(o[0], o[1], o[2], o[3], &options);
   }
   if (c->function == kMerge) {
-    const attend_merge_options options = {.size = sizeof options, .threads = threads};
+    const attend_merge_options options = {.size = sizeof options, .threads = threads, WITH_MESSAGE(c)};
     return attend_attention_merge(o[0], o[1], o[2], o[3], &options);
   }
   attend_self_attention_weights weights = {.size = sizeof weights, .w_q = o[2], .w_k = o[3], .w_v = o[4]};
@@ -85,7 +92,7 @@ static attend_status run(const call *c) {
   weights.b_v = o[7];
   weights.w_o = o[8];
   weights.b_o = o[9];
-  const attend_self_attention_options options = {.size = sizeof options, .threads = threads};
+  const attend_self_attention_options options = {.size = sizeof options, .threads = threads, WITH_MESSAGE(c)};
   const attend_attention_options attention = attention_options(c, 10);
   return attend_self_attention(o[0], &weights, o[1], &options, &attention);
 }
@@ -101,7 +108,8 @@ static call *read(napi_env env, napi_callback_info info, call *c, napi_value *ar
   napi_typedarray_type type;
   void *data;
   TRY(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
-  memset(c, 0, sizeof *c);
+  memset(c, 0, offsetof(call, message));
+  c->message[0] = 0;
   TRY(napi_get_value_int32(env, arguments[0], &c->function));
   double *numbers;
   TRY(napi_get_typedarray_info(env, arguments[2], NULL, NULL, (void **)&numbers, NULL, NULL));
@@ -147,12 +155,23 @@ static call *read(napi_env env, napi_callback_info info, call *c, napi_value *ar
   return c;
 }
 
+/* 0, or [status, message]. */
+static napi_value outcome(napi_env env, const call *c) {
+  napi_value status, message, both;
+  TRY(napi_create_int32(env, c->status, &status));
+  if (c->status == ATTEND_OK) return status;
+  TRY(napi_create_string_utf8(env, c->message, NAPI_AUTO_LENGTH, &message));
+  TRY(napi_create_array_with_length(env, 2, &both));
+  TRY(napi_set_element(env, both, 0, status));
+  TRY(napi_set_element(env, both, 1, message));
+  return both;
+}
+
 static napi_value run_now(napi_env env, napi_callback_info info) {
   call c;
   if (read(env, info, &c, NULL) == NULL) return NULL;
-  napi_value status;
-  TRY(napi_create_int32(env, run(&c), &status));
-  return status;
+  c.status = run(&c);
+  return outcome(env, &c);
 }
 
 static void execute(napi_env env, void *data) {
@@ -164,8 +183,8 @@ static void execute(napi_env env, void *data) {
 static void complete(napi_env env, napi_status ignored, void *data) {
   (void)ignored;
   call *c = data;
-  napi_value status;
-  if (napi_create_int32(env, c->status, &status) == napi_ok) napi_resolve_deferred(env, c->deferred, status);
+  const napi_value result = outcome(env, c);
+  if (result != NULL) napi_resolve_deferred(env, c->deferred, result);
   napi_delete_reference(env, c->kept);
   napi_delete_async_work(env, c->work);
   free(c);
@@ -219,6 +238,14 @@ static napi_value isa(napi_env env, napi_callback_info info) {
   (void)info;
   return text(env, attend_isa());
 }
+static napi_value isa_names(napi_env env, napi_callback_info info) {
+  napi_value names;
+  (void)info;
+  TRY(napi_create_array(env, &names));
+  for (int32_t i = 0; attend_isa_name(i) != NULL; ++i)
+    TRY(napi_set_element(env, names, (uint32_t)i, text(env, attend_isa_name(i))));
+  return names;
+}
 static napi_value set_isa(napi_env env, napi_callback_info info) {
   napi_value name, status;
   size_t count = 1, length = 0;
@@ -255,9 +282,9 @@ NAPI_MODULE_INIT() {
   static const struct {
     const char *name;
     napi_callback function;
-  } functions[] = {
-      {"run", run_now},    {"runLater", run_later}, {"message", message}, {"argument", argument},     {"isa", isa},
-      {"setIsa", set_isa}, {"version", version},    {"threads", threads}, {"setThreads", set_threads}};
+  } functions[] = {{"run", run_now},     {"runLater", run_later},    {"message", message}, {"argument", argument},
+                   {"isa", isa},         {"isaNames", isa_names},    {"setIsa", set_isa},  {"version", version},
+                   {"threads", threads}, {"setThreads", set_threads}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i) {
     napi_value function;
     TRY(napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function));

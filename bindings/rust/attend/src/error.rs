@@ -3,6 +3,8 @@
 use attend_sys as sys;
 use std::ffi::CStr;
 use std::fmt;
+use std::mem::MaybeUninit;
+use std::os::raw::c_char;
 
 /// The reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,32 +45,55 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     argument: &'static str,
-    message: &'static str,
+    said: String, // all that is shown
 }
 
-fn text(pointer: *const std::os::raw::c_char) -> &'static str {
+fn text(pointer: *const c_char) -> &'static str {
     // The library's texts are static and ASCII.
     unsafe { CStr::from_ptr(pointer) }.to_str().unwrap_or("")
 }
 
+/// Room for what the library says of one call.
+pub(crate) struct Message([MaybeUninit<c_char>; Message::SIZE]);
+
+impl Message {
+    const SIZE: usize = 512;
+    pub(crate) fn new() -> Self {
+        let mut message = Message([MaybeUninit::uninit(); Self::SIZE]);
+        message.0[0].write(0);
+        message
+    }
+    pub(crate) fn text(&mut self) -> *mut c_char {
+        self.0.as_mut_ptr().cast()
+    }
+    pub(crate) fn size(&self) -> u64 {
+        Self::SIZE as u64
+    }
+    /// As this crate calls things.
+    fn said(&self) -> String {
+        // Safety: empty, or what the library has written, which ends in 0.
+        let said = unsafe { CStr::from_ptr(self.0.as_ptr().cast()) }.to_string_lossy();
+        said.replace("attention_options.", "options.")
+            .replace("options.window_left:", "options.window:")
+    }
+}
+
 impl Error {
-    pub(crate) fn new(kind: Kind, argument: &'static str) -> Self {
-        let message = match kind {
-            Kind::OutOfRange => "the view reaches outside its slice",
-            Kind::InvalidRank => "a view needs 1 to 4 dimensions",
-            Kind::InvalidStride => "a view needs a stride for every dimension",
-            Kind::InvalidShape => "the shape does not fit",
-            Kind::Overflow => "the shape is too large",
-            Kind::Version => {
-                "the attend library that was loaded is of another version than this crate"
-            }
-            _ => "",
-        };
+    pub(crate) fn new(kind: Kind, argument: &'static str, message: impl fmt::Display) -> Self {
+        let colon = if argument.is_empty() { "" } else { ": " };
         Error {
             kind,
             argument,
-            message,
+            said: format!("{argument}{colon}{message}"),
         }
+    }
+
+    /// Of a function that has a message among its options.
+    pub(crate) fn check_call(status: sys::attend_status, message: &Message) -> Result<(), Error> {
+        Self::check(status).map_err(|error| match message.said() {
+            said if said.is_empty() => error,
+            said => Error { said, ..error },
+        })
     }
 
     pub(crate) fn check(status: sys::attend_status) -> Result<(), Error> {
@@ -95,11 +120,12 @@ impl Error {
                 text(sys::attend_status_argument(status)),
             )
         };
-        Err(Error {
-            kind,
-            argument,
-            message,
-        })
+        Err(Error::new(kind, argument, message))
+    }
+
+    /// The same with the call's own numbers.
+    pub(crate) fn because(self, message: String) -> Self {
+        Error::new(self.kind, self.argument, message)
     }
 
     /// The reason.
@@ -115,11 +141,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.argument.is_empty() {
-            write!(f, "{}", self.message)
-        } else {
-            write!(f, "{}: {}", self.argument, self.message)
-        }
+        f.write_str(&self.said)
     }
 }
 

@@ -103,5 +103,7 @@ pub fn set_executor(executor: Option<&'static dyn Executor>) -> Result<(), Error
             })) as *const _
         }
     };
+    // Nothing else can be wrong.
     Error::check(unsafe { sys::attend_set_executor(executor) })
+        .map_err(|error| error.because("its workers must be 0 or more.".into()))
 }

@@ -19,6 +19,7 @@ mod error;
 mod executor;
 mod view;
 
+use error::Message;
 pub use error::{Error, Kind};
 pub use executor::{set_executor, Executor};
 pub use view::{Element, Float, View, ViewMut};
@@ -43,6 +44,15 @@ pub fn isa() -> &'static str {
 pub fn set_isa(name: Option<&str>) -> Result<(), Error> {
     let text = name.map(|n| CString::new(n).unwrap_or_default());
     Error::check(unsafe { sys::attend_set_isa(text.as_ref().map_or(null(), |t| t.as_ptr())) })
+        .map_err(|error| {
+            let have: Vec<_> = (0..)
+                .map(|i| unsafe { sys::attend_isa_name(i) })
+                .take_while(|name| !name.is_null())
+                .map(|name| unsafe { CStr::from_ptr(name) }.to_string_lossy())
+                .collect();
+            let name = name.unwrap_or_default();
+            error.because(format!("is {name:?}, not one of {}.", have.join(", ")))
+        })
 }
 
 /// Threads of a call that does not say.
@@ -53,12 +63,20 @@ pub fn threads() -> i32 {
 /// Set it for the process; 0 = the default.
 pub fn set_threads(threads: i32) -> Result<(), Error> {
     Error::check(unsafe { sys::attend_set_threads(threads) })
+        .map_err(|error| error.because(format!("is {threads}, but must be 0 or more.")))
 }
 
 fn check_version() -> Result<(), Error> {
     let have = version();
     if have / 100 != sys::ATTEND_VERSION / 100 || have < sys::ATTEND_VERSION {
-        return Err(Error::new(Kind::Version, ""));
+        return Err(Error::new(
+            Kind::Version,
+            "",
+            format!(
+                "the attend library that was loaded is version {have}, this crate was written for {}",
+                sys::ATTEND_VERSION
+            ),
+        ));
     }
     Ok(())
 }
@@ -100,12 +118,15 @@ pub fn matmul<T: Float>(
     options: MatmulOptions<T>,
 ) -> Result<(), Error> {
     check_version()?;
+    let mut message = Message::new();
     let o = sys::attend_matmul_options {
         threads: options.threads,
+        message: message.text(),
+        message_size: message.size(),
         bias: of(&options.bias),
         ..sys::attend_matmul_options::init()
     };
-    Error::check(unsafe {
+    let status = unsafe {
         sys::attend_matmul(
             options.alpha,
             &a.tensor,
@@ -114,7 +135,8 @@ pub fn matmul<T: Float>(
             &c.tensor,
             &o,
         )
-    })
+    };
+    Error::check_call(status, &message)
 }
 
 /// Options of [`softmax`].
@@ -144,7 +166,10 @@ impl<T> Default for SoftmaxOptions<'_, T> {
 
 fn softmax_of<T: Float>(x: &Tensor, y: &Tensor, options: SoftmaxOptions<T>) -> Result<(), Error> {
     check_version()?;
+    let mut message = Message::new();
     let o = sys::attend_softmax_options {
+        message: message.text(),
+        message_size: message.size(),
         flags: if options.log { sys::ATTEND_LOG } else { 0 },
         threads: options.threads,
         scale: options.scale,
@@ -153,7 +178,7 @@ fn softmax_of<T: Float>(x: &Tensor, y: &Tensor, options: SoftmaxOptions<T>) -> R
         lse: of_mut(&options.lse),
         ..sys::attend_softmax_options::init()
     };
-    Error::check(unsafe { sys::attend_softmax(x, y, &o) })
+    Error::check_call(unsafe { sys::attend_softmax(x, y, &o) }, &message)
 }
 
 /// Softmax down each column of x (the last axis of a row-major array) into y of the same shape.
@@ -248,7 +273,11 @@ impl<T> AttentionOptions<'_, T> {
             1
         };
         let list = |list: Option<&[i64]>, name| match list {
-            Some(l) if l.len() < batch => Err(Error::new(Kind::InvalidShape, name)),
+            Some(l) if l.len() < batch => Err(Error::new(
+                Kind::InvalidShape,
+                name,
+                format!("has {} numbers for {batch} batches.", l.len()),
+            )),
             Some(l) => Ok(l.as_ptr()),
             None => Ok(null()),
         };
@@ -299,8 +328,14 @@ pub fn attention<T: Float>(
     options: AttentionOptions<T>,
 ) -> Result<(), Error> {
     check_version()?;
-    let o = options.raw(&out.tensor)?;
-    Error::check(unsafe { sys::attend_attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &o) })
+    let mut message = Message::new();
+    let o = sys::attend_attention_options {
+        message: message.text(),
+        message_size: message.size(),
+        ..options.raw(&out.tensor)?
+    };
+    let status = unsafe { sys::attend_attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &o) };
+    Error::check_call(status, &message)
 }
 
 /// (out_a, lse_a) become the attention over the union of two disjoint key sets.
@@ -312,11 +347,14 @@ pub fn merge<T: Float>(
     threads: i32,
 ) -> Result<(), Error> {
     check_version()?;
+    let mut message = Message::new();
     let o = sys::attend_merge_options {
         threads,
+        message: message.text(),
+        message_size: message.size(),
         ..sys::attend_merge_options::init()
     };
-    Error::check(unsafe {
+    let status = unsafe {
         sys::attend_attention_merge(
             &out_a.tensor,
             &lse_a.tensor,
@@ -324,7 +362,8 @@ pub fn merge<T: Float>(
             &lse_b.tensor,
             &o,
         )
-    })
+    };
+    Error::check_call(status, &message)
 }
 
 /// Weights of [`self_attention`]: w_q (Dh, D, H), w_k (Dh, D, Hkv), w_v (Dv, D, Hkv), biases (Dh, 1, H) and so on,
@@ -366,7 +405,10 @@ pub fn self_attention<T: Float>(
 ) -> Result<(), Error> {
     check_version()?;
     let mut attention = options.raw(&out.tensor)?;
+    let mut message = Message::new();
     let o = sys::attend_self_attention_options {
+        message: message.text(),
+        message_size: message.size(),
         threads: std::mem::take(&mut attention.threads),
         ..sys::attend_self_attention_options::init()
     };
@@ -381,5 +423,6 @@ pub fn self_attention<T: Float>(
         b_o: of(&weights.b_o),
         ..sys::attend_self_attention_weights::init()
     };
-    Error::check(unsafe { sys::attend_self_attention(&x.tensor, &w, &out.tensor, &o, &attention) })
+    let status = unsafe { sys::attend_self_attention(&x.tensor, &w, &out.tensor, &o, &attention) };
+    Error::check_call(status, &message)
 }

@@ -49,8 +49,12 @@ unsafe impl<T: Sync> Sync for View<'_, T> {}
 unsafe impl<T: Send> Send for ViewMut<'_, T> {}
 unsafe impl<T: Sync> Sync for ViewMut<'_, T> {}
 
-fn error(kind: Kind) -> Error {
-    Error::new(kind, "")
+fn error(kind: Kind, message: String) -> Error {
+    Error::new(kind, "", message)
+}
+
+fn too_large(kind: Kind, shape: &[usize]) -> Error {
+    error(kind, format!("a view of shape {shape:?} is too large."))
 }
 
 /// The tensor, if all its elements lie in `length` elements from `data` on.
@@ -62,10 +66,21 @@ fn describe<T: Element>(
     stride: &[isize],
 ) -> Result<sys::attend_tensor, Error> {
     if shape.is_empty() || shape.len() > 4 {
-        return Err(error(Kind::InvalidRank));
+        let dimensions = shape.len();
+        return Err(error(
+            Kind::InvalidRank,
+            format!("a view has 1 to 4 dimensions, not {dimensions}."),
+        ));
     }
     if stride.len() != shape.len() {
-        return Err(error(Kind::InvalidStride));
+        return Err(error(
+            Kind::InvalidStride,
+            format!(
+                "a view of {} dimensions has as many strides, not {}.",
+                shape.len(),
+                stride.len()
+            ),
+        ));
     }
     let mut tensor = sys::attend_tensor {
         data: std::ptr::null_mut(),
@@ -75,7 +90,8 @@ fn describe<T: Element>(
         stride: [0; 4],
     };
     for i in 0..shape.len() {
-        tensor.shape[i] = i64::try_from(shape[i]).map_err(|_| error(Kind::InvalidShape))?;
+        tensor.shape[i] =
+            i64::try_from(shape[i]).map_err(|_| too_large(Kind::InvalidShape, shape))?;
         tensor.stride[i] = stride[i] as i64;
     }
     if shape.contains(&0) {
@@ -92,7 +108,10 @@ fn describe<T: Element>(
         }
     }
     if first < 0 || last >= length as i128 {
-        return Err(error(Kind::OutOfRange));
+        return Err(error(Kind::OutOfRange, format!(
+                "the view of shape {shape:?} reaches elements {first} to {last} of a slice of {length}."
+            ),
+        ));
     }
     tensor.data = unsafe { data.add(offset) } as *mut _;
     Ok(tensor)
@@ -103,10 +122,10 @@ fn row_major(shape: &[usize]) -> Result<(Vec<usize>, Vec<isize>), Error> {
     let (mut extents, mut strides, mut step) = (Vec::new(), Vec::new(), 1usize);
     for &extent in shape.iter().rev() {
         extents.push(extent);
-        strides.push(isize::try_from(step).map_err(|_| error(Kind::Overflow))?);
+        strides.push(isize::try_from(step).map_err(|_| too_large(Kind::Overflow, shape))?);
         step = step
             .checked_mul(extent.max(1))
-            .ok_or_else(|| error(Kind::Overflow))?;
+            .ok_or_else(|| too_large(Kind::Overflow, shape))?;
     }
     Ok((extents, strides))
 }
@@ -125,7 +144,7 @@ impl<'a, T: Element> View<'a, T> {
         let step = out
             .checked_mul(inner)
             .and_then(|n| isize::try_from(n).ok())
-            .ok_or_else(|| error(Kind::Overflow))?;
+            .ok_or_else(|| too_large(Kind::Overflow, &[heads, out, inner]))?;
         Self::strided(data, 0, &[out, inner, heads], &[inner as isize, 1, step])
     }
 

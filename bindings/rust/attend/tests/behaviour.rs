@@ -9,7 +9,73 @@ fn refused(result: Result<(), Error>, kind: Kind, argument: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.argument().ends_with(argument), "{error}");
-    assert!(error.to_string().len() > 15, "{error}");
+    assert!(
+        error.to_string().starts_with(error.argument()) && error.to_string().ends_with('.'),
+        "{error}"
+    );
+}
+
+#[test]
+fn messages() {
+    let data = vec![0f32; 60];
+    let view = |shape: &[usize]| View::new(&data, shape).unwrap();
+    let mut out = vec![0f32; 24];
+    let mut say = |k: View<f32>, v: View<f32>, options: AttentionOptions<f32>| {
+        let out = ViewMut::new(&mut out, &[2, 3, 4]).unwrap();
+        let error = attention(view(&[2, 3, 4]), k, v, out, options);
+        error.unwrap_err().to_string()
+    };
+    let k = view(&[2, 5, 4]);
+    assert_eq!(
+        say(view(&[2, 5, 3]), k, Default::default()),
+        "k: has 3 features, not q's 4."
+    );
+    let v = view(&[3, 5, 4]);
+    assert_eq!(
+        say(v, v, Default::default()),
+        "k: has 3 heads; q's 2 heads are no multiple of them."
+    );
+    let window = AttentionOptions {
+        window: Some((1, -2)),
+        ..Default::default()
+    };
+    assert_eq!(
+        say(k, k, window),
+        "options.window: left and right are 1 and -2, but must be -1 or more."
+    );
+    let lengths = AttentionOptions {
+        kv_first: Some(&[]),
+        ..Default::default()
+    };
+    assert_eq!(
+        say(k, k, lengths),
+        "options.kv_first: has 0 numbers for 1 batches."
+    );
+
+    let (w, mut y) = (view(&[4, 4]), vec![0f32; 12]);
+    let softcap = AttentionOptions {
+        softcap: Some(-1.5),
+        ..Default::default()
+    };
+    let error = self_attention(
+        view(&[3, 4]),
+        Weights::new(w, w, w),
+        ViewMut::new(&mut y, &[3, 4]).unwrap(),
+        softcap,
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "options.softcap: is -1.5, but must be finite and 0 or more."
+    );
+    let error = View::new(&data, &[3, 4, 6]).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the view of shape [6, 4, 3] reaches elements 0 to 71 of a slice of 60."
+    );
+    assert!(set_isa(Some("mmx"))
+        .unwrap_err()
+        .to_string()
+        .starts_with("name: is \"mmx\", not one of "));
 }
 
 #[test]

@@ -14,7 +14,9 @@ the threads of one call; 0 means the setting of :func:`set_threads`. What attend
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
@@ -120,6 +122,30 @@ def set_executor(executor: Executor | None, workers: int = 0) -> None:
 atexit.register(set_executor, None)  # threads that go on after it must not wait for the interpreter
 
 
+_MASK = "mask= (bool, True is visible), or bias= for numbers that are added to the scores"
+_AXIS = "softmax has axis=; matmul works on the last two axes: numpy.moveaxis brings others there"
+_ELSEWHERE = {  # what other libraries call it
+    "attn_mask": _MASK, "attention_mask": _MASK, "attn_bias": "bias=",
+    "is_causal": 'causal="top-left" is PyTorch\'s; with "bottom-right" the last query sees the last key',
+    "enable_gqa": "leave it out: grouped heads come from the shapes",
+    "dropout_p": "leave it out: there is no dropout", "softmax_scale": "scale=", "sm_scale": "scale=",
+    "window_size": "window=(left, right)", "logits_soft_cap": "softcap=", "cu_seqlens_k": "kv_lengths=",
+    "key_padding_mask": "mask= of shape [B, 1, 1, Nk], True is visible, or kv_lengths=",
+    "dim": _AXIS, "axes": _AXIS, "dtype": "leave it out: results have the type of the arrays", "where": "mask=",
+    "num_threads": "threads=",
+}
+
+
+def _unexpected(function: Callable[..., Any], unknown: dict[str, Any]) -> TypeError:
+    name = next(iter(unknown))
+    known = [*inspect.signature(function).parameters][:-1]
+    hint = _ELSEWHERE.get(name)
+    if hint is None:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}=?" if close else f"there are {', '.join(known)}"
+    return TypeError(f"{name}: {function.__name__}() has no such argument; {hint}")
+
+
 # ------------------------------------------------------------------------------------------------ matmul and softmax --
 
 
@@ -130,14 +156,14 @@ def matmul(a: Array, b: Array, *, out: None = ..., bias: Array | None = ..., alp
 def matmul(a: Array, b: Array, *, out: _A, bias: Array | None = ..., alpha: float = ..., beta: float = ...,
            threads: int = ...) -> _A: ...
 def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None = None, alpha: float = 1.0,
-           beta: float = 0.0, threads: int = 0) -> Any:
+           beta: float = 0.0, threads: int = 0, **unknown: Any) -> Any:
     """alpha * a @ b + beta * out + bias.
 
     a ``[..., M, K]``, b ``[..., K, N]``, out ``[..., M, N]``. Up to two leading axes, which broadcast; bias broadcasts to
     out, so ``[N]`` is a bias per column. With beta = 0 out is never read.
     """
-    if beta != 0 and out is None:
-        raise ValueError("beta: needs an out to read")
+    if unknown:
+        raise _unexpected(matmul, unknown)
     return _attend.matmul(a, b, out, bias, alpha, beta, threads)
 
 
@@ -157,7 +183,8 @@ def softmax(x: Array, *, axis: int = ..., out: _A, scale: float = ..., mask: Arr
             bias: Array | None = ..., log: bool = ..., return_lse: Literal[True],
             threads: int = ...) -> tuple[_A, _New]: ...
 def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float = 1.0, mask: Array | None = None,
-            bias: Array | None = None, log: bool = False, return_lse: bool = False, threads: int = 0) -> Any:
+            bias: Array | None = None, log: bool = False, return_lse: bool = False, threads: int = 0,
+            **unknown: Any) -> Any:
     """Softmax of scale * x + bias along an axis; with log=True its logarithm.
 
     x has up to four axes; out has its shape and may be x itself. mask (bool, True takes part) and bias broadcast to x by
@@ -165,8 +192,8 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
     the axis: of x ``[B, M, N]`` along axis 1 it is ``[B, N]``.
     A vector with nothing in it but masked entries gives 0, not NaN, and an lse of -inf.
     """
-    if scale == 0:
-        raise ValueError("scale: must not be 0")
+    if unknown:
+        raise _unexpected(softmax, unknown)
     return _attend.softmax(x, axis, out, mask, bias, scale, bool(log), bool(return_lse), threads)
 
 
@@ -185,7 +212,7 @@ def _integers(name: str, value: Any) -> npt.NDArray[np.integer[Any]]:
             return np.empty(0, np.int64)
         if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in value):
             raise OverflowError(f"{name}: numbers from -2**63 to 2**63 - 1 are needed")
-    raise TypeError(f"{name}: integers are needed, one per batch")
+    raise TypeError(f"{name}: integers are needed, one per batch, not {value!r:.80}")
 
 
 def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:
@@ -202,14 +229,13 @@ def _options(scale: float | None, causal: Causal | None, window: _Window | None,
     """The attention options in the order that the native functions take them."""
     flags = _code("causal", causal, _CAUSAL)
     stage = _code("return_scores", return_scores, _SCORES)
-    if scale is None:
-        scale = 0.0
-    elif scale == 0:
-        raise ValueError("scale: must not be 0; None means 1 / sqrt(D)")
     left = right = 0
     if window is not None:
         flags |= _WINDOW
-        left, right = (-1 if side is None else side for side in window)
+        try:
+            left, right = (-1 if side is None else side for side in window)
+        except (TypeError, ValueError):
+            raise TypeError(f"window: a pair (left, right) is needed, not {window!r:.80}") from None
     offset, offsets = 0, None
     if isinstance(query_offset, (int, np.integer)):
         offset = int(query_offset)
@@ -244,7 +270,7 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
               kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
               bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
               sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
-              threads: int = 0) -> Any:
+              threads: int = 0, **unknown: Any) -> Any:
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
     q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
@@ -270,6 +296,8 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
 
     Returns out, or a tuple (out, lse, scores) of what was asked for. A query that sees no key gives 0 and -inf.
     """
+    if unknown:
+        raise _unexpected(attention, unknown)
     return _attend.attention(q, k, v, out, threads, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores))
@@ -306,7 +334,7 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
                    kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
                    bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
                    sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
-                   threads: int = 0) -> Any:
+                   threads: int = 0, **unknown: Any) -> Any:
     """Projections, :func:`attention`, and with w_o an output projection.
 
     x ``[B, N, D]`` or ``[N, D]``; the book's D x N matrix X is passed as ``X.T``, which copies nothing. Weights stand as
@@ -316,6 +344,8 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
 
     out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. Everything else as in :func:`attention`.
     """
+    if unknown:
+        raise _unexpected(self_attention, unknown)
     return _attend.self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores))

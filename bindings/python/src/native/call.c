@@ -1,13 +1,25 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "call.h"
 
+#include <stdio.h>
 #include <string.h>
 
 PyObject *attend_error;
 
-void call_begin(call *self) {
+void call_begin(call *self, const naming *names) {
+  static const naming reversed = {NULL, {"columns", "rows", "", ""}};
   self->failed = self->views_open = self->integers_open = self->results = 0;
   for (int i = 0; i < MAX_RESULTS; ++i) self->planned[i] = NULL;
+  self->naming = names ? *names : reversed;
+  self->message[0] = 0;
+}
+
+void call_count_along(call *self, int axes, int axis) {
+  int dimension = 1;
+  for (int i = -1; i >= -axes; --i) {
+    char *count = self->naming.count[i == axis ? 0 : dimension++];
+    snprintf(count, sizeof self->naming.count[0], "along axis %d", i);
+  }
 }
 
 PyObject *call_end(call *self) {
@@ -32,28 +44,111 @@ void call_fail(call *self, PyObject *type, const char *message) {
   self->failed = 1;
 }
 
-void call_raise(call *self, attend_status status, const char *const renamed[][2]) {
+/* ------------------------------------------------------------------------------------------------------- errors -- */
+
+typedef struct text {
+  char letters[2048];
+  size_t length;
+} text;
+
+static void append(text *self, const char *letters, size_t length) {
+  const size_t room = sizeof self->letters - 1 - self->length;
+  if (length > room) length = room;
+  memcpy(self->letters + self->length, letters, length);
+  self->length += length;
+  self->letters[self->length] = 0;
+}
+
+/* The Python argument of a name in attend.h: options.window_left and attention_options.window_left are both window. */
+static const char *argument_of(const naming *naming, const char *name) {
+  static renaming everywhere[] = {
+      {"window_left", "window"}, {"query_offsets", "query_offset"}, {"scores", "return_scores"}, {NULL, NULL}};
+  const char *dot = strrchr(name, '.');
+  if (dot) name = dot + 1;
+  for (int i = 0; naming->renamed && naming->renamed[i][0]; ++i)
+    if (strcmp(naming->renamed[i][0], name) == 0) return naming->renamed[i][1];
+  for (int i = 0; everywhere[i][0]; ++i)
+    if (strcmp(everywhere[i][0], name) == 0) return everywhere[i][1];
+  return name;
+}
+
+static const char *count_of(const naming *naming, const char *word) {
+  static const char *const counts[4][2] = {
+      {"rows", "row"}, {"columns", "column"}, {"heads", "head"}, {"batches", "batch"}};
+  for (int i = 0; i < 4; ++i)
+    if (naming->count[i][0] && (strcmp(word, counts[i][0]) == 0 || strcmp(word, counts[i][1]) == 0))
+      return naming->count[i];
+  return word;
+}
+
+/* A sentence of attend's with the names that things have here. Operands are what stands before the first colon and
+ * before "'s". */
+static void translate(text *self, const naming *naming, const char *sentence) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyz_.0123456789";
+  const char *at = sentence;
+  const int of_weight = strncmp(sentence, "weights.", 8) == 0; /* whose axes are not reversed */
+  while (*at) {
+    char word[64];
+    size_t length = strspn(at, letters);
+    while (length && at[length - 1] == '.') --length;
+    if (length == 0 || length >= sizeof word) {
+      append(self, at, length ? length : 1);
+      at += length ? length : 1;
+      continue;
+    }
+    memcpy(word, at, length);
+    word[length] = 0;
+    at += length;
+    const char *meant = word;
+    if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length))
+      meant = argument_of(naming, word);
+    else if (!of_weight)
+      meant = count_of(naming, word);
+    append(self, meant, strlen(meant));
+  }
+}
+
+/* The shapes of the arrays that were given, in their own order of axes. */
+static void append_shapes(text *self, const call *of) {
+  const char *between = ": ";
+  if (self->length) --self->length; /* the full stop */
+  for (int i = 0; i < of->views_open; ++i) {
+    const view *given = &of->views[i];
+    char letters[128];
+    if (!given->name) continue; /* only planned */
+    int length = snprintf(letters, sizeof letters, "%s%s [", between, given->name);
+    for (int axis = 0; axis < given->array.axes; ++axis)
+      length += snprintf(letters + length, sizeof letters - (size_t)length, "%s%lld", axis ? ", " : "",
+                         (long long)given->array.shape[axis]);
+    append(self, letters, (size_t)length);
+    append(self, "]", 1);
+    between = ", ";
+  }
+  append(self, ".", 1);
+}
+
+void call_raise(call *self, attend_status status) {
   self->failed = 1;
   if (ATTEND_REASON(status) == ATTEND_OUT_OF_MEMORY) {
     PyErr_NoMemory();
     return;
   }
-  /* "options.window_left" and "attention_options.window_left" are both the argument window. */
-  static const char *const everywhere[][2] = {
-      {"window_left", "window"}, {"query_offsets", "query_offset"}, {"scores", "return_scores"}, {NULL, NULL}};
-  const char *argument = attend_status_argument(status);
-  const char *dot = strrchr(argument, '.');
-  if (dot) argument = dot + 1;
-  for (int i = 0; everywhere[i][0]; ++i)
-    if (strcmp(everywhere[i][0], argument) == 0) argument = everywhere[i][1];
-  for (int i = 0; renamed && renamed[i][0]; ++i) {
-    if (strcmp(renamed[i][0], argument) == 0) {
-      argument = renamed[i][1];
-      break; /* matmul exchanges a and b */
-    }
+  const char *argument = argument_of(&self->naming, attend_status_argument(status));
+  text said = {.length = 0};
+  if (self->message[0]) {
+    translate(&said, &self->naming, self->message);
+  } else {
+    append(&said, argument, strlen(argument));
+    append(&said, ": ", *argument ? 2 : 0);
+    append(&said, attend_status_string(status), strlen(attend_status_string(status)));
   }
-  PyObject *message = *argument ? PyUnicode_FromFormat("%s: %s", argument, attend_status_string(status))
-                                : PyUnicode_FromString(attend_status_string(status));
+  if (ATTEND_REASON(status) == ATTEND_INVALID_SHAPE) {
+    append_shapes(&said, self);
+    static const char biases[] = " A bias of several heads is [H, Dh, 1].";
+    if (argument[0] == 'b' && argument[1] == '_' && strchr("qkv", argument[2]))
+      append(&said, biases, sizeof biases - 1);
+  }
+  PyObject *message = PyUnicode_FromString(said.letters);
   PyObject *error = message ? PyObject_CallFunctionObjArgs(attend_error, message, NULL) : NULL;
   PyObject *name = PyUnicode_FromString(argument), *reason = PyLong_FromLong(ATTEND_REASON(status));
   if (error && name && reason && !PyObject_SetAttrString(error, "argument", name) &&
@@ -135,8 +230,8 @@ int call_has_plans(const call *self) {
   return 0;
 }
 
-void call_allocate(call *self, attend_status status, const char *const renamed[][2]) {
-  if (status) call_raise(self, status, renamed);
+void call_allocate(call *self, attend_status status) {
+  if (status) call_raise(self, status);
   for (int i = 0; i < self->results && !self->failed; ++i) {
     view *planned = self->planned[i];
     if (!planned) continue;
@@ -148,23 +243,38 @@ void call_allocate(call *self, attend_status status, const char *const renamed[]
 
 /* ------------------------------------------------------------------------------------------------------ numbers -- */
 
-double take_double(call *self, PyObject *object) {
+/* Replaces an exception that names no argument. */
+static void not_a(call *self, const char *what, PyObject *object, const char *name) {
+  self->failed = 1;
+  if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    PyErr_Clear();
+    PyErr_Format(PyExc_OverflowError, "%s: %R is too large", name, object);
+  } else if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+    PyErr_Clear();
+    PyErr_Format(PyExc_TypeError, "%s: %s is needed, not %R", name, what, object);
+  }
+}
+
+double take_double(call *self, PyObject *object, const char *name) {
   if (self->failed) return 0;
   const double value = PyFloat_AsDouble(object);
-  if (value == -1 && PyErr_Occurred()) self->failed = 1;
+  if (value == -1 && PyErr_Occurred()) not_a(self, "a number", object, name);
   return value;
 }
 
-int64_t take_int64(call *self, PyObject *object) {
+int64_t take_int64(call *self, PyObject *object, const char *name) {
   if (self->failed) return 0;
   const long long value = PyLong_AsLongLong(object);
-  if (value == -1 && PyErr_Occurred()) self->failed = 1;
+  if (value == -1 && PyErr_Occurred()) not_a(self, "an integer", object, name);
   return value;
 }
 
-int32_t take_threads(call *self, PyObject *object) {
-  const int64_t value = take_int64(self, object);
-  if (value > INT32_MAX || value < INT32_MIN) call_fail(self, PyExc_OverflowError, "threads: too large");
+int32_t take_int32(call *self, PyObject *object, const char *name) {
+  const int64_t value = take_int64(self, object, name);
+  if (value > INT32_MAX || value < INT32_MIN) {
+    PyErr_Format(PyExc_OverflowError, "%s: %R is too large", name, object);
+    self->failed = 1;
+  }
   return (int32_t)value;
 }
 

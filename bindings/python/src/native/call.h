@@ -13,18 +13,35 @@ enum { MAX_VIEWS = 16 }; /* self_attention: 10 arrays, 4 among the options, lse 
 
 enum { MAX_RESULTS = 3 };
 
+/* What attend.h calls a thing, without its struct, and what it is called here. */
+typedef const char *const renaming[2];
+
+typedef struct naming {
+  renaming *renamed; /* ended by NULL; or NULL */
+  char count[4][24]; /* what rows, columns, heads and batches are; "" = the same */
+} naming;
+
 typedef struct call {
   int failed, views_open, integers_open, results;
   view views[MAX_VIEWS];
   Py_buffer integers[3]; /* query_offset, kv_lengths, kv_first */
   PyObject *result[MAX_RESULTS];
   view *planned[MAX_RESULTS]; /* of results that are still to be made */
+  naming naming;
+  char message[512]; /* of attend's options */
 } call;
+
+/* For the options of the call. */
+#define WITH_MESSAGE(call) .message = (call).message, .message_size = sizeof(call).message
 
 /* attend.AttendError, made by the module. */
 extern PyObject *attend_error;
 
-void call_begin(call *self);
+/* NULL: nothing but rows and columns has another name, since axes are reversed. */
+void call_begin(call *self, const naming *names);
+
+/* From here on extents count along axes: those of a softmax along `axis` (negative) of an array with so many. */
+void call_count_along(call *self, int axes, int axis);
 
 /* Ends the call: NULL after a failure, else the outputs: one, or a tuple of them. */
 PyObject *call_end(call *self);
@@ -34,8 +51,8 @@ void call_keep(call *self, PyObject *result);
 
 void call_fail(call *self, PyObject *type, const char *message);
 
-/* Raises what the status says. `renamed` has pairs of (name in attend.h, name of the Python argument) and may be NULL. */
-void call_raise(call *self, attend_status status, const char *const renamed[][2]);
+/* Raises what the message says, or the status if there is none. */
+void call_raise(call *self, attend_status status);
 
 /* None gives NULL: absent. */
 view *open_view(call *self, PyObject *object, const char *name, int writable);
@@ -56,11 +73,11 @@ int call_has_plans(const call *self);
 
 /* Makes what was planned, after `status` said that nothing is wrong with the call; else raises what is wrong. Shapes are
  * free to claim any size (strides of 0), so nothing may be allocated before they are checked. */
-void call_allocate(call *self, attend_status status, const char *const renamed[][2]);
+void call_allocate(call *self, attend_status status);
 
-double take_double(call *self, PyObject *object);
-int64_t take_int64(call *self, PyObject *object);
-int32_t take_threads(call *self, PyObject *object);
+double take_double(call *self, PyObject *object, const char *name);
+int64_t take_int64(call *self, PyObject *object, const char *name);
+int32_t take_int32(call *self, PyObject *object, const char *name);
 
 /* `count` integers from a NumPy array with one axis (the Python side sees to that), or None. */
 const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count);

@@ -2,6 +2,8 @@
  * only; what attend itself checks is left to it. attend/__init__.py is the face of this.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
+
 #include "executor.h"
 
 static int expect_count(Py_ssize_t count, Py_ssize_t expected) {
@@ -18,7 +20,8 @@ static int64_t broadcast(int64_t a, int64_t b) { return a == 1 ? b : a; }
 
 static int larger(uint32_t a, uint32_t b) { return (int)(a > b ? a : b); }
 
-/* A result that is too large for any machine would hide what else is wrong. The same call for one column finds it. */
+/* A result that is too large for any machine would hide what else is wrong. The same call for one column finds it, and
+ * leaves its own message. */
 static attend_tensor one_column(const attend_tensor *tensor) {
   attend_tensor one = *tensor;
   if (one.rank > 1) one.shape[1] = 1;
@@ -32,7 +35,9 @@ static attend_status check_matmul(double alpha, const attend_tensor *a, const at
   const attend_status status = attend_matmul_workspace(alpha, a, b, beta, c, options, &bytes);
   if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
   const attend_tensor b1 = one_column(b), c1 = one_column(c);
-  return first_of(attend_matmul_workspace(alpha, a, &b1, beta, &c1, NULL, &bytes), status);
+  const attend_matmul_options bare = {
+      .size = sizeof bare, .message = options->message, .message_size = options->message_size};
+  return first_of(attend_matmul_workspace(alpha, a, &b1, beta, &c1, &bare, &bytes), status);
 }
 
 static attend_status check_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
@@ -41,7 +46,9 @@ static attend_status check_attention(const attend_tensor *q, const attend_tensor
   const attend_status status = attend_attention_workspace(q, k, v, out, options, &bytes);
   if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
   const attend_tensor q1 = one_column(q), out1 = one_column(out);
-  return first_of(attend_attention_workspace(&q1, k, v, &out1, NULL, &bytes), status);
+  const attend_attention_options bare = {
+      .size = sizeof bare, .message = options->message, .message_size = options->message_size};
+  return first_of(attend_attention_workspace(&q1, k, v, &out1, &bare, &bytes), status);
 }
 
 static attend_status check_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
@@ -51,55 +58,74 @@ static attend_status check_self_attention(const attend_tensor *x, const attend_s
   const attend_status status = attend_self_attention_workspace(x, weights, out, options, attention_options, &bytes);
   if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
   const attend_tensor x1 = one_column(x), out1 = one_column(out);
-  return first_of(attend_self_attention_workspace(&x1, weights, &out1, NULL, NULL, &bytes), status);
+  const attend_self_attention_options bare = {
+      .size = sizeof bare, .message = options->message, .message_size = options->message_size};
+  return first_of(attend_self_attention_workspace(&x1, weights, &out1, &bare, NULL, &bytes), status);
 }
 
 /* ------------------------------------------------------------------------------------------------------- matmul -- */
 
 /* (a, b, out, bias, alpha, beta, threads): row-major arrays, so (A B)^T = B^T A^T with the names changed over. */
 static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  static const char *const renamed[][2] = {{"a", "b"}, {"b", "a"}, {"c", "out"}, {NULL, NULL}};
+  static renaming renamed[] = {{"a", "b"}, {"b", "a"}, {"c", "out"}, {NULL, NULL}};
+  static const naming names = {renamed, {"columns", "rows", "along axis -3", "along axis -4"}};
   (void)module;
   if (!expect_count(count, 7)) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, &names);
   const attend_tensor *a = take_required(&self, args[0], "a", AS_ACTIVATION);
   const attend_tensor *b = take_required(&self, args[1], "b", AS_ACTIVATION);
-  attend_matmul_options options = {.size = sizeof options, .threads = take_threads(&self, args[6])};
-  const double alpha = take_double(&self, args[4]), beta = take_double(&self, args[5]);
+  attend_matmul_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[6], "threads"), WITH_MESSAGE(self)};
+  const double alpha = take_double(&self, args[4], "alpha"), beta = take_double(&self, args[5], "beta");
   options.bias = take_input(&self, args[3], "bias", AS_ACTIVATION);
-  if (!self.failed && (self.views[0].array.axes < 2 || self.views[1].array.axes < 2))
-    call_fail(&self, PyExc_ValueError, "a and b need at least two axes");
+  for (int i = 0; i < 2 && !self.failed; ++i) {
+    const view *factor = &self.views[i];
+    if (factor->array.axes >= 2) continue;
+    PyErr_Format(PyExc_ValueError, "%s: has %d axes, but needs 2 or more", factor->name, factor->array.axes);
+    self.failed = 1;
+  }
+  if (!self.failed && beta != 0 && args[2] == Py_None) call_fail(&self, PyExc_ValueError, "beta: needs an out to read");
   if (self.failed) return call_end(&self);
 
   const int64_t shape[4] = {extent(b, 0), extent(a, 1), broadcast(extent(a, 2), extent(b, 2)),
                             broadcast(extent(a, 3), extent(b, 3))};
   const attend_tensor *c = take_output(&self, args[2], "out", AS_ACTIVATION, shape, larger(a->rank, b->rank), a->dtype);
-  if (!self.failed && call_has_plans(&self))
-    call_allocate(&self, check_matmul(alpha, b, a, beta, c, &options), renamed);
+  if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_matmul(alpha, b, a, beta, c, &options));
   if (self.failed) return call_end(&self);
 
   attend_status status;
   Py_BEGIN_ALLOW_THREADS
   status = attend_matmul(alpha, b, a, beta, c, &options);
   Py_END_ALLOW_THREADS
-  if (status) call_raise(&self, status, renamed);
+  if (status) call_raise(&self, status);
   return call_end(&self);
 }
 
 /* ------------------------------------------------------------------------------------------------------ softmax -- */
 
+static double take_scale(call *self, PyObject *object, const char *instead_of_zero) {
+  const double scale = take_double(self, object, "scale");
+  if (!self->failed && scale == 0) {
+    PyErr_Format(PyExc_ValueError, "scale: must not be 0%s", instead_of_zero);
+    self->failed = 1;
+  }
+  return scale;
+}
+
 /* (x, axis, out, mask, bias, scale, log, want_lse, threads) */
 static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  static const char *const renamed[][2] = {{"y", "out"}, {NULL, NULL}};
+  static renaming renamed[] = {{"y", "out"}, {NULL, NULL}};
+  static const naming names = {renamed, {"", "", "", ""}};
   (void)module;
   if (!expect_count(count, 9)) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, &names);
   (void)take_required(&self, args[0], "x", AS_ACTIVATION);
-  int64_t axis = take_int64(&self, args[1]);
-  attend_softmax_options options = {.size = sizeof options, .threads = take_threads(&self, args[8])};
-  options.scale = take_double(&self, args[5]);
+  int64_t axis = take_int64(&self, args[1], "axis");
+  attend_softmax_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[8], "threads"), WITH_MESSAGE(self)};
+  options.scale = take_scale(&self, args[5], "");
   if (args[6] == Py_True) options.flags = ATTEND_LOG;
   if (self.failed) return call_end(&self);
 
@@ -111,6 +137,7 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
     return call_end(&self);
   }
   if (axis >= 0) axis -= axes;
+  call_count_along(&self, axes, (int)axis);
   view *y = open_output_like(&self, args[2], "out", &x->array);
   view *mask = open_view(&self, args[3], "mask", 0);
   view *bias = open_view(&self, args[4], "bias", 0);
@@ -127,14 +154,14 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
   }
   uint64_t bytes;
   if (!self.failed && call_has_plans(&self))
-    call_allocate(&self, attend_softmax_workspace(&x->tensor, &y->tensor, &options, &bytes), renamed);
+    call_allocate(&self, attend_softmax_workspace(&x->tensor, &y->tensor, &options, &bytes));
   if (self.failed) return call_end(&self);
 
   attend_status status;
   Py_BEGIN_ALLOW_THREADS
   status = attend_softmax(&x->tensor, &y->tensor, &options);
   Py_END_ALLOW_THREADS
-  if (status) call_raise(&self, status, renamed);
+  if (status) call_raise(&self, status);
   return call_end(&self);
 }
 
@@ -154,15 +181,15 @@ enum { ATTENTION_OPTIONS = 15 };
 static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
                                    attend_attention_options *options) {
   const int arrangement = scores->arrangement;
-  options->flags = (uint32_t)take_int64(self, args[0]);
-  options->scale = take_double(self, args[1]);
-  options->softcap = take_double(self, args[2]);
-  options->query_offset = take_int64(self, args[3]);
+  options->flags = (uint32_t)take_int64(self, args[0], "causal");
+  if (args[1] != Py_None) options->scale = take_scale(self, args[1], "; None means 1 / sqrt(D)");
+  options->softcap = take_double(self, args[2], "softcap");
+  options->query_offset = take_int64(self, args[3], "query_offset");
   options->query_offsets = take_integers(self, args[4], "query_offset", scores->batch);
   options->kv_lengths = take_integers(self, args[5], "kv_lengths", scores->batch);
   options->kv_first = take_integers(self, args[6], "kv_first", scores->batch);
-  options->window_left = take_int64(self, args[7]);
-  options->window_right = take_int64(self, args[8]);
+  options->window_left = take_int64(self, args[7], "window");
+  options->window_right = take_int64(self, args[8], "window");
   options->mask = take_input(self, args[9], "mask", arrangement);
   options->bias = take_input(self, args[10], "bias", arrangement);
   options->alibi_slopes = take_input(self, args[11], "alibi_slopes", AS_ACTIVATION);
@@ -174,7 +201,7 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   if (args[14] != Py_None) {
     const int64_t shape[4] = {scores->keys, scores->queries, scores->heads, scores->batch};
     options->scores = take_output(self, Py_None, "scores", arrangement, shape, scores->rank, scores->dtype);
-    options->scores_stage = (uint32_t)take_int64(self, args[14]);
+    options->scores_stage = (uint32_t)take_int64(self, args[14], "return_scores");
   }
 }
 
@@ -183,11 +210,12 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   (void)module;
   if (!expect_count(count, 5 + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, NULL);
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
   const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
   const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
-  attend_attention_options options = {.size = sizeof options, .threads = take_threads(&self, args[4])};
+  attend_attention_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
   if (self.failed) return call_end(&self);
 
   const int64_t batch = broadcast(extent(q, 3), broadcast(extent(k, 3), extent(v, 3)));
@@ -197,14 +225,14 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   const int64_t shape[4] = {extent(v, 0), scores.queries, scores.heads, batch};
   const attend_tensor *out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
   take_attention_options(&self, args + 5, &scores, &options);
-  if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_attention(q, k, v, out, &options), NULL);
+  if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_attention(q, k, v, out, &options));
   if (self.failed) return call_end(&self);
 
   attend_status status;
   Py_BEGIN_ALLOW_THREADS
   status = attend_attention(q, k, v, out, &options);
   Py_END_ALLOW_THREADS
-  if (status) call_raise(&self, status, NULL);
+  if (status) call_raise(&self, status);
   return call_end(&self);
 }
 
@@ -213,7 +241,7 @@ static PyObject *py_self_attention(PyObject *module, PyObject *const *args, Py_s
   (void)module;
   if (!expect_count(count, 11 + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, NULL);
   const attend_tensor *x = take_required(&self, args[0], "x", ONE_HEAD);
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = take_required(&self, args[1], "w_q", AS_WEIGHT);
@@ -224,7 +252,8 @@ static PyObject *py_self_attention(PyObject *module, PyObject *const *args, Py_s
   weights.b_v = take_input(&self, args[6], "b_v", AS_WEIGHT);
   weights.w_o = take_input(&self, args[7], "w_o", AS_WEIGHT);
   weights.b_o = take_input(&self, args[8], "b_o", AS_ACTIVATION);
-  attend_self_attention_options options = {.size = sizeof options, .threads = take_threads(&self, args[10])};
+  attend_self_attention_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[10], "threads"), WITH_MESSAGE(self)};
   attend_attention_options attention_options = {.size = sizeof attention_options};
   if (self.failed) return call_end(&self);
 
@@ -247,14 +276,14 @@ static PyObject *py_self_attention(PyObject *module, PyObject *const *args, Py_s
                                          x->dtype);
   take_attention_options(&self, args + 11, &scores, &attention_options);
   if (!self.failed && call_has_plans(&self))
-    call_allocate(&self, check_self_attention(x, &weights, out, &options, &attention_options), NULL);
+    call_allocate(&self, check_self_attention(x, &weights, out, &options, &attention_options));
   if (self.failed) return call_end(&self);
 
   attend_status status;
   Py_BEGIN_ALLOW_THREADS
   status = attend_self_attention(x, &weights, out, &options, &attention_options);
   Py_END_ALLOW_THREADS
-  if (status) call_raise(&self, status, NULL);
+  if (status) call_raise(&self, status);
   return call_end(&self);
 }
 
@@ -263,12 +292,13 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
   (void)module;
   if (!expect_count(count, 5)) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, NULL);
   const attend_tensor *out_a = take_inout(&self, args[0], "out_a", AS_ACTIVATION);
   const attend_tensor *lse_a = take_inout(&self, args[1], "lse_a", WITHOUT_ROWS);
   const attend_tensor *out_b = take_input(&self, args[2], "out_b", AS_ACTIVATION);
   const attend_tensor *lse_b = take_input(&self, args[3], "lse_b", WITHOUT_ROWS);
-  const attend_merge_options options = {.size = sizeof options, .threads = take_threads(&self, args[4])};
+  const attend_merge_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
   if (self.failed) return call_end(&self);
   call_keep(&self, Py_NewRef(args[0]));
   call_keep(&self, Py_NewRef(args[1]));
@@ -277,7 +307,7 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
   Py_BEGIN_ALLOW_THREADS
   status = attend_attention_merge(out_a, lse_a, out_b, lse_b, &options);
   Py_END_ALLOW_THREADS
-  if (status) call_raise(&self, status, NULL);
+  if (status) call_raise(&self, status);
   return call_end(&self);
 }
 
@@ -304,18 +334,33 @@ static PyObject *py_isa_names(PyObject *module, PyObject *unused) {
   return names;
 }
 
+/* Ends a setting, whose message is the caller's, since attend has none to give. */
+static PyObject *setting_end(call *self, attend_status status) {
+  if (status)
+    call_raise(self, status);
+  else
+    call_keep(self, Py_NewRef(Py_None));
+  return call_end(self);
+}
+
 static PyObject *py_set_isa(PyObject *module, PyObject *name) {
   (void)module;
   const char *text = NULL;
+  if (name != Py_None && !PyUnicode_Check(name)) {
+    PyErr_Format(PyExc_TypeError, "name: a string or None is needed, not %R", name);
+    return NULL;
+  }
   if (name != Py_None && !(text = PyUnicode_AsUTF8AndSize(name, NULL))) return NULL;
   call self;
-  call_begin(&self);
+  call_begin(&self, NULL);
   const attend_status status = attend_set_isa(text);
-  if (status)
-    call_raise(&self, status, NULL);
-  else
-    call_keep(&self, Py_NewRef(Py_None));
-  return call_end(&self);
+  if (status) {
+    int length = snprintf(self.message, sizeof self.message, "name: is '%.60s', not one of", text);
+    for (int32_t i = 0; attend_isa_name(i); ++i)
+      length += snprintf(self.message + length, sizeof self.message - (size_t)length, " %s", attend_isa_name(i));
+    snprintf(self.message + length, sizeof self.message - (size_t)length, ".");
+  }
+  return setting_end(&self, status);
 }
 
 static PyObject *py_threads(PyObject *module, PyObject *unused) {
@@ -323,34 +368,32 @@ static PyObject *py_threads(PyObject *module, PyObject *unused) {
   return PyLong_FromLong(attend_threads());
 }
 
+static void say_negative(call *self, const char *name, int32_t value) {
+  snprintf(self->message, sizeof self->message, "%s: is %ld, but must be 0 or more.", name, (long)value);
+}
+
 static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
   (void)module;
   call self;
-  call_begin(&self);
-  const int32_t value = take_threads(&self, threads);
-  const attend_status status = self.failed ? ATTEND_OK : attend_set_threads(value);
-  if (status)
-    call_raise(&self, status, NULL);
-  else
-    call_keep(&self, Py_NewRef(Py_None));
-  return call_end(&self);
+  call_begin(&self, NULL);
+  const int32_t value = take_int32(&self, threads, "threads");
+  if (self.failed) return call_end(&self);
+  say_negative(&self, "threads", value);
+  return setting_end(&self, attend_set_threads(value));
 }
 
 /* (executor, workers) */
 static PyObject *py_set_executor(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  static const char *const renamed[][2] = {{"executor", "workers"}, {NULL, NULL}}; /* nothing else can be wrong */
+  static renaming renamed[] = {{"executor", "workers"}, {NULL, NULL}}; /* nothing else can be wrong */
+  static const naming names = {renamed, {"", "", "", ""}};
   (void)module;
   if (!expect_count(count, 2)) return NULL;
   call self;
-  call_begin(&self);
-  const int64_t workers = take_int64(&self, args[1]);
-  if (workers > INT32_MAX || workers < INT32_MIN) call_fail(&self, PyExc_OverflowError, "workers: too large");
-  const attend_status status = self.failed ? ATTEND_OK : executor_set(args[0], (int32_t)workers);
-  if (status)
-    call_raise(&self, status, renamed);
-  else
-    call_keep(&self, Py_NewRef(Py_None));
-  return call_end(&self);
+  call_begin(&self, &names);
+  const int32_t workers = take_int32(&self, args[1], "workers");
+  if (self.failed) return call_end(&self);
+  say_negative(&self, "workers", workers);
+  return setting_end(&self, executor_set(args[0], workers));
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL, NULL

@@ -7,6 +7,7 @@
 
 static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float32, *float64, *int64;
 static PyObject *no_arguments, *max_version; /* of __dlpack__ */
+static PyObject *no_text;
 
 int views_prepare(void) {
   PyObject *numpy = PyImport_ImportModule("numpy");
@@ -23,9 +24,10 @@ int views_prepare(void) {
   Py_XDECREF(dtype);
   Py_DECREF(numpy);
   no_arguments = PyTuple_New(0);
+  no_text = PyUnicode_FromString("");
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
   return numpy_array && numpy_empty && numpy_ascontiguousarray && float32 && float64 && int64 && no_arguments &&
-                 max_version
+                 no_text && max_version
              ? 0
              : -1;
 }
@@ -59,9 +61,13 @@ static int too_many_axes(const char *name, int axes) {
   return -1;
 }
 
-static int bad_dtype(const char *name) {
-  PyErr_Format(PyExc_TypeError, "%s: elements must be float32 or float64 of this machine's byte order (masks: bool)",
-               name);
+static int bad_dtype(const char *name, PyObject *object) {
+  PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+  if (!dtype) PyErr_Clear();
+  PyErr_Format(PyExc_TypeError,
+               "%s: elements must be float32 or float64 of this machine's byte order (masks: bool)%s%S", name,
+               dtype ? ", not " : "", dtype ? dtype : no_text);
+  Py_XDECREF(dtype);
   return -1;
 }
 
@@ -83,7 +89,7 @@ static int open_buffer(view *self, PyObject *object, const char *name, int writa
     return -1;
   }
   if (buffer->ndim > MAX_AXES) return too_many_axes(name, buffer->ndim);
-  if (!(array->dtype = dtype_of_format(buffer->format))) return bad_dtype(name);
+  if (!(array->dtype = dtype_of_format(buffer->format))) return bad_dtype(name, object);
   array->data = buffer->buf;
   array->axes = buffer->ndim;
   int64_t compact = buffer->itemsize;
@@ -126,18 +132,53 @@ static uint32_t dtype_of_dlpack(DLDataType type) {
   }
 }
 
+/* PyTorch's x.conj().imag is the memory of x.imag with its sign left to do, of which DLPack says nothing. */
+static int check_not_negated(PyObject *object, const char *name) {
+  PyObject *is_neg = PyObject_GetAttrString(object, "is_neg");
+  if (!is_neg) {
+    PyErr_Clear();
+    return 0;
+  }
+  PyObject *answer = PyObject_CallNoArgs(is_neg);
+  const int negated = answer ? PyObject_IsTrue(answer) : -1;
+  Py_DECREF(is_neg);
+  Py_XDECREF(answer);
+  if (negated > 0) PyErr_Format(PyExc_ValueError, "%s: is negated lazily: pass its .resolve_neg()", name);
+  return negated ? -1 : 0;
+}
+
+/* Says with the producer's exception which argument it is about. */
+static void note_name(const char *name) {
+  PyObject *type, *error, *traceback;
+  PyErr_Fetch(&type, &error, &traceback);
+  PyErr_NormalizeException(&type, &error, &traceback);
+  PyObject *done =
+      error ? PyObject_CallMethod(error, "add_note", "N", PyUnicode_FromFormat("argument: %s", name)) : NULL;
+  if (!done) PyErr_Clear();
+  Py_XDECREF(done);
+  PyErr_Restore(type, error, traceback);
+}
+
 /* object.__dlpack__(max_version=(1, 0)), or without the version for a producer of before 1.0. */
 static PyObject *export_dlpack(PyObject *object, const char *name) {
   PyObject *export = PyObject_GetAttrString(object, "__dlpack__");
   if (!export) {
-    if (PyErr_ExceptionMatches(PyExc_AttributeError))
-      PyErr_Format(PyExc_TypeError, "%s: an array is needed (an object with the buffer protocol or __dlpack__)", name);
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return NULL;
+    PyErr_Clear();
+    PyObject *type = (PyObject *)Py_TYPE(object), *type_name = PyObject_GetAttrString(type, "__name__");
+    if (type_name)
+      PyErr_Format(PyExc_TypeError, "%s: an array is needed (numpy.asarray(..) makes one), not %U", name, type_name);
+    Py_XDECREF(type_name);
     return NULL;
   }
-  PyObject *capsule = PyObject_Call(export, no_arguments, max_version);
-  if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError)) {
-    PyErr_Clear();
-    capsule = PyObject_CallNoArgs(export);
+  PyObject *capsule = NULL;
+  if (!check_not_negated(object, name)) {
+    capsule = PyObject_Call(export, no_arguments, max_version);
+    if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError)) {
+      PyErr_Clear();
+      capsule = PyObject_CallNoArgs(export);
+    }
+    if (!capsule) note_name(name);
   }
   Py_DECREF(export);
   return capsule;
@@ -174,7 +215,7 @@ static int open_dlpack(view *self, PyObject *object, const char *name, int writa
   }
   strided_array *array = &self->array;
   if (tensor->ndim > MAX_AXES) return too_many_axes(name, tensor->ndim);
-  if (!(array->dtype = dtype_of_dlpack(tensor->dtype))) return bad_dtype(name);
+  if (!(array->dtype = dtype_of_dlpack(tensor->dtype))) return bad_dtype(name, object);
   array->data = tensor->data ? (char *)tensor->data + tensor->byte_offset : NULL;
   array->axes = tensor->ndim;
   int64_t compact = 1;
@@ -204,6 +245,7 @@ static int check_not_masked(PyObject *object, const char *name) {
 }
 
 int view_open(view *self, PyObject *object, const char *name, int writable) {
+  self->name = name;
   int failed =
       check_not_masked(object, name) || (PyObject_CheckBuffer(object) ? open_buffer(self, object, name, writable)
                                                                       : open_dlpack(self, object, name, writable));

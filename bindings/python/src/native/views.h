@@ -29,6 +29,7 @@ typedef struct strided_array {
 
 /* An array in use: the memory stays where it is until view_close. Zero-initialised means absent. */
 typedef struct view {
+  const char *name;
   Py_buffer buffer; /* one of these two holds the memory */
   PyObject *capsule;
   strided_array array;

@@ -466,8 +466,8 @@ typedef struct attend_convert_options {
   uint32_t reserved;
   void *workspace; /* none is needed */
   uint64_t workspace_size;
-  char *message;         /* (0.2) */
-  uint64_t message_size; /* (0.2) */
+  char *message;
+  uint64_t message_size;
   const attend_executor *executor;
   const attend_tensor *scale; /* F32, broadcasts to x: (1, N) by column, as of each token, (M, 1) by row, or (1, 1) */
 } attend_convert_options;

@@ -72,14 +72,16 @@ TEST_CASE("messages of shapes") {
 }
 
 TEST_CASE("messages of types, ranks, memory") {
-  expect_said<AttentionCall>("k: is float64; float32, bfloat16, float16, int8 or float8_e4m3 is needed beside the other operands.",
-                             [](auto &c) { c.k.view.dtype = ATTEND_F64; });
+  expect_said<AttentionCall>(
+      "k: is float64; float32, bfloat16, float16, int8 or float8_e4m3 is needed beside the other operands.",
+      [](auto &c) { c.k.view.dtype = ATTEND_F64; });
   expect_said<AttentionCall>("q: is bool; float32, float64, bfloat16 or float16 is needed.",
                              [](auto &c) { c.q.view.dtype = ATTEND_BOOL; });
   expect_said<AttentionCall>("q: is int32; float32, float64, bfloat16 or float16 is needed.",
                              [](auto &c) { c.q.view.dtype = ATTEND_I32; });
-  expect_said<AttentionCall>("q: has dtype 99, which is no element type; float32, float64, bfloat16 or float16 is needed.",
-                             [](auto &c) { c.q.view.dtype = 99; });
+  expect_said<AttentionCall>(
+      "q: has dtype 99, which is no element type; float32, float64, bfloat16 or float16 is needed.",
+      [](auto &c) { c.q.view.dtype = 99; });
   expect_said<SoftmaxCall>("options.mask: is float32; bool is needed.",
                            [](auto &c) { c.options.value.mask = &c.x.view; });
   expect_said<MatmulCall>("b: has rank 5, not 1, 2, 3 or 4.", [](auto &c) { c.b.view.rank = 5; });

@@ -11,13 +11,13 @@ namespace {
 // Some features of one query, `stride` elements apart.
 template <class T>
 void merge_features(T *out_a, int64_t stride_a, const T *out_b, int64_t stride_b, int64_t features, double w_a,
-                    double w_b) {
+                    double w_b, double sum) {
   for (int64_t f = 0; f < features; ++f) {
     T &to = out_a[f * stride_a];
     // A weight of 0 takes part in nothing, so that the result over no keys may hold anything.
     const double from_a = w_a == 0 ? 0 : w_a * static_cast<double>(to);
     const double from_b = w_b == 0 ? 0 : w_b * static_cast<double>(out_b[f * stride_b]);
-    to = static_cast<T>((from_a + from_b) / (w_a + w_b));
+    to = static_cast<T>((from_a + from_b) / sum);
   }
 }
 
@@ -28,13 +28,13 @@ void merge_query(const KernelTable &kernels, const AttentionMerge &p, int64_t qu
   const double a = static_cast<double>(*lse_a), b = static_cast<double>(*p.lse_b.at<T>(0, query, head, batch));
   const double top = a > b || std::isnan(a) ? a : b;  // NaN in either goes to all
   if (top == -HUGE_VAL) return;                       // two empty sets: a is their union already
-  const double w_a = std::exp(a - top), w_b = std::exp(b - top);
-  *lse_a = static_cast<T>(top + std::log(w_a + w_b));
+  const double w_a = std::exp(a - top), w_b = std::exp(b - top), sum = w_a + w_b;
+  *lse_a = static_cast<T>(top + std::log(sum));
   const int64_t features = p.out_a.rows();
   const auto own = dtype_of<T>();
   if (p.out_a.dtype == own && p.out_b.dtype == own) {
     return merge_features(p.out_a.at<T>(0, query, head, batch), p.out_a.stride[0], p.out_b.at<T>(0, query, head, batch),
-                          p.out_b.stride[0], features, w_a, w_b);
+                          p.out_b.stride[0], features, w_a, w_b, sum);
   }
   constexpr int64_t kMost = 128;
   T widened_a[kMost], widened_b[kMost];
@@ -43,7 +43,7 @@ void merge_query(const KernelTable &kernels, const AttentionMerge &p, int64_t qu
     const StoredMatrix out_a = p.out_a.matrix(f, query, head, batch), in_a = {widened_a, 1, 0, own};
     kernels.convert({count, 1, out_a, in_a, {}});
     kernels.convert({count, 1, p.out_b.matrix(f, query, head, batch), {widened_b, 1, 0, own}, {}});
-    merge_features(widened_a, 1, widened_b, 1, count, w_a, w_b);
+    merge_features(widened_a, 1, widened_b, 1, count, w_a, w_b, sum);
     kernels.convert({count, 1, in_a, out_a, {}});
   }
 }

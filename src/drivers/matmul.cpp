@@ -52,6 +52,8 @@ struct MatmulPlan {
   bool rounds;     // C is of a narrower type: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
 
+  // (Inlined, so that a small product, whose types are known, pays for none of them.)
+  inline __attribute__((always_inline))
   MatmulPlan(int64_t rows, int64_t columns, int64_t depth, const StoredMatrix &left, const StoredMatrix &right,
              const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta)
       : m(rows),
@@ -83,7 +85,7 @@ struct MatmulPlan {
                    p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta) {}
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
-  static bool is_narrow(const StoredMatrix &x) { return size_of(x.type) < kElement; }
+  static bool is_narrow(const StoredMatrix &x) { return x.type != dtype_of<T>() && x.type != Dtype::i64; }
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides

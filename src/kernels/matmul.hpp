@@ -36,7 +36,7 @@ struct Next {
   int64_t step;       // from k to k
 
   ATTEND_INLINE void begin(const MatmulBlock<T> &x, int64_t column, int64_t columns) {
-    if (!x.far || size_of(x.b.type) != sizeof(T)) return;  // count stays 0
+    if (!x.far || size_of(x.b.type) != static_cast<int64_t>(sizeof(T))) return;  // count stays 0
     const bool along_k = x.b.row_stride == 1;
     b = static_cast<const T *>(x.b.data) + column * x.b.col_stride;
     count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
@@ -179,10 +179,11 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
   p->a_step = MR * x.k;
   with_float<T>(x.a.type, [&](auto stored) {
     const auto *a = static_cast<const decltype(stored) *>(x.a.data);
-    if (x.a.row_stride == 1) return pack_panels(MR, x.m, x.k, a, x.a.col_stride, x.a_panel);
+    if (x.a.row_stride == 1) return pack_panels<T, MR>(x.m, x.k, a, x.a.col_stride, x.a_panel);
     for (int64_t i = 0; i < x.m; i += MR) {
       const int64_t lanes = smaller<int64_t>(MR, x.m - i);
-      pack_panel(MR, lanes, x.k, a + i * x.a.row_stride, x.a.row_stride, x.a.col_stride, T(1), x.a_panel + i * x.k);
+      pack_panel<T, MR>(MR, lanes, x.k, a + i * x.a.row_stride, x.a.row_stride, x.a.col_stride, T(1),
+                        x.a_panel + i * x.k);
     }
   });
 }
@@ -212,8 +213,8 @@ void matmul(const MatmulBlock<T> &x) {
   Panels<T> p = {finish_of(x),   static_cast<const T *>(x.a.data), x.a.col_stride, x.k > 0 ? MR : 0, b,
                  x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
   if (x.pack_a) pack_a(x, &p);
-  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x, numbers_of_b(x));
-  if (x.one_column && x.k > 0) return one_column(x, numbers_of_b(x));
+  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x);
+  if (x.one_column && x.k > 0) return one_column(x);
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b.row_stride == 1;

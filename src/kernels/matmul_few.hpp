@@ -90,18 +90,6 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   for (; i < x.m; i += W) few_columns<T, NR, 1, S>(x, b, i);
 }
 
-template <class T>
-void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  with_float<T>(x.a.type, [&](auto stored) {
-    using S = decltype(stored);
-    if constexpr (kIsSame<T, S>) {
-      with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
-    } else {  // half the shapes: three columns as four, of which numbers_of_b made one up
-      with_power_above<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
-    }
-  });
-}
-
 // One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three
 // quarters of the speed); four columns of A between a load and a store of the sums.
 template <class T, class S>
@@ -139,28 +127,48 @@ void one_column_of(const MatmulBlock<T> &x, const T *column, int64_t b_k) {
   }
 }
 
+// B of few columns in the scratch, three columns as four.
 template <class T>
-void one_column(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  with_float<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
-}
-
-// B of few columns, as numbers: in place, or, with a narrower operand, in the scratch, three columns as four.
-template <class T>
-MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
-  MatrixRef<const T> b = {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
-  if (size_of(x.b.type) == sizeof(T) && (x.n != 3 || size_of(x.a.type) == sizeof(T))) return b;
+__attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) {
   constexpr int64_t kHeight = Contract<T>::kMatmulHeight;
   static_assert(Contract<T>::kLongColumn + kFewColumns * kHeight <= Contract<T>::kMatmulPanels, "room beside the sums");
-  T *const widened_b = x.b_panel + Contract<T>::kLongColumn;
+  T *const to = x.b_panel + Contract<T>::kLongColumn;
   with_float<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data);
     for (int64_t j = 0; j < kFewColumns; ++j) {
       for (int64_t k = 0; k < x.k; ++k) {
-        widened_b[j * kHeight + k] = j < x.n ? widened(from[k * x.b.row_stride + j * x.b.col_stride]) : T(0);
+        to[j * kHeight + k] = j < x.n ? widened(from[k * x.b.row_stride + j * x.b.col_stride]) : T(0);
       }
     }
   });
-  return {widened_b, 1, kHeight};
+  return {to, 1, kHeight};
+}
+
+// B of few columns, as numbers: in place, or, with a narrower operand, in the scratch.
+template <class T>
+ATTEND_INLINE MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
+  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
+  if (x.b.type != kOwn || (x.n == 3 && x.a.type != kOwn)) return widened_b(x);
+  return {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
+}
+
+template <class T>
+void few_columns(const MatmulBlock<T> &x) {
+  const MatrixRef<const T> b = numbers_of_b(x);
+  with_float<T>(x.a.type, [&](auto stored) {
+    using S = decltype(stored);
+    if constexpr (kIsSame<T, S>) {
+      with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
+    } else {  // half the shapes: three columns as four, of which numbers_of_b made one up
+      with_power_above<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
+    }
+  });
+}
+
+template <class T>
+void one_column(const MatmulBlock<T> &x) {
+  const MatrixRef<const T> b = numbers_of_b(x);
+  with_float<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
 }
 
 }  // namespace

@@ -78,11 +78,13 @@ __attribute__((noinline)) void pack_end(int64_t width, int64_t lanes, int64_t de
   pack_square<T>(width, lanes, depth, from, a_lane, broadcast(T(1)), panel);
 }
 
-// panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to `width`, a multiple of the vector.
-template <class T, class S>
-void pack_panel(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t a_lane, int64_t a_k, T scale,
+// panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to the width, a multiple of the vector: kWidth, if
+// that is not 0.
+template <class T, int kWidth = 0, class S>
+void pack_panel(int64_t any_width, int64_t lanes, int64_t depth, const S *a, int64_t a_lane, int64_t a_k, T scale,
                 T *panel) {
   constexpr int W = kLanes<T>;
+  const int64_t width = kWidth != 0 ? kWidth : any_width;
   const vec<T> factor = broadcast(scale);
   for (int64_t lane = 0; lane < width; lane += W) {
     const int64_t count = larger<int64_t>(0, smaller<int64_t>(W, lanes - lane));
@@ -105,12 +107,12 @@ void pack_panel(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t
   }
 }
 
-// Panels of `width` lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes:
+// Panels of kWidth lanes (a multiple of the vector) one behind the other, of rows that are contiguous over all lanes:
 // in one sweep over k, so that memory is read along its pages and not in strips of a panel's width.
-template <class T, class S>
-void pack_panels(int64_t width, int64_t lanes, int64_t depth, const S *a, int64_t a_k, T *panels) {
+template <class T, int kWidth, class S>
+void pack_panels(int64_t lanes, int64_t depth, const S *a, int64_t a_k, T *panels) {
   constexpr int W = kLanes<T>;
-  constexpr int64_t kAhead = 8;  // rows
+  constexpr int64_t kAhead = 8, width = kWidth;  // kAhead: rows
   const int64_t panel = width * depth;
   for (int64_t k = 0; k < depth; ++k, a += a_k, panels += width) {
     for (int64_t lane = 0; lane < lanes; lane += 64 / static_cast<int64_t>(sizeof(S))) {

@@ -44,7 +44,13 @@ ATTEND_INLINE void store_lanes(S *p, int64_t stride, int64_t count, vec<T> v) {
 
 template <class T>
 ATTEND_INLINE bool is_narrow(const StoredMatrix &m) {
-  return m.data != nullptr && size_of(m.type) != static_cast<int64_t>(sizeof(T));
+  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
+  return m.data != nullptr && m.type != kOwn;
+}
+// Element (row, column) of a matrix of the type of the arithmetic. (element_of would look up an element's size.)
+template <class T>
+ATTEND_INLINE T *own_element(const StoredMatrix &m, int64_t row, int64_t column) {
+  return static_cast<T *>(m.data) + row * m.row_stride + column * m.col_stride;
 }
 // The same from element (row, column) of a matrix on, along rows or along columns.
 template <class T>
@@ -55,11 +61,10 @@ __attribute__((noinline)) vec<T> narrow_lanes_of(const void *from, Dtype type, i
   return lanes;
 }
 template <class T, bool kAlongRows>
-ATTEND_INLINE vec<T> lanes_of(const StoredMatrix &m, int64_t row, int64_t column, int64_t count) {
-  const void *const from = element_of(m, row, column);
+ATTEND_INLINE vec<T> lanes_of(const StoredMatrix &m, int64_t row, int64_t column, int64_t count, bool narrow) {
   const int64_t stride = kAlongRows ? m.row_stride : m.col_stride;
-  if (is_narrow<T>(m)) return narrow_lanes_of<T>(from, m.type, stride, count);
-  return load_lanes<T>(static_cast<const T *>(from), stride, count);
+  if (narrow) return narrow_lanes_of<T>(element_of(m, row, column), m.type, stride, count);
+  return load_lanes<T>(own_element<const T>(m, row, column), stride, count);
 }
 template <class T>
 __attribute__((noinline)) void store_narrow_lanes(void *to, Dtype type, int64_t stride, int64_t count, vec<T> v) {
@@ -87,21 +92,22 @@ ATTEND_INLINE vec<T> only(vec<T> v, int64_t count) {
 
 // The scores of `count` elements from (row, column) on, along rows or along columns, -inf behind them. kPlain: scale
 // 1, no bias, no mask. Otherwise fma(scale, x, bias); an entry is masked by its mask or by a bias of -inf, whatever x
-// is there.
+// is there. `narrow`: x or the bias may be of a narrower type (asked once by the caller, since the compiler cannot know that
+// a store changes neither).
 template <class T, bool kPlain, bool kAlongRows>
-ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count) {
+ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count, bool narrow) {
   vec<T> s = broadcast(T(0));
   if (kPlain) {
     const int64_t x_row = kAlongRows ? 1 : x.x.row_stride;
     const T *p = static_cast<const T *>(x.x.data) + row * x_row + column * x.x.col_stride;
     s = load_lanes<T>(p, kAlongRows ? 1 : x.x.col_stride, count);
   } else {
-    s = lanes_of<T, kAlongRows>(x.x, row, column, count);
+    s = lanes_of<T, kAlongRows>(x.x, row, column, count, narrow);
     const vec<T> least = broadcast(kMinusInfinity<T>);
     if (x.bias.data == nullptr) {
       s = s * broadcast(x.scale);
     } else {
-      const vec<T> bias = lanes_of<T, kAlongRows>(x.bias, row, column, count);
+      const vec<T> bias = lanes_of<T, kAlongRows>(x.bias, row, column, count, narrow);
       s = select(bias == least, least, fma(broadcast(x.scale), s, bias));
     }
     if (x.mask.data != nullptr) {
@@ -174,6 +180,10 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   return r;
 }
 
+template <class T>
+ATTEND_INLINE bool has_narrow_scores(const SoftmaxBlock<T> &x) {
+  return is_narrow<T>(x.x) || is_narrow<T>(x.bias);
+}
 // Scores that are plain need no more than a load, and results a store.
 template <class T>
 ATTEND_INLINE bool is_plain(const SoftmaxBlock<T> &x) {

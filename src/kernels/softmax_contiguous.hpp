@@ -60,8 +60,9 @@ ATTEND_INLINE vec<T> lane_maxima_of(const SoftmaxBlock<T> &x, const ColumnGroup<
   vec<T> top[kChains];
   ATTEND_UNROLL
   for (int u = 0; u < kChains; ++u) top[u] = broadcast(kMinusInfinity<T>);
+  const bool narrow = !kPlain && has_narrow_scores(x);
   const auto see = [&](int u, int64_t i, int64_t count) __attribute__((always_inline)) {
-    const vec<T> s = scores<T, kPlain, true>(x, i, g.first + c, count);
+    const vec<T> s = scores<T, kPlain, true>(x, i, g.first + c, count, narrow);
     if (!kPlain) store_lanes(kept + i, 1, count, s);
     top[u] = maximum(s, top[u]);
   };
@@ -213,7 +214,7 @@ ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> 
     }
   };
   if (is_narrow<T>(x.y)) return round_rows<T>(x.y, g.first + c, begin, end, result);
-  write_rows(static_cast<T *>(element_of(x.y, 0, g.first + c)), x.rows, begin, end, x.stream, result);
+  write_rows(own_element<T>(x.y, 0, g.first + c), x.rows, begin, end, x.stream, result);
 }
 
 // The first two passes of a group, and beside the second, part by part, the last pass of the previous group, if there is
@@ -246,10 +247,10 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
     filled = 0;
   };
   for (int64_t c = 0; c < g->count; ++c) {
-    const T *const next = static_cast<const T *>(element_of(x.x, 0, g->first + g->count + c));
+    const T *const next = own_element<const T>(x.x, 0, g->first + g->count + c);
     // The line that this column shares with the one before will be written in the caches: a store that waited for it
     // would hold up all behind it.
-    if (x.stream) __builtin_prefetch(element_of(x.y, 0, g->first + c), 1);
+    if (x.stream) __builtin_prefetch(own_element<T>(x.y, 0, g->first + c), 1);
     for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
       const vec<T> of_chunk = lane_sums(
           g->s + c * g->s_col, chunk, smaller(rows, chunk + kChunk), broadcast(g->shift[c]),
@@ -275,7 +276,7 @@ void softmax_contiguous(const SoftmaxBlock<T> &x) {
   constexpr int64_t kBytes = 1 << 13, kLine = 64 / static_cast<int64_t>(sizeof(T));
   constexpr int W = kLanes<T>;
   const bool plain = is_plain(x);
-  const bool narrow = is_narrow<T>(x.x) || is_narrow<T>(x.y) || is_narrow<T>(x.bias);
+  const bool narrow = has_narrow_scores(x) || is_narrow<T>(x.y);
   const bool in_scratch = x.stream || is_narrow<T>(x.y);
   if (x.rows > 0 && x.rows <= kShort<T> && W >= 4 && !narrow) {
     return plain ? short_columns<T, true>(x) : short_columns<T, false>(x);
@@ -294,10 +295,10 @@ void softmax_contiguous(const SoftmaxBlock<T> &x) {
     ColumnGroup<T> &g = groups[turn], &previous = groups[turn ^ 1];
     g.first = column;
     g.count = smaller(size, x.columns - column);
-    g.e = in_scratch ? x.scratch + turn * (x.scratch_size / 2) : static_cast<T *>(element_of(x.y, 0, column));
+    g.e = in_scratch ? x.scratch + turn * (x.scratch_size / 2) : own_element<T>(x.y, 0, column);
     g.e_col = in_scratch ? height : x.y.col_stride;
     g.plain = plain;
-    g.s = plain ? static_cast<const T *>(element_of(x.x, 0, column)) : g.e;
+    g.s = plain ? own_element<const T>(x.x, 0, column) : g.e;
     g.s_col = plain ? x.x.col_stride : g.e_col;
     contiguous_group(x, &g, previous);
     previous.count = 0;

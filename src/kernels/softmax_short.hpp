@@ -31,12 +31,12 @@ __attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t fir
     T *const square = s + row * W;
     vec<T> r[W];
     if (kPlain && count == W && part == W) {
-      const T *from = static_cast<const T *>(element_of(x.x, row, first));
+      const T *from = own_element<const T>(x.x, row, first);
       ATTEND_UNROLL
       for (int c = 0; c < W; ++c) r[c] = load(from + c * x.x.col_stride);
     } else {
       for (int c = 0; c < W; ++c) {
-        store(square + c * W, c < count ? scores<T, kPlain, true>(x, row, first + c, part) : least);
+        store(square + c * W, c < count ? scores<T, kPlain, true>(x, row, first + c, part, false) : least);
       }
       ATTEND_UNROLL
       for (int c = 0; c < W; ++c) r[c] = load(square + c * W);
@@ -76,7 +76,7 @@ __attribute__((noinline)) void short_group(const SoftmaxBlock<T> &x, int64_t fir
   const ColumnResults<T> results = results_of(x, tops, CompensatedSum<vec<T>>{load(sums), zero}, first, count);
   for (int64_t row = 0; row < rows; row += W) {
     const int64_t part = smaller<int64_t>(W, rows - row);
-    T *const to = static_cast<T *>(element_of(x.y, row, first));
+    T *const to = own_element<T>(x.y, row, first);
     vec<T> r[W];
     ATTEND_UNROLL
     for (int i = 0; i < W; ++i) {

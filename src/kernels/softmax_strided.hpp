@@ -29,8 +29,9 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     count[v] = larger<int64_t>(0, smaller<int64_t>(W, columns - v * W));
     top[v] = broadcast(kMinusInfinity<T>);
   }
+  const bool narrow = !kPlain && has_narrow_scores(x), rounds = !kPlain && is_narrow<T>(x.y);
   const auto score = [&](int64_t i, int v) __attribute__((always_inline)) {
-    return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v]);
+    return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v], narrow);
   };
   for (int64_t i = 0; i < rows; ++i) {
     if (dense) __builtin_prefetch(x_data + (i + kAhead) * x_row + column);
@@ -72,7 +73,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   ColumnResults<T> results[V];
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) results[v] = results_of(x, top[v], total[v], column + v * W, count[v]);
-  T *const y = static_cast<T *>(element_of(x.y, 0, column));
+  T *const y = own_element<T>(x.y, 0, column);
   for (int64_t i = 0; i < rows; ++i) {
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
@@ -84,7 +85,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
         if (scratch == nullptr) r = exp_nonpositive(r - shift[v]);
         r = r * results[v].factor;
       }
-      if (!kPlain && is_narrow<T>(x.y)) {
+      if (rounds) {
         store_narrow_lanes(element_of(x.y, i, column + v * W), x.y.type, y_col, count[v], r);
         continue;
       }

@@ -34,11 +34,10 @@ ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, 
   return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
 }
 
-// Of all runs of a slice.
+// Of several runs of a slice.
 template <class T>
 bool score_runs(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
                 StagedChunk<T> &chunk) {
-  if (runs.count == 1) return score_run(x, t, runs.run[0], chunk);
   bool hides = false;
   vec<T> top[Tiles<T>::kScoreVectors];
   for (int n = 0; n < runs.count; ++n) {
@@ -69,30 +68,41 @@ void join(const KeySlice<T> &slice, KeyRuns *runs) {
   runs->run[0] = all;
 }
 
+// Few rows: scores, and unless these must be turned, weights, whose sums are the result.
+template <class T>
+__attribute__((noinline)) vec<T> attend_few(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                                            bool turned) {
+  vec<T> l = broadcast(T(0));
+  with_key_or_value<T>(slice.k.type, [&](auto stored) {
+    using S = decltype(stored);
+    if constexpr (kIsSame<T, S>) {
+      with_constant<kFewRows<T>>(t.count, [&](auto nq) {
+        constexpr int NQ = decltype(nq)::value;
+        few_scores<T, NQ, S>(x, t, slice, turned);
+        if (!turned) l = few_weights<T, NQ>(x, t, slice);
+      });
+    } else {  // half the shapes; the lanes behind the rows are 0
+      with_power_above<kFewRows<T>>(t.count,
+                                    [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
+      if (!turned) {
+        with_constant<kFewRows<T>>(t.count, [&](auto nq) { l = few_weights<T, decltype(nq)::value>(x, t, slice); });
+      }
+    }
+  });
+  return l;
+}
+
 // One tile and the runs of one slice, which is no longer than these.
 template <class T>
-void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice, KeyRuns *runs, StagedChunk<T> &chunk,
-                  FiniteChunk<T> *of_chunk) {
+ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice, KeyRuns *runs,
+                                StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
   bool modifiers_hide = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
     if (runs->count > 1) join(slice, runs);
     const bool modified = is_modified(x, runs->run[0]), turned = modified || !x.by_features;
-    vec<T> l;
-    with_key_or_value<T>(slice.k.type, [&](auto stored) {
-      using S = decltype(stored);
-      if constexpr (kIsSame<T, S>) {
-        with_constant<kFewRows<T>>(t.count,
-                                   [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
-      } else {  // half the shapes; the lanes behind the rows are 0
-        with_power_above<kFewRows<T>>(t.count,
-                                      [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
-      }
-    });
+    const vec<T> l = attend_few(x, t, slice, turned);
     if (!turned) {
-      with_constant<kFewRows<T>>(t.count, [&](auto nq) { l = few_weights<T, decltype(nq)::value>(x, t, slice); });
-    }
-    if (!turned) {
-      if (!reads_stored(x, t)) chunk.v.copy();
+      if (chunk.v.room != nullptr && !reads_stored(x, t)) chunk.v.copy();
       slice.v = chunk.v.from(slice.begin);
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
@@ -101,7 +111,7 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice
     }
     if (modified) modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
   } else {
-    modifiers_hide = score_runs(x, t, slice, *runs, chunk);
+    modifiers_hide = runs->count == 1 ? score_run(x, t, runs->run[0], chunk) : score_runs(x, t, slice, *runs, chunk);
   }
   softmax_slice(x, t, slice, *runs);
   if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
@@ -110,7 +120,7 @@ void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
   // Few rows read V as it is stored, if nothing must be left out.
-  if (!finite || !reads_stored(x, t)) chunk.v.copy();
+  if (chunk.v.room != nullptr && (!finite || !reads_stored(x, t))) chunk.v.copy();
   slice.v = chunk.v.from(slice.begin);
   output_slice(x, t, slice, *runs, finite);
 }

@@ -105,7 +105,7 @@ ATTEND_INLINE vec<T> scales_of(const MatrixRef<const float> &scale, int64_t key,
 
 // The queries of a tile, transposed and scaled.
 template <class T, class S>
-__attribute__((noinline)) void pack_queries(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+ATTEND_INLINE void pack_queries(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   const RowsRef<const S> of = rows_as<S>(x.q);
   int64_t stride = 0;
   if (is_even(x, of, &stride)) {
@@ -120,11 +120,19 @@ __attribute__((noinline)) void pack_queries(const AttentionBlock<T> &x, const Qu
   }
 }
 
+template <class T>
+__attribute__((noinline)) void pack_narrow_queries(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  with_float<T>(x.q.type, [&](auto stored) {
+    if constexpr (!kIsSame<T, decltype(stored)>) pack_queries<T, decltype(stored)>(x, t);
+  });
+}
+
 // Queries, transposed and scaled, and the state before any key.
 template <class T>
 void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
-  with_float<T>(x.q.type, [&](auto stored) { pack_queries<T, decltype(stored)>(x, t); });
+  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
+  x.q.type == kOwn ? pack_queries<T, T>(x, t) : pack_narrow_queries(x, t);
   for (int64_t f = 0; x.k_scale.row_stride != 0 && f < x.features; ++f) {
     const vec<T> scale = broadcast(static_cast<T>(x.k_scale.data[f * x.k_scale.row_stride]));
     T *const line = t.queries + f * t.lanes;

@@ -11,45 +11,38 @@
 namespace attend {
 namespace {
 
-template <class T>
-ATTEND_INLINE StoredMatrix columns_from(const StoredMatrix &m, int64_t column) {
-  return {element_of(m, 0, column), m.row_stride, m.col_stride, m.type};
-}
-
 // A chunk's columns of K or V, of which the first is `begin`.
 template <class T>
 struct StagedPart {
   int64_t begin, columns, rows;
-  StoredMatrix in_place;
-  T *room;         // or null: they are never copied
-  int64_t stride;  // of the copy
-  bool is_copied;
+  StoredMatrix at;       // from `begin` on: what is stored or, once it is made, the copy
+  int64_t column_bytes;  // from column to column
+  T *room;               // for a copy that is not made yet, or null
+  int64_t stride;        // of the copy
 
-  ATTEND_INLINE void copy() {
-    if (is_copied || room == nullptr) return;
-    is_copied = true;
-    with_key_or_value<T>(in_place.type, [&](auto stored) {
-      const auto *from = static_cast<const decltype(stored) *>(in_place.data);
-      if (in_place.row_stride == 1) return pack_columns(columns, rows, from, in_place.col_stride, room, stride);
+  __attribute__((noinline)) void copy() {
+    T *const to = room;
+    with_key_or_value<T>(at.type, [&](auto stored) {
+      const auto *from = static_cast<const decltype(stored) *>(at.data);
+      if (at.row_stride == 1) return pack_columns(columns, rows, from, at.col_stride, to, stride);
       for (int64_t j = 0; j < columns; ++j) {
         for (int64_t i = 0; i < rows; ++i) {
-          room[j * stride + i] = widened(from[j * in_place.col_stride + i * in_place.row_stride]);
+          to[j * stride + i] = widened(from[j * at.col_stride + i * at.row_stride]);
         }
       }
     });
+    at = {to, 1, stride, sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32};
+    column_bytes = stride * static_cast<int64_t>(sizeof(T));
+    room = nullptr;
   }
   // From column `column` on: the copy, if there is one by now; else what is stored.
   ATTEND_INLINE StoredMatrix from(int64_t column) const {
-    const int64_t i = column - begin;
-    if (!is_copied) return columns_from<T>(in_place, i);
-    constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
-    return {room + i * stride, 1, stride, kOwn};
+    return {static_cast<char *>(at.data) + (column - begin) * column_bytes, at.row_stride, at.col_stride, at.type};
   }
   // The same, copied if need be.
   ATTEND_INLINE MatrixRef<const T> numbers(int64_t column) {
-    copy();
-    const StoredMatrix m = from(column);
-    return {static_cast<const T *>(m.data), m.row_stride, m.col_stride};
+    if (room != nullptr) copy();
+    return {static_cast<const T *>(at.data) + (column - begin) * at.col_stride, at.row_stride, at.col_stride};
   }
 };
 
@@ -65,13 +58,19 @@ struct StagedChunk {
 // The keys [begin, end) of one chunk. What has the type of the arithmetic and is to be copied is copied now.
 template <class T>
 ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
-  const auto part = [&](const StoredMatrix &m, int64_t rows, int64_t stride, int64_t room) {
-    T *const to = stride == 0 ? nullptr : x.scratch + room;
-    return StagedPart<T>{begin, end - begin, rows, columns_from<T>(m, begin), to, stride, false};
+  const auto part = [&](const StoredMatrix &m, int64_t rows, int64_t stride, int64_t room)
+      __attribute__((always_inline)) {
+    const int64_t bytes = is_narrow<T>(m) ? size_of(m.type) : static_cast<int64_t>(sizeof(T));
+    const int64_t column = m.col_stride * bytes;
+    char *const first = static_cast<char *>(m.data) + begin * column;
+    return StagedPart<T>{begin,  end - begin,
+                         rows,   {first, m.row_stride, m.col_stride, m.type},
+                         column, stride == 0 ? nullptr : x.scratch + room,
+                         stride};
   };
   StagedChunk<T> chunk = {begin, end, part(x.k, x.features, x.copied_stride, x.layout.copied),
                           part(x.v, x.value_features, x.values_stride, x.layout.values)};
-  if (!is_narrow<T>(x.k)) chunk.k.copy();
+  if (x.copied_stride != 0 && !is_narrow<T>(x.k)) chunk.k.copy();
   return chunk;
 }
 

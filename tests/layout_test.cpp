@@ -71,6 +71,8 @@ TEST_CASE("structures have the layout that programs were compiled with") {
          FIELD(attend_attention_options, pages, 216),
          FIELD(attend_attention_options, key_offset, 224),
          FIELD(attend_attention_options, state, 232)});
+  check("attend_convert_options", sizeof(attend_convert_options), 64,
+        {HEAD(attend_convert_options), FIELD(attend_convert_options, scale, 56)});
   check("attend_merge_options", sizeof(attend_merge_options), 56, {HEAD(attend_merge_options)});
   check("attend_self_attention_weights", sizeof(attend_self_attention_weights), 72,
         {FIELD(attend_self_attention_weights, size, 0), FIELD(attend_self_attention_weights, reserved, 4),

@@ -3,8 +3,10 @@
 Arrays follow NumPy's conventions: an activation is ``[..., N, D]``, items along the last but one axis, features along
 the last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are NumPy arrays, objects with the buffer
 protocol, or CPU tensors with ``__dlpack__`` (PyTorch, JAX, ...); their memory is used where it lies, whatever its
-strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. All arrays of a call are float32
-or all float64; masks are bool. Masked arrays of ``numpy.ma`` are refused, since their masks would be ignored.
+strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. Each array
+of a call may be float32, float16 or bfloat16 (NumPy's ``ml_dtypes``), computed in float32 and rounded once, keys and values
+float8_e4m3fn too; or all are float64. New results have the type of the first array, lse and scores float32; masks are
+bool. Masked arrays of ``numpy.ma`` are refused, since their masks would be ignored.
 
 Every function may be called from any number of threads at once and releases the GIL while it computes. ``threads`` bounds
 the threads of one call; 0 means the setting of :func:`set_threads`. What attend does not accept raises

@@ -5,7 +5,7 @@
 
 #include "dlpack.h"
 
-static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float32, *float64, *int64;
+static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float16, *float32, *float64, *int64;
 static PyObject *no_arguments, *max_version; /* of __dlpack__ */
 static PyObject *no_text;
 
@@ -17,6 +17,7 @@ int views_prepare(void) {
   numpy_ascontiguousarray = PyObject_GetAttrString(numpy, "ascontiguousarray");
   PyObject *dtype = PyObject_GetAttrString(numpy, "dtype");
   if (dtype) {
+    float16 = PyObject_CallFunction(dtype, "s", "f2");
     float32 = PyObject_CallFunction(dtype, "s", "f4");
     float64 = PyObject_CallFunction(dtype, "s", "f8");
     int64 = PyObject_CallFunction(dtype, "s", "i8");
@@ -26,7 +27,7 @@ int views_prepare(void) {
   no_arguments = PyTuple_New(0);
   no_text = PyUnicode_FromString("");
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
-  return numpy_array && numpy_empty && numpy_ascontiguousarray && float32 && float64 && int64 && no_arguments &&
+  return numpy_array && numpy_empty && numpy_ascontiguousarray && float16 && float32 && float64 && int64 && no_arguments &&
                  no_text && max_version
              ? 0
              : -1;
@@ -65,7 +66,8 @@ static int bad_dtype(const char *name, PyObject *object) {
   PyObject *dtype = PyObject_GetAttrString(object, "dtype");
   if (!dtype) PyErr_Clear();
   PyErr_Format(PyExc_TypeError,
-               "%s: elements must be float32 or float64 of this machine's byte order (masks: bool)%s%S", name,
+               "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (masks: bool)%s%S",
+               name,
                dtype ? ", not " : "", dtype ? dtype : no_text);
   Py_XDECREF(dtype);
   return -1;
@@ -74,14 +76,46 @@ static int bad_dtype(const char *name, PyObject *object) {
 /* Checks what both protocols leave open. Elements have to lie at multiples of their size. */
 static int check_aligned(const strided_array *array, const char *name) {
   static const unsigned char size[] = {[ATTEND_F32] = 4, [ATTEND_F64] = 8, [ATTEND_BF16] = 2, [ATTEND_F16] = 2,
-                                       [ATTEND_I8] = 1,  [ATTEND_U8] = 1,  [ATTEND_BOOL] = 1};
+                                       [ATTEND_I8] = 1,  [ATTEND_U8] = 1,  [ATTEND_BOOL] = 1, [ATTEND_F8E4M3] = 1};
   if ((uintptr_t)array->data % size[array->dtype] == 0) return 0;
   PyErr_Format(PyExc_ValueError, "%s: its memory is not aligned to its elements", name);
   return -1;
 }
 
+/* The types that the package ml_dtypes adds to NumPy have no buffers; their bits have. 0: not one of them. */
+static uint32_t open_bits(view *self, PyObject *object) {
+  PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+  PyObject *name = dtype ? PyObject_GetAttrString(dtype, "name") : NULL;
+  Py_XDECREF(dtype);
+  uint32_t found = 0;
+  if (name && PyUnicode_Check(name)) {
+    if (PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0) found = ATTEND_BF16;
+    if (PyUnicode_CompareWithASCIIString(name, "float8_e4m3fn") == 0) found = ATTEND_F8E4M3;
+  }
+  Py_XDECREF(name);
+  PyErr_Clear();
+  if (!found) return 0;
+  PyObject *bits = PyObject_CallMethod(object, "view", "s", found == ATTEND_BF16 ? "u2" : "u1");
+  const int failed = !bits || PyObject_GetBuffer(bits, &self->buffer, PyBUF_RECORDS_RO);
+  Py_XDECREF(bits);
+  return failed ? 0 : found;
+}
+
 static int open_buffer(view *self, PyObject *object, const char *name, int writable) {
-  if (PyObject_GetBuffer(object, &self->buffer, PyBUF_RECORDS_RO)) return -1;
+  uint32_t of_bits = 0;
+  if (PyObject_GetBuffer(object, &self->buffer, PyBUF_RECORDS_RO)) {
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    of_bits = open_bits(self, object);
+    if (!of_bits) {
+      if (PyErr_Occurred()) PyErr_Clear();
+      PyErr_Restore(type, value, trace);
+      return -1;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+  }
   const Py_buffer *buffer = &self->buffer;
   strided_array *array = &self->array;
   if (writable && buffer->readonly) {
@@ -89,7 +123,8 @@ static int open_buffer(view *self, PyObject *object, const char *name, int writa
     return -1;
   }
   if (buffer->ndim > MAX_AXES) return too_many_axes(name, buffer->ndim);
-  if (!(array->dtype = dtype_of_format(buffer->format))) return bad_dtype(name, object);
+  array->dtype = of_bits ? of_bits : dtype_of_format(buffer->format);
+  if (!array->dtype) return bad_dtype(name, object);
   array->data = buffer->buf;
   array->axes = buffer->ndim;
   int64_t compact = buffer->itemsize;
@@ -355,8 +390,21 @@ PyObject *new_array(const strided_array *planned) {
       return NULL;
     }
   }
-  PyObject *dtype = planned->dtype == ATTEND_F64 ? float64 : float32;
-  PyObject *result = PyObject_CallFunctionObjArgs(numpy_empty, extents, dtype, NULL);
+  PyObject *ml_dtypes = NULL;
+  PyObject *dtype = planned->dtype == ATTEND_F64 ? float64 : planned->dtype == ATTEND_F16 ? float16 : float32;
+  if (planned->dtype == ATTEND_BF16) {
+    ml_dtypes = PyImport_ImportModule("ml_dtypes");
+    dtype = ml_dtypes ? PyObject_GetAttrString(ml_dtypes, "bfloat16") : NULL;
+    if (!ml_dtypes && PyErr_ExceptionMatches(PyExc_ImportError)) {
+      PyErr_Clear();
+      PyErr_SetString(PyExc_TypeError, "out: NumPy has bfloat16 from the package ml_dtypes, which is not installed; pass out=");
+    }
+  } else {
+    Py_INCREF(dtype);
+  }
+  PyObject *result = dtype ? PyObject_CallFunctionObjArgs(numpy_empty, extents, dtype, NULL) : NULL;
+  Py_XDECREF(dtype);
+  Py_XDECREF(ml_dtypes);
   Py_DECREF(extents);
   return result;
 }

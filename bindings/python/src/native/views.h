@@ -52,6 +52,9 @@ void view_close(view *self);
  * tensor of this shape and rank. */
 void view_plan(view *self, const int64_t shape[4], int rank, int arrangement, uint32_t dtype);
 
+/* Of lse and scores: the type of the arithmetic. */
+static inline uint32_t arithmetic_dtype(uint32_t dtype) { return dtype == ATTEND_F64 ? ATTEND_F64 : ATTEND_F32; }
+
 /* The same, of the array's own shape. */
 void view_plan_array(view *self, int axes, const int64_t *shape, uint32_t dtype);
 

@@ -9,7 +9,12 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
   using O = Operand<T>;
   double worst = 0;
   const char *given = std::getenv("ATTEND_TEST_ROUNDS");
-  const int rounds = given != nullptr ? std::atoi(given) : std::getenv("ATTEND_TEST_LONG") != nullptr ? 20000 : 400;
+#if defined(ATTEND_TEST_SANITIZED)
+  constexpr int kRounds = 150;
+#else
+  constexpr int kRounds = 400;
+#endif
+  const int rounds = given != nullptr ? std::atoi(given) : std::getenv("ATTEND_TEST_LONG") != nullptr ? 20000 : kRounds;
   for (int round = 0; round < rounds; ++round) {
     Random random(static_cast<unsigned>(round) * 2 + (sizeof(T) == 4 ? 100001 : 100002));
     Problem<T> p(random);

@@ -146,7 +146,7 @@ TEST_CASE("convert: f64 and i32 are rounded once") {
 // Any layout, any pair of narrow types, and scales by column, row and whole, given and computed.
 TEST_CASE("convert: layouts, and scales given and computed") {
   Random random(1);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < rounds(300, 30000); ++round) {
     const Shape shape = {random.in(1, 300), random.in(1, 20), random.in(1, 2), random.in(1, 2)};
     const uint32_t from = random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}),
                    to = random.pick<uint32_t>({ATTEND_I8, ATTEND_F8E4M3});

@@ -56,13 +56,11 @@ void check(Random &random, Problem<float> &p) {
   });
 }
 
-int rounds(int usual) { return std::getenv("ATTEND_TEST_LONG") != nullptr ? 100 * usual : usual; }
-
 }  // namespace
 
 TEST_CASE("stored attention: any mixture of f32, bf16 and f16, with every option") {
   Random random(1);
-  for (int i = 0; i < rounds(250); ++i) {
+  for (int i = 0; i < rounds(250, 25000); ++i) {
     Problem<float> p(random);
     if (random.one_in(2)) p.poison_hidden(random);
     check(random, p);
@@ -71,7 +69,7 @@ TEST_CASE("stored attention: any mixture of f32, bf16 and f16, with every option
 
 TEST_CASE("stored attention: few queries over long keys, as in decoding, and blocks of many queries") {
   Random random(2);
-  for (int i = 0; i < rounds(25); ++i) {
+  for (int i = 0; i < rounds(25, 2500); ++i) {
     Problem<float> decode(random, random.in(1024, 2500), random.in(1, 4)),
         prefill(random, random.in(200, 600), random.in(120, 300));
     check(random, decode);
@@ -167,11 +165,11 @@ void check_scaled(Random &random, Problem<float> &p) {
 // those of the f32 call on the products.
 TEST_CASE("stored attention: keys and values of 8 bits and their scales, with every option") {
   Random random(3);
-  for (int i = 0; i < rounds(200); ++i) {
+  for (int i = 0; i < rounds(200, 20000); ++i) {
     Problem<float> p(random);
     check_scaled(random, p);
   }
-  for (int i = 0; i < rounds(12); ++i) {
+  for (int i = 0; i < rounds(12, 1200); ++i) {
     Problem<float> decode(random, random.in(1024, 2500), random.in(1, 4));
     check_scaled(random, decode);
   }

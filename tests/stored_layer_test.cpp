@@ -12,7 +12,7 @@ uint32_t any_float(Random &random) { return random.pick<uint32_t>({ATTEND_F32, A
 
 TEST_CASE("stored self-attention: any mixture of types, with and without an output projection") {
   Random random(1);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < rounds(60, 6000); ++round) {
     const int64_t d = random.pick<int64_t>({1, 5, 16, 40}), dh = random.pick<int64_t>({1, 8, 17}),
                   dv = random.pick<int64_t>({1, 8, 12}), n = random.in(1, 70), heads = random.pick<int64_t>({1, 2, 4}),
                   kv_heads = random.one_in(2) ? heads : 1, batch = random.in(1, 2), d_out = random.in(1, 30);
@@ -57,7 +57,7 @@ TEST_CASE("stored self-attention: any mixture of types, with and without an outp
 
 TEST_CASE("stored merge: any mixture of types") {
   Random random(2);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < rounds(60, 6000); ++round) {
     const int64_t dv = random.pick<int64_t>({1, 7, 64, 127, 129, 300}), nq = random.in(1, 9), heads = random.in(1, 3);
     const auto layout = [&] { return Operand<float>::random_layout(random); };
     Stored a(any_float(random), {dv, nq, heads, 1}, layout()), b(any_float(random), {dv, nq, heads, 1}, layout());

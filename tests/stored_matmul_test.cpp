@@ -58,8 +58,7 @@ void check_product(Random &random, const Product &p, int32_t threads) {
 
 TEST_CASE("stored matmul: any mixture of f32, bf16 and f16 has the f32 call's bits, rounded once") {
   Random random(1);
-  const int rounds = std::getenv("ATTEND_TEST_LONG") != nullptr ? 100000 : 400;
-  for (int i = 0; i < rounds; ++i) {
+  for (int i = 0, count = rounds(400, 100000); i < count; ++i) {
     check_product(random, random_product(random, 1000000), static_cast<int32_t>(random.in(1, 3)));
   }
 }

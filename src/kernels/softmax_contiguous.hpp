@@ -75,9 +75,40 @@ ATTEND_INLINE vec<T> lane_maxima_of(const SoftmaxBlock<T> &x, const ColumnGroup<
   return maximum(maximum(top[0], top[1]), maximum(top[2], top[3]));
 }
 
+// The same of x of a narrower type, if there is nothing but a scale to its scores.
+template <class T>
+vec<T> lane_maxima_of_narrow(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin, int64_t end) {
+  constexpr int W = kLanes<T>, kChains = 4;
+  const vec<T> scale = broadcast(x.scale), least = broadcast(kMinusInfinity<T>);
+  T *const kept = g.e + c * g.e_col;
+  vec<T> top[kChains] = {least, least, least, least};
+  with_float<T>(x.x.type, [&](auto stored) {
+    const auto *from = static_cast<const decltype(stored) *>(element_of(x.x, 0, g.first + c));
+    int64_t i = begin;
+    for (; i + kChains * W <= end; i += kChains * W) {
+      ATTEND_UNROLL
+      for (int u = 0; u < kChains; ++u) {
+        const vec<T> s = load_as<T>(from + i + u * W) * scale;
+        store(kept + i + u * W, s);
+        top[u] = maximum(s, top[u]);
+      }
+    }
+    for (; i < end; i += W) {
+      const int64_t count = smaller<int64_t>(W, end - i);
+      const vec<T> s = only(load_some<T>(from + i, count) * scale, count);
+      store_some(kept + i, s, count);
+      top[0] = maximum(s, top[0]);
+    }
+  });
+  return maximum(maximum(top[0], top[1]), maximum(top[2], top[3]));
+}
+
 template <class T>
 __attribute__((noinline)) void lane_maxima(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
                                            int64_t end, T *lanes) {
+  if (is_narrow<T>(x.x) && x.bias.data == nullptr && x.mask.data == nullptr) {
+    return store(lanes, lane_maxima_of_narrow(x, g, c, begin, end));
+  }
   store(lanes, g.plain ? lane_maxima_of<T, true>(x, g, c, begin, end) : lane_maxima_of<T, false>(x, g, c, begin, end));
 }
 
@@ -189,7 +220,14 @@ void round_rows(const StoredMatrix &y, int64_t column, int64_t begin, int64_t en
   constexpr int W = kLanes<T>;
   with_float<T>(y.type, [&](auto stored) {
     auto *to = static_cast<decltype(stored) *>(element_of(y, 0, column));
-    for (int64_t i = begin; i < end; i += W) {
+    int64_t i = begin;
+    for (; i + 4 * W <= end; i += 4 * W) {
+      vec<T> r[4];
+      result(i, W, r);
+      ATTEND_UNROLL
+      for (int v = 0; v < 4; ++v) store_as<T>(to + i + v * W, r[v]);
+    }
+    for (; i < end; i += W) {
       const int64_t count = smaller<int64_t>(W, end - i);
       vec<T> r[1];
       result(i, count, r);

@@ -196,11 +196,13 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   options->sinks = take_input(self, args[12], "sinks", AS_ACTIVATION);
   if (args[13] == Py_True) {
     const int64_t shape[4] = {1, scores->queries, scores->heads, scores->batch};
-    options->lse = take_output(self, Py_None, "lse", arrangement | WITHOUT_ROWS, shape, scores->rank, arithmetic_dtype(scores->dtype));
+    options->lse = take_output(self, Py_None, "lse", arrangement | WITHOUT_ROWS, shape, scores->rank,
+                               arithmetic_dtype(scores->dtype));
   }
   if (args[14] != Py_None) {
     const int64_t shape[4] = {scores->keys, scores->queries, scores->heads, scores->batch};
-    options->scores = take_output(self, Py_None, "scores", arrangement, shape, scores->rank, arithmetic_dtype(scores->dtype));
+    options->scores =
+        take_output(self, Py_None, "scores", arrangement, shape, scores->rank, arithmetic_dtype(scores->dtype));
     options->scores_stage = (uint32_t)take_int64(self, args[14], "return_scores");
   }
 }

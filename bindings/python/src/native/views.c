@@ -27,8 +27,8 @@ int views_prepare(void) {
   no_arguments = PyTuple_New(0);
   no_text = PyUnicode_FromString("");
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
-  return numpy_array && numpy_empty && numpy_ascontiguousarray && float16 && float32 && float64 && int64 && no_arguments &&
-                 no_text && max_version
+  return numpy_array && numpy_empty && numpy_ascontiguousarray && float16 && float32 && float64 && int64 &&
+                 no_arguments && no_text && max_version
              ? 0
              : -1;
 }
@@ -65,10 +65,10 @@ static int too_many_axes(const char *name, int axes) {
 static int bad_dtype(const char *name, PyObject *object) {
   PyObject *dtype = PyObject_GetAttrString(object, "dtype");
   if (!dtype) PyErr_Clear();
-  PyErr_Format(PyExc_TypeError,
-               "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (masks: bool)%s%S",
-               name,
-               dtype ? ", not " : "", dtype ? dtype : no_text);
+  PyErr_Format(
+      PyExc_TypeError,
+      "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (masks: bool)%s%S", name,
+      dtype ? ", not " : "", dtype ? dtype : no_text);
   Py_XDECREF(dtype);
   return -1;
 }
@@ -397,7 +397,8 @@ PyObject *new_array(const strided_array *planned) {
     dtype = ml_dtypes ? PyObject_GetAttrString(ml_dtypes, "bfloat16") : NULL;
     if (!ml_dtypes && PyErr_ExceptionMatches(PyExc_ImportError)) {
       PyErr_Clear();
-      PyErr_SetString(PyExc_TypeError, "out: NumPy has bfloat16 from the package ml_dtypes, which is not installed; pass out=");
+      PyErr_SetString(PyExc_TypeError,
+                      "out: NumPy has bfloat16 from the package ml_dtypes, which is not installed; pass out=");
     }
   } else {
     Py_INCREF(dtype);

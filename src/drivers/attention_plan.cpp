@@ -73,7 +73,7 @@ bool can_split(const AttentionShape &s) { return s.queries <= kFewQueries && !s.
 
 // Rows, then their maxima and sums in whole vectors.
 int64_t part_bytes(const AttentionShape &s) {
-  const int64_t rows = most_rows(s);
+  const int64_t rows = std::max<int64_t>(1, most_rows(s));
   return aligned((rows * s.value_features + 2 * round_up(rows)) * s.element);
 }
 

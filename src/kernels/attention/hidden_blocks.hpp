@@ -122,9 +122,11 @@ __attribute__((noinline)) void look_at_window(const AttentionBlock<T> &x, const 
     with_float<T>(x.bias.type, [&](auto stored) {
       using S = decltype(stored);
       const auto look = [](S entry, Found *found) {
+        constexpr T kHides = kMinusInfinity<T>;
         const T v = widened(entry);
-        (v == kMinusInfinity<T> ? found->hidden : found->visible) = true;
-        found->adds |= v != T(0) && v != kMinusInfinity<T>;
+        found->hidden |= v == kHides;
+        found->visible |= v != kHides;
+        found->adds |= v != T(0) && v != kHides;
       };
       look_at_keys(x, t, rows_as<S>(x.bias), begin, end, look_at_vectors<T, S>, look, of_bias + first);
     });

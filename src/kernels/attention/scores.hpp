@@ -36,7 +36,7 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
           const T *at = k.data + j * k_item;
-          if (MV == 1 && decltype(nr)::value == NR && x.far) {
+          if (x.far && MV == 1 && decltype(nr)::value == NR) {
             // A line of the keys two tiles on, and one of this tile's values, for each feature.
             const intptr_t apart = reinterpret_cast<intptr_t>(v.data + j * v.col_stride) -
                                    reinterpret_cast<intptr_t>(at + 2 * NR * k_item);

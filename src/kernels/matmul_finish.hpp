@@ -60,6 +60,13 @@ __attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i
       store(c + i, fma(alpha, load(chunk + i, tail), start), tail);
       continue;
     }
+    if (x.begins && x.beta == T(0)) {
+      // A loop of its own: g++ 12 computes what an `if` would keep it from, and C may hold signaling NaN.
+      for (; i < rows; ++i) {
+        const T start = x.bias.data != nullptr ? bias[i * x.bias.row_stride] : T(0);
+        c[i * x.c.row_stride] = x.k == 0 ? start : fused(x.alpha, chunk[i], start);
+      }
+    }
     for (; i < rows; ++i)
       c[i * x.c.row_stride] = finished(x, chunk[i], c + i * x.c.row_stride, bias + i * x.bias.row_stride);
   }

@@ -22,7 +22,8 @@ else()
   set(ATTEND_ISA_ROWS "generic -O2")
 endif()
 
-# For builds that are only tested (tests/mutations): a list of names, to build these rows alone and quickly, at -O1.
+# For builds that are only tested (tests/mutations, sanitizers): a list of names, to build these rows alone, those of this
+# architecture, and quickly, at -O1.
 # `generic`, the last resort of dispatch, must be among them.
 set(ATTEND_QUICK_ISAS "" CACHE STRING "Build these instruction sets alone, for tests, not for speed; empty = all")
 if(ATTEND_QUICK_ISAS)

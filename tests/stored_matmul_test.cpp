@@ -65,9 +65,10 @@ TEST_CASE("stored matmul: any mixture of f32, bf16 and f16 has the f32 call's bi
 
 TEST_CASE("stored matmul: large products, on several threads") {
   Random random(2);
-  for (int i = 0; i < 6; ++i) check_product(random, {random.in(250, 400), random.in(150, 300), random.in(500, 700)}, 3);
-  for (int i = 0; i < 4; ++i) check_product(random, {random.in(9000, 20000), 1, random.in(100, 600)}, 2);
-  for (int i = 0; i < 4; ++i) check_product(random, {1, random.in(9000, 20000), random.in(100, 600)}, 2);
+  for (int i = 0; i < rounds(6, 60); ++i)
+    check_product(random, {random.in(250, 400), random.in(150, 300), random.in(500, 700)}, 3);
+  for (int i = 0; i < rounds(4, 40); ++i) check_product(random, {random.in(9000, 20000), 1, random.in(100, 600)}, 2);
+  for (int i = 0; i < rounds(4, 40); ++i) check_product(random, {1, random.in(9000, 20000), random.in(100, 600)}, 2);
 }
 
 // Sums of 16-bit results are not rounded on the way: 4096 times 1 is not the 256 at which bf16 would stop counting.

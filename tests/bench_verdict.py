@@ -112,13 +112,16 @@ def a_busy_machine():
     says(clock["sentences"][0], "clock changed", "between 70 and 100")
     results = made_up(lambda what, shape, who: 1)
     name = "matmul/f32/64/avx2/threads:2/real_time"
-    results["benchmarks"] = [b for b in results["benchmarks"] if b["name"] != name] + [quiet.not_measured(name)]
+    results["benchmarks"] = quiet.without_many(results["benchmarks"], [name])
     assert not [r for r in table.read(results) if (r.what, r.shape, r.threads) == ("matmul", "64", 2)]
     assert (name, "not measured: machine busy") in table.failures(results)
+    twelve = {"name": "matmul/f32/64/avx2/threads:12/real_time"}
+    assert quiet.without_many([twelve], [twelve["name"]])[0]["error_message"] == quiet.NOT_MEASURED, "12 threads are several"
     # Half of the time of a row on one thread went to others: its CPU time counts, and its rates follow.
-    row = {"name": "matmul/f32/64/avx2/threads:1/real_time", "real_time": 10, "cpu_time": 5, "time_unit": "ms", "GFLOP/s": 20}
-    for is_busy, milliseconds, rate in ((True, 5, 40), (False, 10, 20)):
-        read, = table.read({"context": {}, "benchmarks": [row], "machine": {"busy": is_busy}})
+    for threads, milliseconds, rate in ((1, 5, 40), (2, 10, 20)):
+        row = {"name": f"matmul/f32/64/avx2/threads:{threads}/real_time", "real_time": 10, "cpu_time": 5, "time_unit": "ms",
+               "GFLOP/s": 20}
+        read, = table.read({"context": {}, "benchmarks": [row]})
         assert math.isclose(read.seconds, milliseconds * 1e-3) and math.isclose(read.counter("GFLOP/s"), rate), read
     says(table.as_csv(results), "matmul,f32,64,avx2,2,", "not measured: machine busy")
 

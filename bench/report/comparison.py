@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 
+import rows as table
+
 TOOL = pathlib.Path("/usr/share/benchmark/compare.py")
 SIGNIFICANT = 0.05
 
@@ -19,7 +21,8 @@ def changes(old, new):
     with tempfile.TemporaryDirectory() as directory:
         files = [pathlib.Path(directory) / name for name in ("old.json", "new.json", "difference.json")]
         for file, results in zip(files, (old, new)):
-            rows = [r for r in results["benchmarks"] if r.get("run_type") != "aggregate" and not r.get("error_occurred")]
+            rows = [{**r, "real_time": table.time_of(r)} for r in results["benchmarks"]
+                    if r.get("run_type") != "aggregate" and not r.get("error_occurred") and table.parse(r["name"])]
             file.write_text(json.dumps({"context": results["context"], "benchmarks": rows}))
         command = [sys.executable, TOOL, "--dump_to_json", files[2], "benchmarks", *files[:2]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -55,14 +55,13 @@ def facts(context):
     return {key: shown[key] for key in dict.fromkeys([*first, *shown])}
 
 
-def opening(results):
-    """What is said before anything else: the machine's troubles, and the verdict."""
+def warnings(results):
+    """The machine's troubles, which are said before anything else."""
     machine = results.get("machine", {})
     said = list(machine.get("sentences", []))
     if machine.get("busy"):
-        said.append("Rows on one thread are timed by the CPU time of their thread. Figures of this run are for trying the page, "
-                    "not for quoting: ./run bench --wait waits for quiet.")
-    return said + verdict.sentences(results)
+        said.append("Figures of this run are for trying the page, not for quoting: ./run bench --wait waits for quiet.")
+    return said
 
 
 def legend(all_rows):
@@ -87,15 +86,15 @@ def fill(**values):
 
 def render(results):
     machine = results.get("machine", {})
-    warnings = opening(results)[: -len(verdict.TASKS)]
+    all_rows = table.read(results)
     made = sections.sections(results)
     if "compared" in results:
         made.insert(0, compared_section(results["compared"]))
     return fill(
         title="attend: benchmark report", facts=facts(results["context"]), peers=peers(results["context"]),
-        busy=machine.get("busy", False), warnings=warnings, verdict=verdict.sentences(results), scope=verdict.scope(),
-        legend=legend(table.read(results)), sections=made, failures=table.failures(results),
-        noisy_count=sum(row.is_noisy for row in table.read(results)), row_count=len(table.read(results)),
+        busy=machine.get("busy", False), warnings=warnings(results), verdict=verdict.sentences(results), scope=verdict.scope(),
+        legend=legend(all_rows), sections=made, failures=table.failures(results),
+        noisy_count=sum(row.is_noisy for row in all_rows), row_count=len(all_rows),
     )
 
 
@@ -126,7 +125,8 @@ def render_against(results):
 
 def picture(results):
     """The speed-up plot as a file of its own: ink for a light and a dark ground; machine, date, versions and peers in it."""
-    gains = sections.speedups(table.read(results))
+    all_rows = table.read(results)
+    gains = sections.speedups(all_rows)
     if not gains:
         return ""
     context = results["context"]
@@ -139,7 +139,7 @@ def picture(results):
         footer += f"\nHatched: the quartiles of the repetitions lie more than {table.NOISY:.0%} of the median apart."
     if results.get("machine", {}).get("busy"):
         footer += "\nOther work ran on this machine: not for quoting."
-    best = table.best_set(table.read(results))
+    best = table.best_set(all_rows)
     svg = plots.bars(gains, "times as fast as naive loops, f32", log=True, legend=True, footer=footer,
                      best=table.label(best) if best else None)
     style = ("<style>svg{color:#1f2328;color-scheme:light dark}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>")

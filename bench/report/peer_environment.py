@@ -111,7 +111,7 @@ def ask(question):
     return input(f"{question} [Y/n] ").strip().lower() in ("", "y", "yes")
 
 
-def install(folder, names=(), yes=False, say=print):
+def install(folder, names=(), yes=False):
     """Brings those of PARTS that are not there. One that fails is told and left out."""
     unknown = set(names) - {part.name for part in PARTS}
     if unknown:
@@ -120,11 +120,11 @@ def install(folder, names=(), yes=False, say=print):
     missing = [part for part in wanted if not (folder / f"{part.name}.stamp").exists()]
     if not missing:
         return
-    say(f"Other libraries to stand beside, into {folder}:")
+    print(f"Other libraries to stand beside, into {folder}:")
     for part in missing:
-        say(f"  {part.name:12} {part.download:5} MB to download, {part.disk:5} MB on disk, "
+        print(f"  {part.name:12} {part.download:5} MB to download, {part.disk:5} MB on disk, "
             f"about {part.minutes} min  {part.what}")
-    say(f"  {'together':12} {sum(p.download for p in missing):5} MB to download, {sum(p.disk for p in missing):5} MB on "
+    print(f"  {'together':12} {sum(p.download for p in missing):5} MB to download, {sum(p.disk for p in missing):5} MB on "
         f"disk, about {sum(p.minutes for p in missing)} min  (--peers=NAME,NAME brings those alone)")
     if not yes and not ask("Go on?"):
         raise SystemExit("Nothing was installed.")
@@ -133,12 +133,12 @@ def install(folder, names=(), yes=False, say=print):
     if not builder.python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     for index, part in enumerate(missing, 1):
-        say(f"  {index} of {len(missing)}: {part.name}", flush=True)
+        print(f"  {index} of {len(missing)}: {part.name}", flush=True)
         try:
             part.install(builder)
             (folder / f"{part.name}.stamp").write_text(time.strftime("%Y-%m-%d\n"))
         except (RuntimeError, OSError, StopIteration) as error:
-            say(f"      left out: {error}", flush=True)
+            print(f"      left out: {error}", flush=True)
 
 
 def environment(folder):

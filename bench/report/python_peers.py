@@ -72,15 +72,13 @@ def rows_of(shape, threads, peers, arguments):
 
 def quietly(shape, threads, peers, arguments):
     """The rows, and what else the machine did meanwhile: rows on several threads beside other work have no figures."""
+    names = [name for peer in peers if re.search(arguments.filter, name := name_of(shape, peer, threads))]
     if threads > 1 and quiet.is_busy(others := quiet.sample()):
-        names = [name_of(shape, peer, threads) for peer in peers]
-        return [quiet.not_measured(name) for name in names if re.search(arguments.filter, name)], others
+        return quiet.without_many([], names), others
     watch = quiet.Watch()
     rows = list(rows_of(shape, threads, peers, arguments))
     others = watch.others()
-    if threads > 1 and quiet.is_busy(others):
-        rows = [quiet.not_measured(name) for name in dict.fromkeys(row["name"] for row in rows)]
-    return rows, others
+    return (quiet.without_many(rows, names) if quiet.is_busy(others) else rows), others
 
 
 def show(rows):

@@ -5,6 +5,7 @@ nothing is said.
 """
 
 import os
+import re
 import resource
 import time
 
@@ -65,25 +66,35 @@ def runnable():
         return 0
 
 
-def not_measured(name):
-    """In place of a row on several threads, in Google Benchmark's format."""
-    return {"name": name, "run_type": "iteration", "error_occurred": True, "error_message": "not measured: machine busy"}
+NOT_MEASURED = "not measured: machine busy"
+
+
+def on_many(names):
+    """Those of rows on several threads."""
+    return [name for name in names if not re.search(r"/threads:1(/|$)", name)]
+
+
+def without_many(entries, names):
+    """Google Benchmark's entries, those of rows on several threads among `names` replaced: they would measure the others."""
+    many = on_many(names)
+    return [entry for entry in entries if entry["name"] not in many] + [
+        {"name": name, "run_type": "iteration", "error_occurred": True, "error_message": NOT_MEASURED} for name in many]
 
 
 def describe(others):
     return f"{others[0]:.1f} CPUs busy with other work, {others[1]:.1f} taken by the hypervisor"
 
 
-def wait(limit, calm=5, say=print):
-    """Returns once `calm` seconds in a row were quiet: True, or False after `limit` seconds."""
+def wait(limit):
+    """Returns once five seconds in a row were quiet: True, or False after `limit` seconds."""
     begin, quiet_since, told = time.monotonic(), time.monotonic(), 0.0
-    while time.monotonic() - quiet_since < calm:
+    while time.monotonic() - quiet_since < 5:
         others = sample(1)
         now = time.monotonic()
         if is_busy(others):
             quiet_since = now
             if now - told > 10:
-                say(f"waiting for a quiet machine, {now - begin:.0f} s of {limit:.0f}: {describe(others)}")
+                print(f"waiting for a quiet machine, {now - begin:.0f} s of {limit:.0f}: {describe(others)}")
                 told = now
             if now - begin > limit:
                 return False

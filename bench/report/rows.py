@@ -59,16 +59,14 @@ def parse(name):
     return found.groups() if found else None
 
 
-def seconds_of(entry, by_cpu):
-    """Of one call, and what rates that were computed from the wall clock are to be multiplied by."""
-    wall = entry["real_time"] * SECONDS[entry["time_unit"]]
-    cpu = entry.get("cpu_time", 0) * SECONDS[entry["time_unit"]]
-    return (cpu, wall / cpu) if by_cpu and 0 < cpu < wall else (wall, 1)
+def time_of(entry):
+    """Of one call, in the entry's unit: on one thread what that had of a CPU, as ./run bench --against has it, for the rest
+    went to others; on several what passed."""
+    passed, cpu = entry["real_time"], entry.get("cpu_time", 0)
+    return cpu if 0 < cpu < passed and parse(entry["name"])[-1] == "1" else passed
 
 
 def read(results):
-    """Where other work ran, rows on one thread are timed by what their thread had of a CPU: the rest went to others."""
-    busy = results.get("machine", {}).get("busy", False)
     repetitions = {}
     for entry in results["benchmarks"]:
         if entry.get("run_type") == "aggregate" or entry.get("error_occurred"):
@@ -79,13 +77,13 @@ def read(results):
     order = {key: index for index, key in enumerate(dict.fromkeys(key[:3] for key in repetitions))}
     rows = []
     for (what, dtype, shape, who, threads), entries in repetitions.items():
-        timed = [seconds_of(e, busy and threads == "1") for e in entries]
+        # Rates were computed from the time that passed.
         counters = {
-            name: statistics.median(e[name] * (factor if name != "scratch" else 1) for e, (_, factor) in zip(entries, timed))
+            name: statistics.median(e[name] * (e["real_time"] / time_of(e) if name != "scratch" else 1) for e in entries)
             for name in ("GFLOP/s", "GB/s", "%peak", "Gelem/s", "scratch")
             if name in entries[0]
         }
-        times = [seconds for seconds, _ in timed]
+        times = [time_of(e) * SECONDS[e["time_unit"]] for e in entries]
         median = statistics.median(times)
         rows.append(Row(what, dtype, shape, who, int(threads), median, counters, quartiles(times)))
     return sorted(rows, key=lambda row: (order[row.what, row.dtype, row.shape], rank(row)))

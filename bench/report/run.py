@@ -20,6 +20,7 @@ import page
 import peer_environment
 import quiet
 import rows as table
+import verdict
 
 PROGRAMS = ("matmul", "softmax", "attention", "attention_options")
 # What the short run leaves out: f64, the slower instruction sets, shapes that tell nothing new.
@@ -95,7 +96,7 @@ def measure_quietly(program, rows, arguments, variables):
     """The group's results, and what else the machine did meanwhile. Rows on several threads that other work shared the
     CPUs with have no figures; --wait measures such a group again when it is quiet."""
     for attempt in range(3):
-        many = [row for row in rows if not re.search(r"/threads:1(/|$)", row)]
+        many = quiet.on_many(rows)
         before = quiet.sample(0.2) if many and not arguments.wait else (0, 0)
         run = [row for row in rows if row not in many] if quiet.is_busy(before) else rows
         watch = quiet.Watch()
@@ -105,8 +106,7 @@ def measure_quietly(program, rows, arguments, variables):
             return result, others
         if attempt == 2 or not wait(arguments):
             break
-    kept = [entry for entry in result["benchmarks"] if table.parse(entry["name"]) is None or "/threads:1" in entry["name"]]
-    result["benchmarks"] = kept + [quiet.not_measured(row) for row in many]
+    result["benchmarks"] = quiet.without_many(result["benchmarks"], rows)
     return result, others
 
 
@@ -188,7 +188,7 @@ def measure_all(arguments):
         results["context"].update(extra["context"])
     if re.search(arguments.filter, "threads_beside_others"):
         if quiet.is_busy(quiet.sample(1)):
-            results["threads_not_measured"] = "machine busy"
+            results["threads_not_measured"] = quiet.NOT_MEASURED
         else:
             results["threads"] = measure_threads(arguments)
     for other in arguments.merge:
@@ -236,7 +236,7 @@ def main():
     (arguments.out / "report.csv").write_text(table.as_csv(results))
     (arguments.out / "report.html").write_text(page.render(results))
     (arguments.out / "speedup.svg").write_text(page.picture(results))
-    for sentence in page.opening(results):
+    for sentence in page.warnings(results) + verdict.sentences(results):
         print(sentence)
     if old:
         comparison.show(results["compared"])

@@ -2,6 +2,7 @@
 quartile, third quartile), or plain numbers and text; None is an empty cell."""
 
 import plots
+import quiet
 import rows as table
 
 # The rows of the speed-up table: where naive loops are still bearable.
@@ -213,10 +214,10 @@ class Builder:
             if r.who == best and r.threads > 1 and alone and alone.seconds > 1e-4:
                 name = f"{r.what} {r.shape}" + ("" if r.dtype == "f32" else f" {r.dtype}")
                 gained[name] = {table.label(r.who, r.threads): scaled(r, alone.seconds)}
-        busy = [name for name, why in table.failures(self.results) if why == "not measured: machine busy"]
+        busy = [name for name, why in table.failures(self.results) if why == quiet.NOT_MEASURED]
         text = "Time on one thread over time on all of them, calls longer than 0.1 ms."
         if busy:
-            text += f" {len(busy)} rows on several threads: not measured: machine busy."
+            text += f" {len(busy)} rows on several threads: {quiet.NOT_MEASURED}."
         if gained:
             self.add("Threads", text, plots.bars(gained, "times as fast") if len(gained) <= 24 else "", [table_of(gained)])
         elif busy:
@@ -230,7 +231,7 @@ class Builder:
             heads = ["beside", "call", "calls", "one thread, ms", "median", "mean", "99 %"]
             self.add("Threads beside others", text, "", [{"heads": heads, "lines": lines}])
         elif why := self.results.get("threads_not_measured"):
-            self.add("Threads beside others", f"{text} Not measured: {why}.")
+            self.add("Threads beside others", f"{text} This time {why}.")
 
     def roofline(self):
         names = {"matmul": "matrix product", "attention": "attention", "decode": "decode", "softmax": "softmax"}
@@ -261,7 +262,8 @@ class Builder:
         lines = [[r.what, r.dtype, r.shape, r.who, r.threads, times(r, 1e-6), 100 * r.spread,
                   *[r.counter(name) for name in ("GFLOP/s", "%peak", "GB/s")]] for r in self.rows]
         heads = ["what", "type", "shape", "who", "threads", "µs", "quartiles, %", "GFLOP/s", "% of peak", "GB/s"]
-        self.add("Every row", "Medians of the repetitions, and how far apart their quartiles lie.", "",
+        self.add("Every row", "Medians of the repetitions, and how far apart their quartiles lie. Of rows on one thread the CPU time of that "
+                 "thread, which other work does not add to; of the others the time that passed.", "",
                  [{"heads": heads, "lines": lines}])
 
 

@@ -24,10 +24,6 @@ def name_of(who):
     return NAMES.get(who, who)
 
 
-def mean(ratios):
-    return statistics.geometric_mean(ratios)
-
-
 def ratios(all_rows, kinds):
     """{shape: {who: (their time over ours, what noise may make of it)}}, f32 on one thread. Who is called from Python is
     compared with ours called from there in turns."""
@@ -56,8 +52,9 @@ def against_each(by_who):
     """Clauses for the geometric mean over the shapes of each, the strongest first. What its noise may make of it is no
     difference."""
     behind, even, ahead = [], [], []
-    for who, values in sorted(by_who.items(), key=lambda item: mean([ratio for ratio, _ in item[1]])):
-        ratio, name = mean([ratio for ratio, _ in values]), name_of(who)
+    means = {who: statistics.geometric_mean(ratio for ratio, _ in values) for who, values in by_who.items()}
+    for who, values in sorted(by_who.items(), key=lambda item: means[item[0]]):
+        ratio, name = means[who], name_of(who)
         noise = max(EVEN, statistics.mean(noise for _, noise in values) / math.sqrt(len(values)))
         if ratio < 1 - noise:
             behind.append(f"slower than {name} ({ratio:.2f} of its speed)")
@@ -98,7 +95,8 @@ def without_peers(task, all_rows, kinds):
              if who == "blocked" and (what, shape, best) in rows]
     if not gains:
         return f"{task}: not measured."
-    return (f"{task}: no other library was measured (./run bench --peers brings them); {mean(gains):.1f} times as fast as "
+    return (f"{task}: no other library was measured (./run bench --peers brings them); "
+            f"{statistics.geometric_mean(gains):.1f} times as fast as "
             f"blocked C++ of one thread over {len(gains)} shapes.")
 
 
@@ -109,5 +107,5 @@ def sentences(results):
 
 def scope():
     """What holds for all three."""
-    return ("f32 on one thread; geometric means over the shapes that both measured; a difference within the quartiles, or "
+    return ("f32 on one thread, by its CPU time; geometric means over the shapes that both measured; a difference within the quartiles, or "
             f"within {EVEN:.0%}, is none.")

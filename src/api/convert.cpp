@@ -10,8 +10,6 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_convert_options, scale) + sizeof(void *);
 
-bool takes_scale(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::u8 || dtype == Dtype::f8e4m3; }
-
 constexpr Axes kAxes = {{{Count::rows, Argument::x},
                          {Count::columns, Argument::x},
                          {Count::heads, Argument::x},

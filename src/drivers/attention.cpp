@@ -6,8 +6,6 @@
 namespace attend {
 namespace {
 
-bool is_narrow(const Tensor &t) { return t.dtype != acc_of(t.dtype); }
-
 AttentionShape shape_of(const Attention &p) {
   // One feature is contiguous whatever its stride.
   return {size_of(acc_of(p.out.dtype)),
@@ -23,9 +21,9 @@ AttentionShape shape_of(const Attention &p) {
           p.v.rows() == 1 ? 1 : p.v.stride[0],
           p.mask.given || p.bias.given,
           p.scores.given,
-          is_narrow(p.k),
-          is_narrow(p.v),
-          is_narrow(p.out)};
+          p.k.is_narrow(),
+          p.v.is_narrow(),
+          p.out.is_narrow()};
 }
 
 // Where sums of a few positions cannot overflow.
@@ -100,7 +98,7 @@ struct Call {
   const T *of_heads(const Tensor &t, int64_t head, T *room, int64_t *stride) const {
     if (!t) return nullptr;
     *stride = t.stride[0];
-    if (!is_narrow(t)) return t.at<T>(head, 0, 0, 0);
+    if (!t.is_narrow()) return t.at<T>(head, 0, 0, 0);
     *stride = 1;
     convert({plan.heads, 1, t.matrix(head, 0, 0, 0), {room, 1, 0, dtype_of<T>()}, {}});
     return room;
@@ -131,7 +129,7 @@ AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int
   if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, keys.first, kv_head, batch);
   x.out = rows_of<T>(p.out, 0, query, head, batch);
   if (p.v.rows() == 1) x.v.row_stride = x.out.element_stride = 1;
-  if (is_narrow(p.out)) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
+  if (p.out.is_narrow()) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
   x.scale = static_cast<T>(p.scale);
   x.softcap = static_cast<T>(p.softcap);
   x.slopes = call.of_heads(p.slopes, head, of_heads, &x.slope_stride);
@@ -166,7 +164,7 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, in
 // What is left to do with the results of a block: numbers of V's features; and those in the scratch are rounded to the
 // type of `out`.
 template <class T>
-void round_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
+void finish_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
   const int64_t dv = x.value_features;
   if (call.p.v_scale && call.p.v_scale.stride[0] != 0) {
     const MatrixRef<const float> scale =
@@ -177,7 +175,7 @@ void round_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t quer
         of_row[f * x.out.element_stride] *= static_cast<T>(scale.data[f * scale.row_stride]);
     }
   }
-  if (!is_narrow(call.p.out)) return;
+  if (!call.p.out.is_narrow()) return;
   for (int64_t h = 0; h < x.heads; ++h) {
     call.convert({dv,
                   x.items,
@@ -195,7 +193,7 @@ __attribute__((noinline)) void run_block(const Call<T> &call, int64_t query, int
   x.l = l;
   call.kernels.attention(x);
   store_lse(call.p, x, query, head, batch);
-  round_results(call, x, query, head, batch);
+  finish_results(call, x, query, head, batch);
 }
 
 // One block, the chunks of its keys in parallel, as many as there is room for; then their fold in order. (Not inlined,
@@ -236,7 +234,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
     chunk += count;
   } while (chunk < end);
   store_lse(call.p, x, 0, head, batch);
-  round_results(call, x, 0, head, batch);
+  finish_results(call, x, 0, head, batch);
 }
 
 template <class T>

@@ -31,12 +31,12 @@ void merge_query(const KernelTable &kernels, const AttentionMerge &p, int64_t qu
   const double w_a = std::exp(a - top), w_b = std::exp(b - top), sum = w_a + w_b;
   *lse_a = static_cast<T>(top + std::log(sum));
   const int64_t features = p.out_a.rows();
-  const auto own = dtype_of<T>();
-  if (p.out_a.dtype == own && p.out_b.dtype == own) {
+  if (!p.out_a.is_narrow() && !p.out_b.is_narrow()) {
     return merge_features(p.out_a.at<T>(0, query, head, batch), p.out_a.stride[0], p.out_b.at<T>(0, query, head, batch),
                           p.out_b.stride[0], features, w_a, w_b, sum);
   }
   constexpr int64_t kMost = 128;
+  constexpr Dtype own = dtype_of<T>();
   T widened_a[kMost], widened_b[kMost];
   for (int64_t f = 0; f < features; f += kMost) {
     const int64_t count = std::min(kMost, features - f);

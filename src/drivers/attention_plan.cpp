@@ -81,7 +81,9 @@ int64_t part_bytes(const AttentionShape &s) {
 // other to fold them, as far as the L1 and a thread's share have room.
 int64_t parts_of(const AttentionShape &s) {
   constexpr int64_t kL1 = 16 << 10, kLeast = 8, kMost = 64;
-  const int64_t bytes = part_bytes(s), share = Need::kShare - attention_block_bytes(s, most_rows(s));
+  // (Few rows widen no chunk: that room does not count.)
+  const int64_t block = aligned(attention_layout(s, most_rows(s)).values * s.element);
+  const int64_t bytes = part_bytes(s), share = Need::kShare - block;
   return std::max<int64_t>(1, std::min(std::clamp(kL1 / bytes, kLeast, kMost), share / bytes - 1));
 }
 

@@ -35,12 +35,9 @@ void attend(const KernelsOf<T> &kernels, const SmallAttention<T> &p, const Atten
   x.keys = x.key_end = shape.keys;
   x.features = shape.features;
   x.value_features = shape.value_features;
-  const auto stored = [](const MatrixRef<const T> &at) {
-    return StoredMatrix{const_cast<T *>(at.data), at.row_stride, at.col_stride, dtype_of<T>()};
-  };
   x.q = {p.q.at.data, p.q.at.row_stride, p.q.at.col_stride, 0, dtype_of<T>()};
-  x.k = stored(p.k.at);
-  x.v = stored(p.v.at);
+  x.k = stored<T>(p.k.at);
+  x.v = stored<T>(p.v.at);
   if (p.v.rows == 1) x.v.row_stride = 1;
   x.out = {p.out.at.data, p.v.rows == 1 ? 1 : p.out.at.row_stride, p.out.at.col_stride, 0};
   x.scale = static_cast<T>(p.scale);

@@ -13,6 +13,11 @@ auto with_acc(Dtype dtype, const F &f) {
 }
 
 template <class T>
+StoredMatrix stored(const MatrixRef<const T> &m) {
+  return {const_cast<T *>(m.data), m.row_stride, m.col_stride, dtype_of<T>()};
+}
+
+template <class T>
 const KernelsOf<T> &kernels_of(const KernelTable &table);
 template <>
 inline const KernelsOf<float> &kernels_of(const KernelTable &table) {

@@ -38,11 +38,6 @@ Matrix transposed(Matrix m) {
   return m;
 }
 
-template <class T>
-StoredMatrix stored(const MatrixRef<const T> &m) {
-  return {const_cast<T *>(m.data), m.row_stride, m.col_stride, dtype_of<T>()};
-}
-
 // One matrix of the product with the lanes along its rows, and what the loops need to know of it.
 template <class T>
 struct MatmulPlan {
@@ -85,7 +80,7 @@ struct MatmulPlan {
                    p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta) {}
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
-  static bool is_narrow(const StoredMatrix &x) { return x.type != dtype_of<T>() && x.type != Dtype::i64; }
+  static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides

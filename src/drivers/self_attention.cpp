@@ -29,7 +29,7 @@ struct Plan {
   bool rounds;  // these add up beside `out`, which is of a narrower type
 
   explicit Plan(SelfAttention &p) : attention(p.attention), projects(p.w_o.given) {
-    rounds = projects && p.w_o.heads() > 1 && p.out.dtype != acc_of(p.out.dtype);
+    rounds = projects && p.w_o.heads() > 1 && p.out.is_narrow();
     const int64_t items = p.x.columns(), batch = p.x.batch();
     q = projection(p, p.w_q, p.b_q);
     k = projection(p, p.w_k, p.b_k);

@@ -68,9 +68,6 @@ int64_t chunk_bytes(int64_t rows) {
   return aligned(chunks * static_cast<int64_t>(sizeof(T)));
 }
 
-// Whether results are of a narrower type than the arithmetic.
-bool rounds(const Softmax &p) { return p.y.dtype != acc_of(p.y.dtype); }
-
 // Elements of scratch for a block: of contiguous columns two groups, of 16 KiB or of one column; else two strips of four
 // 64-byte vectors up to 2 MiB (4096 rows; the 512 KiB of 1024 rows are half of a usual L2), of one vector up to 8 MiB.
 // Longer columns have none.
@@ -79,7 +76,7 @@ int64_t scratch_size(const Softmax &p) {
   constexpr int64_t kVector = 64 / static_cast<int64_t>(sizeof(T)), kMiB = (1 << 20) / static_cast<int64_t>(sizeof(T));
   const int64_t rows = p.x.rows();
   if (is_contiguous(p)) {
-    return is_large(p) || rounds(p) ? 2 * std::max((rows + kVector - 1) / kVector * kVector, kMiB / 64) : 0;
+    return is_large(p) || p.y.is_narrow() ? 2 * std::max((rows + kVector - 1) / kVector * kVector, kMiB / 64) : 0;
   }
   if (rows > 4 * kMiB / kVector) return 0;
   const int64_t strips = 2 * rows * kVector;
@@ -93,7 +90,8 @@ Need need_of(const Softmax &p) {
   if (is_long<T>(p)) {
     need.tasks = p.x.columns() * slices;
     if (need.tasks < kMostThreads) need.tasks *= std::min<int64_t>(kMostThreads, spans_of<T>(p.x.rows()));
-    need.per_thread = 2 * chunk_bytes<T>(p.x.rows()) + (rounds(p) ? kSpan<T> * static_cast<int64_t>(sizeof(T)) : 0);
+    need.per_thread =
+        2 * chunk_bytes<T>(p.x.rows()) + (p.y.is_narrow() ? kSpan<T> * static_cast<int64_t>(sizeof(T)) : 0);
     return need;
   }
   need.tasks = blocks_of(p, is_contiguous(p) ? columns_per_task(p, 1) : kLine) * slices;
@@ -109,7 +107,7 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
   x.scale = static_cast<T>(p.scale);
   x.log = p.log;
   x.natural_log = natural_log;
-  x.stream = is_large(p) && has_lines(p) && !rounds(p);
+  x.stream = is_large(p) && has_lines(p) && !p.y.is_narrow();
   x.scratch_size = scratch_size<T>(p);
   return x;
 }

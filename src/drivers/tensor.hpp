@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <type_traits>
 
 #include "attend/attend.h"
 #include "kernels/table.hpp"
@@ -18,12 +17,6 @@ static_assert(static_cast<int>(Dtype::f32) == ATTEND_F32 && static_cast<int>(Dty
                   static_cast<int>(Dtype::boolean) == ATTEND_BOOL && static_cast<int>(Dtype::i32) == ATTEND_I32 &&
                   static_cast<int>(Dtype::f8e4m3) == ATTEND_F8E4M3,
               "one list of numbers");
-
-template <class T>
-constexpr Dtype dtype_of() {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "no other so far");
-  return std::is_same_v<T, double> ? Dtype::f64 : Dtype::f32;
-}
 
 // What arithmetic on elements of a type is done in.
 constexpr Dtype acc_of(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
@@ -42,6 +35,8 @@ struct Tensor {
   intptr_t begin, end;  // addresses of the first byte and behind the last one
 
   explicit operator bool() const { return given; }
+  // Whether its elements are of another type than the arithmetic.
+  bool is_narrow() const { return given && dtype != acc_of(dtype); }
   int64_t rows() const { return shape[0]; }
   int64_t columns() const { return shape[1]; }
   int64_t heads() const { return shape[2]; }

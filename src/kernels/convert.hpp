@@ -34,17 +34,17 @@ ATTEND_INLINE void narrow_double(double v, S *to) {
 }
 ATTEND_INLINE double widened(int32_t v) { return static_cast<double>(v); }
 
-template <class F>
-ATTEND_INLINE void with_any(Dtype type, const F &f) {
-  if (type == Dtype::f64) return f(double());
-  if (type == Dtype::i32) return f(int32_t());
-  if (type == Dtype::u8) return f(uint8_t());
-  with_key_or_value<float>(type, f);
-}
+// Those that f32 holds, and all.
 template <class F>
 ATTEND_INLINE void with_stored(Dtype type, const F &f) {
   if (type == Dtype::u8) return f(uint8_t());
   with_key_or_value<float>(type, f);
+}
+template <class F>
+ATTEND_INLINE void with_any(Dtype type, const F &f) {
+  if (type == Dtype::f64) return f(double());
+  if (type == Dtype::i32) return f(int32_t());
+  with_stored(type, f);
 }
 
 // One line: elements of x and y `step`s apart, and of the scale, if there is one.
@@ -56,13 +56,9 @@ struct ConvertedLine {
   Dtype x_type, y_type;
 };
 
-ATTEND_INLINE bool is_scaled_type(Dtype type) {
-  return type == Dtype::i8 || type == Dtype::u8 || type == Dtype::f8e4m3;
-}
-
 template <class T>
 ATTEND_INLINE void apply_scale(const ConvertedLine &line, T *values) {
-  const bool divides = is_scaled_type(line.y_type);
+  const bool divides = takes_scale(line.y_type);
   const T bound = line.y_type == Dtype::i8 ? T(127) : T(0);
   for (int64_t i = 0; i < line.count; ++i) {
     const T scale = static_cast<T>(line.scale[i * line.scale_step]);

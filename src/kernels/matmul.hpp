@@ -36,7 +36,7 @@ struct Next {
   int64_t step;       // from k to k
 
   ATTEND_INLINE void begin(const MatmulBlock<T> &x, int64_t column, int64_t columns) {
-    if (!x.far || size_of(x.b.type) != static_cast<int64_t>(sizeof(T))) return;  // count stays 0
+    if (!x.far || is_narrow<T>(x.b.type)) return;  // count stays 0
     const bool along_k = x.b.row_stride == 1;
     b = static_cast<const T *>(x.b.data) + column * x.b.col_stride;
     count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;

@@ -147,8 +147,7 @@ __attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) 
 // B of few columns, as numbers: in place, or, with a narrower operand, in the scratch.
 template <class T>
 ATTEND_INLINE MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
-  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
-  if (x.b.type != kOwn || (x.n == 3 && x.a.type != kOwn)) return widened_b(x);
+  if (is_narrow<T>(x.b.type) || (x.n == 3 && is_narrow<T>(x.a.type))) return widened_b(x);
   return {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
 }
 

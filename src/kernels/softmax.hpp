@@ -42,11 +42,6 @@ ATTEND_INLINE void store_lanes(S *p, int64_t stride, int64_t count, vec<T> v) {
   for (int64_t l = 0; l < count; ++l) p[l * stride] = buffer[l];
 }
 
-template <class T>
-ATTEND_INLINE bool is_narrow(const StoredMatrix &m) {
-  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
-  return m.data != nullptr && m.type != kOwn;
-}
 // Element (row, column) of a matrix of the type of the arithmetic. (element_of would look up an element's size.)
 template <class T>
 ATTEND_INLINE T *own_element(const StoredMatrix &m, int64_t row, int64_t column) {
@@ -182,13 +177,13 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
 
 template <class T>
 ATTEND_INLINE bool has_narrow_scores(const SoftmaxBlock<T> &x) {
-  return is_narrow<T>(x.x) || is_narrow<T>(x.bias);
+  return is_narrow<T>(x.x.type) || is_narrow<T>(x.bias.type);
 }
 // Scores that are plain need no more than a load, and results a store.
 template <class T>
 ATTEND_INLINE bool is_plain(const SoftmaxBlock<T> &x) {
-  return x.scale == T(1) && x.bias.data == nullptr && x.mask.data == nullptr && !is_narrow<T>(x.x) &&
-         !is_narrow<T>(x.y);
+  return x.scale == T(1) && x.bias.data == nullptr && x.mask.data == nullptr && !is_narrow<T>(x.x.type) &&
+         !is_narrow<T>(x.y.type);
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ vec<T> lane_maxima_of_narrow(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, 
 template <class T>
 __attribute__((noinline)) void lane_maxima(const SoftmaxBlock<T> &x, const ColumnGroup<T> &g, int64_t c, int64_t begin,
                                            int64_t end, T *lanes) {
-  if (is_narrow<T>(x.x) && x.bias.data == nullptr && x.mask.data == nullptr) {
+  if (is_narrow<T>(x.x.type) && x.bias.data == nullptr && x.mask.data == nullptr) {
     return store(lanes, lane_maxima_of_narrow(x, g, c, begin, end));
   }
   store(lanes, g.plain ? lane_maxima_of<T, true>(x, g, c, begin, end) : lane_maxima_of<T, false>(x, g, c, begin, end));
@@ -251,7 +251,7 @@ ATTEND_INLINE void column_result(const SoftmaxBlock<T> &x, const ColumnGroup<T> 
       at += kLanes<T>;
     }
   };
-  if (is_narrow<T>(x.y)) return round_rows<T>(x.y, g.first + c, begin, end, result);
+  if (is_narrow<T>(x.y.type)) return round_rows<T>(x.y, g.first + c, begin, end, result);
   write_rows(own_element<T>(x.y, 0, g.first + c), x.rows, begin, end, x.stream, result);
 }
 
@@ -314,8 +314,8 @@ void softmax_contiguous(const SoftmaxBlock<T> &x) {
   constexpr int64_t kBytes = 1 << 13, kLine = 64 / static_cast<int64_t>(sizeof(T));
   constexpr int W = kLanes<T>;
   const bool plain = is_plain(x);
-  const bool narrow = has_narrow_scores(x) || is_narrow<T>(x.y);
-  const bool in_scratch = x.stream || is_narrow<T>(x.y);
+  const bool narrow = has_narrow_scores(x) || is_narrow<T>(x.y.type);
+  const bool in_scratch = x.stream || is_narrow<T>(x.y.type);
   if (x.rows > 0 && x.rows <= kShort<T> && W >= 4 && !narrow) {
     return plain ? short_columns<T, true>(x) : short_columns<T, false>(x);
   }

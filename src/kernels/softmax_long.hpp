@@ -17,7 +17,7 @@ template <class T>
 ATTEND_INLINE ColumnGroup<T> long_column(const LongSoftmaxBlock<T> &x) {
   ColumnGroup<T> g;
   g.plain = is_plain(x.block);
-  g.e = is_narrow<T>(x.block.y) ? x.block.scratch : static_cast<T *>(x.block.y.data);
+  g.e = is_narrow<T>(x.block.y.type) ? x.block.scratch : static_cast<T *>(x.block.y.data);
   g.s = g.plain ? static_cast<const T *>(x.block.x.data) : g.e;
   g.e_col = g.s_col = 0;
   return g;
@@ -101,7 +101,7 @@ void long_results(const LongSoftmaxBlock<T> &x) {
     exp_nonpositive(r);
     for (vec<T> &v : r) v = v * factor;
   };
-  if (is_narrow<T>(x.block.y)) {
+  if (is_narrow<T>(x.block.y.type)) {
     // The scores were not kept.
     T lanes[kLanes<T>];
     lane_maxima(x.block, g, 0, 0, rows, lanes);

@@ -20,7 +20,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 8;
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t rows = x.rows, y_row = x.y.row_stride, y_col = x.y.col_stride, x_row = x.x.row_stride;
-  const bool log = x.log, stream = x.stream, dense = x.x.col_stride == 1 && !is_narrow<T>(x.x);
+  const bool log = x.log, stream = x.stream, dense = x.x.col_stride == 1 && !is_narrow<T>(x.x.type);
   const T *const x_data = static_cast<const T *>(x.x.data);
   int64_t count[V];
   vec<T> top[V];
@@ -29,7 +29,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     count[v] = larger<int64_t>(0, smaller<int64_t>(W, columns - v * W));
     top[v] = broadcast(kMinusInfinity<T>);
   }
-  const bool narrow = !kPlain && has_narrow_scores(x), rounds = !kPlain && is_narrow<T>(x.y);
+  const bool narrow = !kPlain && has_narrow_scores(x), rounds = !kPlain && is_narrow<T>(x.y.type);
   const auto score = [&](int64_t i, int v) __attribute__((always_inline)) {
     return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v], narrow);
   };

@@ -72,13 +72,28 @@ constexpr int kFewColumns = 4;
 // Drivers and kernels share some functions, which no object file exports: always inlined, and static.
 #define ATTEND_SHARED static inline __attribute__((always_inline))
 
-// Element types, by attend.h's numbers; 0, which is none of them, are the arrays of integers among the options.
+// Element types, by attend.h's numbers; 0, which is none of them, are the arrays of integers among the options, and
+// operands that are absent.
 enum class Dtype : uint32_t { i64 = 0, f32, f64, bf16, f16, i8, u8, boolean, i32, f8e4m3 };
-constexpr Dtype kLastDtype = Dtype::f8e4m3;
 
 ATTEND_SHARED constexpr int64_t size_of(Dtype dtype) {
   constexpr unsigned char kBytes[] = {8, 4, 8, 2, 2, 1, 1, 1, 4, 1};  // in the order of the numbers
   return kBytes[static_cast<uint32_t>(dtype)];
+}
+
+template <class T>
+ATTEND_SHARED constexpr Dtype dtype_of() {
+  static_assert(sizeof(T) == sizeof(float) || sizeof(T) == sizeof(double), "the types of arithmetic");
+  return sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
+}
+// Whether elements of an operand that is there must be widened to those of the arithmetic, T.
+template <class T>
+ATTEND_SHARED constexpr bool is_narrow(Dtype dtype) {
+  return dtype != dtype_of<T>() && dtype != Dtype::i64;
+}
+// Whether a scale can go with the type.
+ATTEND_SHARED constexpr bool takes_scale(Dtype dtype) {
+  return dtype == Dtype::i8 || dtype == Dtype::u8 || dtype == Dtype::f8e4m3;
 }
 
 // A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.

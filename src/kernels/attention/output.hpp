@@ -155,7 +155,7 @@ void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const K
 template <class T>
 ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyRuns &runs) {
-  if (is_narrow<T>(slice.v)) return output_of_stored(x, t, slice, runs);
+  if (is_narrow<T>(slice.v.type)) return output_of_stored(x, t, slice, runs);
   if (t.count <= Tiles<T>::kFewQueries) {
     output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
   } else if (t.s_row == 1) {

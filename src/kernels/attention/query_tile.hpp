@@ -131,8 +131,7 @@ __attribute__((noinline)) void pack_narrow_queries(const AttentionBlock<T> &x, c
 template <class T>
 void begin_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   constexpr int W = kLanes<T>;
-  constexpr Dtype kOwn = sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
-  x.q.type == kOwn ? pack_queries<T, T>(x, t) : pack_narrow_queries(x, t);
+  is_narrow<T>(x.q.type) ? pack_narrow_queries(x, t) : pack_queries<T, T>(x, t);
   for (int64_t f = 0; x.k_scale.row_stride != 0 && f < x.features; ++f) {
     const vec<T> scale = broadcast(static_cast<T>(x.k_scale.data[f * x.k_scale.row_stride]));
     T *const line = t.queries + f * t.lanes;

@@ -31,7 +31,7 @@ struct StagedPart {
         }
       }
     });
-    at = {to, 1, stride, sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32};
+    at = {to, 1, stride, dtype_of<T>()};
     column_bytes = stride * static_cast<int64_t>(sizeof(T));
     room = nullptr;
   }
@@ -60,7 +60,7 @@ template <class T>
 ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, int64_t end) {
   const auto part = [&](const StoredMatrix &m, int64_t rows, int64_t stride, int64_t room)
       __attribute__((always_inline)) {
-    const int64_t bytes = is_narrow<T>(m) ? size_of(m.type) : static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = is_narrow<T>(m.type) ? size_of(m.type) : static_cast<int64_t>(sizeof(T));
     const int64_t column = m.col_stride * bytes;
     char *const first = static_cast<char *>(m.data) + begin * column;
     return StagedPart<T>{begin,  end - begin,
@@ -70,7 +70,7 @@ ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, in
   };
   StagedChunk<T> chunk = {begin, end, part(x.k, x.features, x.copied_stride, x.layout.copied),
                           part(x.v, x.value_features, x.values_stride, x.layout.values)};
-  if (x.copied_stride != 0 && !is_narrow<T>(x.k)) chunk.k.copy();
+  if (x.copied_stride != 0 && !is_narrow<T>(x.k.type)) chunk.k.copy();
   return chunk;
 }
 

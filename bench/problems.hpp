@@ -23,7 +23,7 @@ namespace attend::bench {
 enum class Path { naive, blocked, library };
 
 struct Row {
-  const char *name;  // "naive", "blocked", or the library's instruction set
+  const char *name;  // "naive", "blocked", or the library's instruction set (null: the best)
   Path path;
   int32_t threads;
 };

@@ -45,11 +45,11 @@ struct Stored {
   }
 };
 
-const Row kBest = {nullptr, Path::library, 1};  // the best instruction set
+const Row kBest = {nullptr, Path::library, 1};
 
 template <class Function>
 void add(const std::string &what, const Type &type, Function &&function) {
-  register_row("types/" + what + "/" + type.name, {"best", Path::library, 1}, std::forward<Function>(function));
+  register_row("types/" + what + "/" + type.name, kBest, std::forward<Function>(function));
 }
 
 // Keys and values of the type; queries and results too, but of 8 bits f32.

@@ -173,6 +173,10 @@ TEST_CASE("messages of options") {
       });
   expect_said<SelfAttentionCall>("attention_options.threads: is 2, but must be 0: those of options count.",
                                  [](auto &c) { c.attention_options.value.threads = 2; });
+  expect_said<SelfAttentionCall>("attention_options.executor: is given, but that of options counts.", [](auto &c) {
+    static const attend_executor executor = {sizeof executor, 0, [](void *, int32_t, attend_task, void *) {}, nullptr};
+    c.attention_options.value.executor = &executor;
+  });
   expect_said<MatmulCall>("options.executor: has null for its run.", [](auto &c) {
     static const attend_executor executor = ATTEND_EXECUTOR_INIT;
     c.options.value.executor = &executor;
@@ -188,6 +192,7 @@ TEST_CASE("messages of options") {
 }
 
 TEST_CASE("messages of memory that does not suffice") {
+  int compared = 0;
   for (int f = 0; f < kFunctions; ++f) {
     const auto call = make(f, {ATTEND_F32, 8});
     const uint64_t needed = call->workspace_bytes(1);
@@ -197,7 +202,9 @@ TEST_CASE("messages of memory that does not suffice") {
     call->set_workspace(&byte, 1);
     if (call->run() == ATTEND_OK) continue;  // the needs of the small ways
     CHECK(message_of(*call).find("options.workspace_size: is 1 bytes, but one thread needs ") == 0);
+    ++compared;
   }
+  CHECK(compared >= 3);
   MatmulCall call;
   CHECK(message_of(call, [&call] { (void)call.workspace(nullptr); }) == "bytes: is null, but required.");
 }

@@ -22,7 +22,7 @@ double from_half(uint16_t h) {
 }
 
 template <class T>
-void widen(OnnxArray *a) {
+void widen_all(OnnxArray *a) {
   std::vector<T> raw(a->bytes.size() / sizeof(T));
   std::memcpy(raw.data(), a->bytes.data(), raw.size() * sizeof(T));
   for (const T &x : raw) a->values.push_back(static_cast<double>(x));
@@ -41,17 +41,7 @@ OnnxArray read_array(const std::string &path, const std::string &dtype, const st
   REQUIRE_MESSAGE(all.size() >= 10, path);
   const size_t header = 10 + static_cast<unsigned char>(all[8]) + 256u * static_cast<unsigned char>(all[9]);
   a.bytes.assign(all.begin() + static_cast<std::ptrdiff_t>(header), all.end());
-  if (dtype == "float32") widen<float>(&a);
-  if (dtype == "float64") widen<double>(&a);
-  if (dtype == "int64") widen<int64_t>(&a);
-  if (dtype == "int32") widen<int32_t>(&a);
-  if (dtype == "uint8" || dtype == "bool") widen<uint8_t>(&a);
-  if (dtype == "int8") widen<int8_t>(&a);
-  if (dtype == "float16") {
-    std::vector<uint16_t> raw(a.bytes.size() / 2);
-    std::memcpy(raw.data(), a.bytes.data(), a.bytes.size());
-    for (const uint16_t h : raw) a.values.push_back(from_half(h));
-  }
+  a.widen();
   size_t count = 1;
   for (const int64_t n : a.shape) count *= static_cast<size_t>(n);
   REQUIRE_MESSAGE(a.values.size() == count, path);
@@ -60,9 +50,24 @@ OnnxArray read_array(const std::string &path, const std::string &dtype, const st
 
 }  // namespace
 
+void OnnxArray::widen() {
+  values.clear();
+  if (dtype == "float32") widen_all<float>(this);
+  if (dtype == "float64") widen_all<double>(this);
+  if (dtype == "int64") widen_all<int64_t>(this);
+  if (dtype == "int32") widen_all<int32_t>(this);
+  if (dtype == "uint8" || dtype == "bool") widen_all<uint8_t>(this);
+  if (dtype == "int8") widen_all<int8_t>(this);
+  if (dtype == "float16") {
+    std::vector<uint16_t> raw(bytes.size() / 2);
+    std::memcpy(raw.data(), bytes.data(), bytes.size());
+    for (const uint16_t h : raw) values.push_back(from_half(h));
+  }
+}
+
 attend_tensor OnnxArray::reversed() {
-  attend_tensor t = {
-      bytes.data(), dtype == "bool" ? ATTEND_BOOL : ATTEND_F32, static_cast<uint32_t>(shape.size()), {}, {}};
+  const uint32_t type = dtype == "bool" ? ATTEND_BOOL : dtype == "float16" ? ATTEND_F16 : ATTEND_F32;
+  attend_tensor t = {bytes.data(), type, static_cast<uint32_t>(shape.size()), {}, {}};
   if (shape.empty()) t.rank = 1, t.shape[0] = 1;
   int64_t stride = 1;
   for (size_t i = 0; i < shape.size(); ++i) {
@@ -110,10 +115,11 @@ std::vector<OnnxCase> onnx_cases(const std::string &op) {
   return cases;
 }
 
-bool close(const std::vector<float> &got, const OnnxArray &want, double rtol, double atol) {
+bool close(const std::vector<double> &got, const OnnxArray &want) {
+  const double rtol = want.dtype == "float16" ? std::ldexp(1, -10) : 1e-5, atol = 1e-6;
   CHECK(got.size() == want.values.size());
   for (size_t i = 0; i < std::min(got.size(), want.values.size()); ++i) {
-    const double g = static_cast<double>(got[i]), w = want.values[i];
+    const double g = got[i], w = want.values[i];
     if (g == w || (std::isnan(g) && std::isnan(w)) || std::fabs(g - w) <= atol + rtol * std::fabs(w)) continue;
     INFO("element " << i << ": " << g << ", expected " << w);
     CHECK(false);

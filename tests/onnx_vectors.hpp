@@ -2,6 +2,7 @@
 // .npy file a tensor. Nobody here wrote their inputs or results.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,7 +18,9 @@ struct OnnxArray {
   std::vector<char> bytes;
   std::vector<double> values;
 
-  // The same memory as the tensor with shape and strides reversed; float32 and bool only.
+  size_t element() const { return dtype == "bool" ? 1 : dtype == "float16" ? 2 : 4; }
+  void widen();  // fills `values` from `bytes`
+  // The same memory as the tensor with shape and strides reversed; float32, float16 and bool only.
   attend_tensor reversed();
 };
 
@@ -37,7 +40,11 @@ struct OnnxCase {
 // cannot be read fails the test.
 std::vector<OnnxCase> onnx_cases(const std::string &op);
 
-// Every element of `got` (row-major) within rtol and atol of what the case expects; says where not.
-bool close(const std::vector<float> &got, const OnnxArray &want, double rtol = 1e-5, double atol = 1e-6);
+// Every element of `got` (row-major) within 1e-5 |want| + 1e-6, of float16 within a unit in the last place, of what the
+// case expects; says where not.
+bool close(const std::vector<double> &got, const OnnxArray &want);
+inline bool close(const std::vector<float> &got, const OnnxArray &want) {
+  return close(std::vector<double>(got.begin(), got.end()), want);
+}
 
 }  // namespace attend::test

@@ -11,9 +11,9 @@
  *                P = softmax(scale * S)            down each column on its own
  *                O = V P                           Dv x Nq
  *
- * Results.   The same bits for any number of threads, any alignment and any leading dimension, and for f32 and f64 the
- *            same bits on every instruction set with fused multiply-add (avx2, avx512, neon). Only the payload and
- *            sign of a NaN are outside that promise.
+ * Results.   The same bits for any number of threads, any alignment and any leading dimension, and on every instruction
+ *            set with fused multiply-add (avx2, avx512, neon), whatever the element types. Only the payload and sign of
+ *            a NaN are outside that promise.
  * Errors.    Every function that can fail returns an attend_status. When it is not ATTEND_OK nothing was written, but for
  *            options.message: what is wrong as an English sentence with the numbers at hand ("k: has 5 features, not
  *            q's 4."), cut to message_size and always ending in 0. Its words are no part of the interface. ATTEND_OK
@@ -33,8 +33,8 @@
  *            bytes zero and `size` = sizeof the struct, then set the fields you want: zero always means "off" or "the
  *            default", also for fields that a later version appends. A struct of an older version is accepted; one of
  *            a newer version is accepted when the part unknown to this library is zero. Unknown flags and nonzero
- *            reserved fields are errors. A scale or softcap is rounded to the element type: it must be finite there,
- *            and only 0 may become 0.
+ *            reserved fields are errors. A scale or softcap is rounded to the type of the arithmetic: it must be finite
+ *            there, and only 0 may become 0.
  * (0.2)      marks what has its number or its place already and belongs to that version: until then it must be 0, and
  *            is answered ATTEND_UNSUPPORTED otherwise. docs/abi.md says what it will be.
  */
@@ -73,7 +73,7 @@ enum {
   ATTEND_NULL_POINTER = 1,        /* a required pointer is null */
   ATTEND_INVALID_STRUCT_SIZE = 2, /* `size` is smaller than version 0.1's struct, or larger with a nonzero tail */
   ATTEND_INVALID_RANK = 3,        /* rank is not 1..4 */
-  ATTEND_INVALID_DTYPE = 4,       /* dtype is no ATTEND_ constant, or differs from that of the other operands */
+  ATTEND_INVALID_DTYPE = 4,       /* dtype is no ATTEND_ constant, or none that the call takes beside the others */
   ATTEND_INVALID_SHAPE = 5,       /* an extent is negative, or the shapes do not fit together */
   ATTEND_INVALID_STRIDE = 6,      /* two elements of an output may share memory */
   ATTEND_INVALID_VALUE = 7,       /* a number or a combination of options outside its documented range */
@@ -98,8 +98,8 @@ ATTEND_API const char *attend_status_argument(attend_status status);
 /* Element types. How numbers are stored is not how they are computed with: every operand may be F32, BF16 or F16, whatever
  * the others are; all is widened exactly to f32, computed in f32, and rounded once, to nearest even, to the type of the
  * output. So a call has the bits of the f32 call on the widened operands, rounded. (Beyond bf16's or f16's largest number
- * that gives infinity; NaN stays NaN.) What a call may hold beside these types is said there. A call may also be all F64:
- * then each operand is. lse and scores are f32, or f64 in such a call; masks are BOOL. */
+ * that gives infinity; NaN stays NaN.) What a call may hold beside these types, or may not, is said there. A call may also
+ * be all F64: then each operand is. lse, scores and scales are f32, lse and scores f64 in such a call; masks are BOOL. */
 enum {
   ATTEND_F32 = 1,
   ATTEND_F64 = 2,
@@ -219,8 +219,8 @@ typedef struct attend_matmul_options {
  * C) for one chunk after the other. (Instruction sets without FMA round the product first.)
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
- * denormals behave as IEEE 754 says. alpha and beta are rounded to the element type first. M, N, H or B of 0 is valid
- * and does nothing. */
+ * denormals behave as IEEE 754 says. alpha and beta are rounded to the type of the arithmetic first. M, N, H or B of 0
+ * is valid and does nothing. */
 ATTEND_API attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_tensor *b, double beta,
                                        const attend_tensor *c, const attend_matmul_options *options);
 
@@ -253,8 +253,8 @@ typedef struct attend_softmax_options {
   const attend_tensor *lse;  /* output (1, N, H, B), f32 (of F64 f64): log sum_i exp(scale x_i) of each column */
 } attend_softmax_options;
 
-/* Softmax down each column on its own, of f32, bf16 or f16, y of x's type or f32: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
- * true, -inf elsewhere, m the column's maximum.
+/* Softmax down each column on its own: y_i = exp(s_i - m) / sum_j exp(s_j - m), s = scale x + bias where the mask is
+ * true, -inf elsewhere, m the column's maximum. y has x's type, or is F32 where x is BF16 or F16.
  *
  * x, y      (M, N, H, B), equal shapes. y may be x itself (same data, same strides); any other provable overlap is an
  *           error. A softmax along another axis is a matter of strides. Both layouts are fast: contiguous columns
@@ -377,8 +377,9 @@ typedef struct attend_attention_options {
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them; with narrower types
- * 256 (D + 16 + Dv) elements of f32 more, into which a chunk of keys and values is widened, and 128 Dv for results. Keys whose stride is
- * close to a multiple of 2 KiB are copied, for speed alone, where each thread has 256 (D + 32) elements more. */
+ * 256 (D + 16 + Dv) elements of f32 more, into which a chunk of keys and values is widened, and 128 Dv for results. Keys
+ * whose stride is close to a multiple of 2 KiB are copied, for speed alone, where each thread has 256 (D + 32) elements
+ * more. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);
@@ -444,9 +445,9 @@ typedef struct attend_self_attention_options {
  * b_o.
  *
  * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o;     D, Dh, H and Hkv >= 1
- * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace, message and
- * their sizes must be 0, since `options` has them. out may not overlap x or a weight. The workspace holds Q, K and
- * V (and O before an output projection), of order N. */
+ * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace, message,
+ * their sizes and executor must be 0, since `options` has them, and so must k_scale and v_scale. out may not overlap x or
+ * a weight. The workspace holds Q, K and V (and O before an output projection), of order N. */
 ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                                const attend_tensor *out, const attend_self_attention_options *options,
                                                const attend_attention_options *attention_options);

@@ -31,7 +31,7 @@ attend_status read_scale(const attend_tensor *given, Argument argument, const Te
   }
   if (of.dtype != Dtype::i8 && of.dtype != Dtype::f8e4m3) {
     return fail(message, ATTEND_INVALID_VALUE, argument, "is given, but %s's type is %s, not int8 or float8_e4m3", name,
-                name_of(static_cast<uint32_t>(of.dtype)));
+                name_of(of.dtype));
   }
   if (attend_status s = operands->read(given, argument, Role::input, Kind::acc, scale)) return s;
   const Axes axes = {

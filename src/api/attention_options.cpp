@@ -199,17 +199,6 @@ attend_status finish_attention(const AttentionOptions &options, Operands *operan
     if (attend_status s = expect_shape(problem->scores, scores, shape, axes.scores, message)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  const struct {
-    const Tensor *tensor;
-    Argument argument;
-  } inputs[] = {{&problem->mask, Argument::options_mask},
-                {&problem->bias, Argument::options_bias},
-                {&problem->slopes, Argument::options_alibi_slopes},
-                {&problem->sinks, Argument::options_sinks}};
-  for (const auto &i : inputs) {
-    if (attend_status s = expect_apart(problem->lse, lse, *i.tensor, i.argument, message)) return s;
-    if (attend_status s = expect_apart(problem->scores, scores, *i.tensor, i.argument, message)) return s;
-  }
   return expect_apart(problem->scores, scores, problem->lse, lse, message);
 }
 

@@ -33,10 +33,11 @@ struct AttentionAxes {
 attend_status read_attention_options(const attend_attention_options *given, Purpose purpose, AttentionOptions *result,
                                      Attention *problem);
 
-// Whether nothing but `scale`, threads and a workspace is asked for, and nothing can be wrong.
+// Whether nothing but `scale`, threads, a workspace and a message is asked for, and nothing can be wrong.
 bool only_scales(const attend_attention_options *given, Dtype dtype, double *scale);
 
-// Settles what depends on the operands: on D and a query's type, on Nk, and the tensors among the options.
+// Settles what depends on the operands: on D and a query's type, on Nk, and the tensors among the options. That these
+// outputs overlap no input is for the caller to check, who knows all inputs.
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
                                int64_t keys, const std::array<int64_t, 4> &out_shape, const AttentionAxes &axes,
                                Purpose purpose, Attention *problem);

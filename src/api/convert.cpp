@@ -10,10 +10,7 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_convert_options, scale) + sizeof(void *);
 
-constexpr Axes kAxes = {{{Count::rows, Argument::x},
-                         {Count::columns, Argument::x},
-                         {Count::heads, Argument::x},
-                         {Count::batches, Argument::x}}};
+constexpr Axes kAxes = axes_of(Argument::x);
 
 attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_convert_options *given, Purpose purpose,
                    Convert *p, Execution *execution, Message *message) {
@@ -33,8 +30,7 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
   if (p->computes_scale) {
     if (p->y.dtype != Dtype::i8 && p->y.dtype != Dtype::f8e4m3) {
       return fail(*message, ATTEND_INVALID_VALUE, Argument::options_flags,
-                  "has ATTEND_COMPUTE_SCALE, but y's type is %s, not int8 or float8_e4m3",
-                  name_of(static_cast<uint32_t>(p->y.dtype)));
+                  "has ATTEND_COMPUTE_SCALE, but y's type is %s, not int8 or float8_e4m3", name_of(p->y.dtype));
     }
     if (!p->scale) {
       return fail(*message, ATTEND_NULL_POINTER, Argument::options_scale,
@@ -45,7 +41,7 @@ attend_status read(const attend_tensor *x, const attend_tensor *y, const attend_
     if (takes_scale(p->x.dtype) == takes_scale(p->y.dtype)) {
       return fail(*message, ATTEND_INVALID_VALUE, Argument::options_scale,
                   "is given, but x's type is %s and y's type %s: one of the two must be int8, uint8 or float8_e4m3",
-                  name_of(static_cast<uint32_t>(p->x.dtype)), name_of(static_cast<uint32_t>(p->y.dtype)));
+                  name_of(p->x.dtype), name_of(p->y.dtype));
     }
     if (attend_status s = expect_shape(p->scale, Argument::options_scale, p->x.shape, kAxes, *message, kAll)) return s;
   }

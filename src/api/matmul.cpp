@@ -17,10 +17,7 @@ constexpr Axes kAxesOfB = {{{Count::rows, Argument::a, Count::columns},
                             {Count::batches, Argument::a}}};
 constexpr Axes kAxesOfC = {
     {{Count::rows, Argument::a}, {Count::columns, Argument::b}, {Count::heads}, {Count::batches}}};
-constexpr Axes kAxesOfBias = {{{Count::rows, Argument::c},
-                               {Count::columns, Argument::c},
-                               {Count::heads, Argument::c},
-                               {Count::batches, Argument::c}}};
+constexpr Axes kAxesOfBias = axes_of(Argument::c);
 
 attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b, double beta, const attend_tensor *c,
                    const attend_matmul_options *given, Purpose purpose, Matmul *p, Execution *execution,

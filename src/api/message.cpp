@@ -108,7 +108,7 @@ attend_status wrong_value(const Message &to, Argument argument, double number, c
 
 attend_status not_representable(const Message &to, Argument argument, double number, Dtype dtype) {
   Sentence sentence(to, ATTEND_INVALID_VALUE, argument);
-  const char *const type = name_of(static_cast<uint32_t>(acc_of(dtype)));
+  const char *const type = name_of(acc_of(dtype));
   sentence.add("is ").add_number(number);
   if (std::fabs(number) < 1) return sentence.add(", which is 0 in %s", type).end();
   return sentence.add(", which is beyond %s's largest number", type).end();

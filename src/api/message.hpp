@@ -31,9 +31,14 @@ struct Axes {
   Axis axis[4];
 };
 constexpr Axes kPlainAxes = {{{Count::rows}, {Count::columns}, {Count::heads}, {Count::batches}}};
+// All those of another operand.
+constexpr Axes axes_of(Argument as) {
+  return {{{Count::rows, as}, {Count::columns, as}, {Count::heads, as}, {Count::batches, as}}};
+}
 
 // Of an element type.
 const char *name_of(uint32_t dtype);
+inline const char *name_of(Dtype dtype) { return name_of(static_cast<uint32_t>(dtype)); }
 
 #define ATTEND_COLD [[gnu::cold, gnu::noinline]]
 

@@ -126,16 +126,21 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   if (inner.execution.threads != 0) {
     return wrong_value(said, Argument::options_threads, int64_t{inner.execution.threads}, "0: those of options count");
   }
+  if (attention_given != nullptr) {
+    const struct {
+      bool given;
+      Argument argument;
+    } of_options[] = {{attention_given->workspace != nullptr, Argument::options_workspace},
+                      {attention_given->message != nullptr, Argument::options_message},
+                      {attention_given->executor != nullptr, Argument::options_executor}};
+    for (const auto &o : of_options) {
+      if (o.given) return fail(said, ATTEND_INVALID_VALUE, o.argument, "is given, but that of options counts");
+    }
+  }
   if (inner.k_scale != nullptr || inner.v_scale != nullptr) {
     return fail(said, ATTEND_INVALID_VALUE,
                 inner.k_scale != nullptr ? Argument::options_k_scale : Argument::options_v_scale,
                 "is given, but keys and values have no scales here");
-  }
-  if (inner.execution.workspace != nullptr) {
-    return fail(said, ATTEND_INVALID_VALUE, Argument::options_workspace, "is given, but that of options counts");
-  }
-  if (attention_given != nullptr && attention_given->message != nullptr) {
-    return fail(said, ATTEND_INVALID_VALUE, Argument::options_message, "is given, but that of options counts");
   }
 
   Operands operands(kSelfAttentionTypes, purpose, said);

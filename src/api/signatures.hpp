@@ -14,7 +14,7 @@ enum class Kind {
   right,  // b, k, v, weights and their biases
   added,  // bias, alibi_slopes, sinks
   out,    // c, y, out
-  acc,    // lse, scores: of the type of the arithmetic
+  acc,    // lse, scores, scales: of the type of the arithmetic
   mask,
 };
 constexpr size_t kKinds = 6, kTypes = ATTEND_F8E4M3 + 1;

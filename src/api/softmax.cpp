@@ -11,10 +11,7 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_softmax_options, lse) + sizeof(void *);
 
-constexpr Axes kAxes = {{{Count::rows, Argument::x},
-                         {Count::columns, Argument::x},
-                         {Count::heads, Argument::x},
-                         {Count::batches, Argument::x}}};
+constexpr Axes kAxes = axes_of(Argument::x);
 constexpr Axes kAxesOfLse = {
     {{Count::rows}, {Count::columns, Argument::x}, {Count::heads, Argument::x}, {Count::batches, Argument::x}}};
 

@@ -6,6 +6,12 @@
 
 PyObject *attend_error;
 
+int expect_count(Py_ssize_t count, Py_ssize_t expected) {
+  if (count == expected) return 1;
+  PyErr_Format(PyExc_TypeError, "%zd arguments instead of %zd", count, expected);
+  return 0;
+}
+
 void call_begin(call *self, const naming *names) {
   static const naming reversed = {NULL, {"columns", "rows", "", ""}};
   self->failed = self->views_open = self->integers_open = self->results = 0;

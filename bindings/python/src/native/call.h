@@ -34,6 +34,11 @@ typedef struct call {
 /* For the options of the call. */
 #define WITH_MESSAGE(call) .message = (call).message, .message_size = sizeof(call).message
 
+/* The row of a function of positional arguments alone in a table of methods, and what such a function begins with: 0 with
+ * an exception if their number is wrong. */
+#define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL, NULL
+int expect_count(Py_ssize_t count, Py_ssize_t expected);
+
 /* attend.AttendError, made by the module. */
 extern PyObject *attend_error;
 

@@ -2,15 +2,8 @@
  * only; what attend itself checks is left to it. attend/__init__.py is the face of this.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <stdio.h>
-
 #include "executor.h"
-
-static int expect_count(Py_ssize_t count, Py_ssize_t expected) {
-  if (count == expected) return 1;
-  PyErr_Format(PyExc_TypeError, "%zd arguments instead of %zd", count, expected);
-  return 0;
-}
+#include "settings.h"
 
 static int64_t extent(const attend_tensor *tensor, uint32_t dimension) {
   return dimension < tensor->rank ? tensor->shape[dimension] : 1;
@@ -313,110 +306,9 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
   return call_end(&self);
 }
 
-/* ------------------------------------------------------------------------------------------------------ library -- */
-
-static PyObject *py_version(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyLong_FromUnsignedLong(attend_version());
-}
-
-static PyObject *py_isa(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyUnicode_FromString(attend_isa());
-}
-
-static PyObject *py_isa_names(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  PyObject *names = PyList_New(0);
-  for (int32_t i = 0; names && attend_isa_name(i); ++i) {
-    PyObject *name = PyUnicode_FromString(attend_isa_name(i));
-    if (!name || PyList_Append(names, name)) Py_CLEAR(names);
-    Py_XDECREF(name);
-  }
-  return names;
-}
-
-/* Ends a setting, whose message is the caller's, since attend has none to give. */
-static PyObject *setting_end(call *self, attend_status status) {
-  if (status)
-    call_raise(self, status);
-  else
-    call_keep(self, Py_NewRef(Py_None));
-  return call_end(self);
-}
-
-static PyObject *py_set_isa(PyObject *module, PyObject *name) {
-  (void)module;
-  const char *text = NULL;
-  if (name != Py_None && !PyUnicode_Check(name)) {
-    PyErr_Format(PyExc_TypeError, "name: a string or None is needed, not %R", name);
-    return NULL;
-  }
-  if (name != Py_None && !(text = PyUnicode_AsUTF8AndSize(name, NULL))) return NULL;
-  call self;
-  call_begin(&self, NULL);
-  const attend_status status = attend_set_isa(text);
-  if (status) {
-    int length = snprintf(self.message, sizeof self.message, "name: is '%.60s', not one of", text);
-    for (int32_t i = 0; attend_isa_name(i); ++i)
-      length += snprintf(self.message + length, sizeof self.message - (size_t)length, " %s", attend_isa_name(i));
-    snprintf(self.message + length, sizeof self.message - (size_t)length, ".");
-  }
-  return setting_end(&self, status);
-}
-
-static PyObject *py_threads(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyLong_FromLong(attend_threads());
-}
-
-static void say_negative(call *self, const char *name, int32_t value) {
-  snprintf(self->message, sizeof self->message, "%s: is %ld, but must be 0 or more.", name, (long)value);
-}
-
-static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
-  (void)module;
-  call self;
-  call_begin(&self, NULL);
-  const int32_t value = take_int32(&self, threads, "threads");
-  if (self.failed) return call_end(&self);
-  say_negative(&self, "threads", value);
-  return setting_end(&self, attend_set_threads(value));
-}
-
-/* (executor, workers) */
-static PyObject *py_set_executor(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  static renaming renamed[] = {{"executor", "workers"}, {NULL, NULL}}; /* nothing else can be wrong */
-  static const naming names = {renamed, {"", "", "", ""}};
-  (void)module;
-  if (!expect_count(count, 2)) return NULL;
-  call self;
-  call_begin(&self, &names);
-  const int32_t workers = take_int32(&self, args[1], "workers");
-  if (self.failed) return call_end(&self);
-  say_negative(&self, "workers", workers);
-  return setting_end(&self, executor_set(args[0], workers));
-}
-
-#define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL, NULL
-static PyMethodDef methods[] = {
-    {"matmul", FAST(py_matmul)},
-    {"softmax", FAST(py_softmax)},
-    {"attention", FAST(py_attention)},
-    {"self_attention", FAST(py_self_attention)},
-    {"merge", FAST(py_merge)},
-    {"version", py_version, METH_NOARGS, NULL},
-    {"isa", py_isa, METH_NOARGS,
-     "isa()\n--\n\nThe instruction set in use: \"avx512\", \"avx2\", \"sse42\" or \"generic\"."},
-    {"isa_names", py_isa_names, METH_NOARGS,
-     "isa_names()\n--\n\nThe instruction sets that this library has and this CPU runs, best first."},
-    {"set_isa", py_set_isa, METH_O,
-     "set_isa(name, /)\n--\n\nUse the named instruction set from now on; None: the best. For tests and benchmarks."},
-    {"threads", py_threads, METH_NOARGS, "threads()\n--\n\nThreads used by a call that does not say."},
-    {"set_threads", py_set_threads, METH_O,
-     "set_threads(threads, /)\n--\n\nSet it for the process; 0: back to the default."},
-    {"set_executor", FAST(py_set_executor)},
-    {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {{"matmul", FAST(py_matmul)},       {"softmax", FAST(py_softmax)},
+                                {"attention", FAST(py_attention)}, {"self_attention", FAST(py_self_attention)},
+                                {"merge", FAST(py_merge)},         {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "attend._attend", NULL, -1, methods, NULL, NULL, NULL, NULL};
@@ -428,7 +320,7 @@ PyMODINIT_FUNC PyInit__attend(void) {
       "attend.AttendError",
       "What attend does not accept. argument: its name; reason: the number of the ATTEND_ constant in attend.h.",
       PyExc_ValueError, NULL);
-  if (!attend_error || PyModule_AddObjectRef(module, "AttendError", attend_error) ||
+  if (!attend_error || settings_add(module) || PyModule_AddObjectRef(module, "AttendError", attend_error) ||
       PyModule_AddIntConstant(module, "HEADER_VERSION", ATTEND_VERSION))
     goto failed;
   return module;

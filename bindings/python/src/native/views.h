@@ -27,6 +27,9 @@ typedef struct strided_array {
   int64_t shape[MAX_AXES], stride[MAX_AXES]; /* the array's own order of axes; strides in elements */
 } strided_array;
 
+/* Of lse and scores: the type of the arithmetic. */
+static inline uint32_t arithmetic_dtype(uint32_t dtype) { return dtype == ATTEND_F64 ? ATTEND_F64 : ATTEND_F32; }
+
 /* An array in use: the memory stays where it is until view_close. Zero-initialised means absent. */
 typedef struct view {
   const char *name;
@@ -51,9 +54,6 @@ void view_close(view *self);
 /* Describes an array without memory: row-major, its axes those that view_arrange(.., arrangement) would turn into a
  * tensor of this shape and rank. */
 void view_plan(view *self, const int64_t shape[4], int rank, int arrangement, uint32_t dtype);
-
-/* Of lse and scores: the type of the arithmetic. */
-static inline uint32_t arithmetic_dtype(uint32_t dtype) { return dtype == ATTEND_F64 ? ATTEND_F64 : ATTEND_F32; }
 
 /* The same, of the array's own shape. */
 void view_plan_array(view *self, int axes, const int64_t *shape, uint32_t dtype);

@@ -1,0 +1,239 @@
+//! Attention, alone and of projections, and the union of its results.
+
+use crate::error::{Error, Kind, Message};
+use crate::view::{Float, View, ViewMut};
+use crate::{check_version, of, of_mut, Tensor};
+use attend_sys as sys;
+use std::ptr::null;
+
+/// Key j is visible to query i iff j <= i + offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Causal {
+    /// offset = the query offset: query 0 sees key 0.
+    TopLeft,
+    /// offset = Nk - Nq: the last query sees the last key.
+    BottomRight,
+}
+
+/// Which scores [`AttentionOptions::scores`] receives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    #[default]
+    Scaled,
+    Softcapped,
+    Masked,
+    Probabilities,
+}
+
+/// Options of [`attention`] and [`self_attention`]. All of them compose.
+pub struct AttentionOptions<'a, T> {
+    pub causal: Option<Causal>,
+    /// Keys to the left and right of each query; -1 = no bound.
+    pub window: Option<(i64, i64)>,
+    /// `None` = 1 / sqrt(D).
+    pub scale: Option<f64>,
+    pub softcap: Option<f64>,
+    pub query_offset: i64,
+    /// One per batch, instead of `query_offset`.
+    pub query_offsets: Option<&'a [i64]>,
+    /// One per batch.
+    pub kv_lengths: Option<&'a [i64]>,
+    /// One per batch: keys before it do not exist (padding on the left).
+    pub kv_first: Option<&'a [i64]>,
+    pub mask: Option<View<'a, bool>>,
+    pub bias: Option<View<'a, T>>,
+    pub alibi_slopes: Option<View<'a, T>>,
+    pub sinks: Option<View<'a, T>>,
+    /// Receives (1, Nq, H, B).
+    pub lse: Option<ViewMut<'a, T>>,
+    /// Receives (Nk, Nq, H, B) of `scores_stage`.
+    pub scores: Option<ViewMut<'a, T>>,
+    pub scores_stage: Stage,
+    pub threads: i32,
+}
+
+impl<T> Default for AttentionOptions<'_, T> {
+    fn default() -> Self {
+        AttentionOptions {
+            causal: None,
+            window: None,
+            scale: None,
+            softcap: None,
+            query_offset: 0,
+            query_offsets: None,
+            kv_lengths: None,
+            kv_first: None,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            lse: None,
+            scores: None,
+            scores_stage: Stage::Scaled,
+            threads: 0,
+        }
+    }
+}
+
+impl<T> AttentionOptions<'_, T> {
+    /// The C structure, which points into self; `out` says how many batches the lists must serve.
+    fn raw(&self, out: &Tensor) -> Result<sys::attend_attention_options, Error> {
+        let batch = if out.rank == 4 {
+            out.shape[3] as usize
+        } else {
+            1
+        };
+        let list = |list: Option<&[i64]>, name| match list {
+            Some(l) if l.len() < batch => Err(Error::new(
+                Kind::InvalidShape,
+                name,
+                format!("has {} numbers for {batch} batches.", l.len()),
+            )),
+            Some(l) => Ok(l.as_ptr()),
+            None => Ok(null()),
+        };
+        let mut flags = match self.causal {
+            None => 0,
+            Some(Causal::TopLeft) => sys::ATTEND_CAUSAL_TOP_LEFT,
+            Some(Causal::BottomRight) => sys::ATTEND_CAUSAL_BOTTOM_RIGHT,
+        };
+        if self.window.is_some() {
+            flags |= sys::ATTEND_WINDOW;
+        }
+        let (window_left, window_right) = self.window.unwrap_or((0, 0));
+        Ok(sys::attend_attention_options {
+            flags,
+            threads: self.threads,
+            scale: self.scale.unwrap_or(0.0),
+            softcap: self.softcap.unwrap_or(0.0),
+            query_offset: self.query_offset,
+            query_offsets: list(self.query_offsets, "options.query_offsets")?,
+            kv_lengths: list(self.kv_lengths, "options.kv_lengths")?,
+            kv_first: list(self.kv_first, "options.kv_first")?,
+            window_left,
+            window_right,
+            mask: of(&self.mask),
+            bias: of(&self.bias),
+            alibi_slopes: of(&self.alibi_slopes),
+            sinks: of(&self.sinks),
+            lse: of_mut(&self.lse),
+            scores: of_mut(&self.scores),
+            scores_stage: match self.scores_stage {
+                Stage::Scaled => sys::ATTEND_SCORES_SCALED,
+                Stage::Softcapped => sys::ATTEND_SCORES_SOFTCAPPED,
+                Stage::Masked => sys::ATTEND_SCORES_MASKED,
+                Stage::Probabilities => sys::ATTEND_SCORES_PROBABILITIES,
+            },
+            ..sys::attend_attention_options::init()
+        })
+    }
+}
+
+/// out = v softmax(scale k^T q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B), out (Dv, Nq, H, B); in row-major
+/// words arrays `[batch, head, N, D]` by [`View::new`].
+pub fn attention<T: Float>(
+    q: View<T>,
+    k: View<T>,
+    v: View<T>,
+    out: ViewMut<T>,
+    options: AttentionOptions<T>,
+) -> Result<(), Error> {
+    check_version()?;
+    let mut message = Message::new();
+    let o = sys::attend_attention_options {
+        message: message.text(),
+        message_size: message.size(),
+        ..options.raw(&out.tensor)?
+    };
+    let status = unsafe { sys::attend_attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &o) };
+    Error::check_call(status, &message)
+}
+
+/// (out_a, lse_a) become the attention over the union of two disjoint key sets.
+pub fn merge<T: Float>(
+    out_a: ViewMut<T>,
+    lse_a: ViewMut<T>,
+    out_b: View<T>,
+    lse_b: View<T>,
+    threads: i32,
+) -> Result<(), Error> {
+    check_version()?;
+    let mut message = Message::new();
+    let o = sys::attend_merge_options {
+        threads,
+        message: message.text(),
+        message_size: message.size(),
+        ..sys::attend_merge_options::init()
+    };
+    let status = unsafe {
+        sys::attend_attention_merge(
+            &out_a.tensor,
+            &lse_a.tensor,
+            &out_b.tensor,
+            &lse_b.tensor,
+            &o,
+        )
+    };
+    Error::check_call(status, &message)
+}
+
+/// Weights of [`self_attention`]: w_q (Dh, D, H), w_k (Dh, D, Hkv), w_v (Dv, D, Hkv), biases (Dh, 1, H) and so on,
+/// w_o (Dout, Dv, H), b_o (Dout).
+#[derive(Clone, Copy)]
+pub struct Weights<'a, T> {
+    pub w_q: View<'a, T>,
+    pub w_k: View<'a, T>,
+    pub w_v: View<'a, T>,
+    pub b_q: Option<View<'a, T>>,
+    pub b_k: Option<View<'a, T>>,
+    pub b_v: Option<View<'a, T>>,
+    pub w_o: Option<View<'a, T>>,
+    pub b_o: Option<View<'a, T>>,
+}
+
+impl<'a, T> Weights<'a, T> {
+    /// Without biases and output projection.
+    pub fn new(w_q: View<'a, T>, w_k: View<'a, T>, w_v: View<'a, T>) -> Self {
+        Weights {
+            w_q,
+            w_k,
+            w_v,
+            b_q: None,
+            b_k: None,
+            b_v: None,
+            w_o: None,
+            b_o: None,
+        }
+    }
+}
+
+/// Projects x (D, N, 1, B), attends, and with `w_o` projects back: out (Dv, N, H, B), or (Dout, N, 1, B).
+pub fn self_attention<T: Float>(
+    x: View<T>,
+    weights: Weights<T>,
+    out: ViewMut<T>,
+    options: AttentionOptions<T>,
+) -> Result<(), Error> {
+    check_version()?;
+    let mut attention = options.raw(&out.tensor)?;
+    let mut message = Message::new();
+    let o = sys::attend_self_attention_options {
+        message: message.text(),
+        message_size: message.size(),
+        threads: std::mem::take(&mut attention.threads),
+        ..sys::attend_self_attention_options::init()
+    };
+    let w = sys::attend_self_attention_weights {
+        w_q: &weights.w_q.tensor,
+        w_k: &weights.w_k.tensor,
+        w_v: &weights.w_v.tensor,
+        b_q: of(&weights.b_q),
+        b_k: of(&weights.b_k),
+        b_v: of(&weights.b_v),
+        w_o: of(&weights.w_o),
+        b_o: of(&weights.b_o),
+        ..sys::attend_self_attention_weights::init()
+    };
+    let status = unsafe { sys::attend_self_attention(&x.tensor, &w, &out.tensor, &o, &attention) };
+    Error::check_call(status, &message)
+}

@@ -84,6 +84,7 @@ TEST_CASE("settings: instruction sets, threads, versions") {
   const Thrown t = thrown([] { attend::set_isa("mmx"); });
   CHECK(t.reason == ATTEND_UNKNOWN_ISA);
   CHECK(t.argument == "name");
+  CHECK(t.what == "name: " + std::string(attend_status_string(ATTEND_UNKNOWN_ISA)));
   attend::set_threads(3);
 #ifdef ATTEND_TEST_OPENMP
   CHECK(attend::threads() == 3);
@@ -103,7 +104,7 @@ TEST_CASE("errors: reason, argument, words; nothing is written") {
   const Thrown t = thrown(failing);
   CHECK(t.reason == ATTEND_INVALID_SHAPE);
   CHECK(t.argument == "k");
-  CHECK(t.what == "k: " + std::string(attend_status_string(ATTEND_INVALID_SHAPE)));
+  CHECK(t.what == "k: has 3 features, not q's 4.");
   CHECK(std::count(out.begin(), out.end(), 7.0f) == 12);
   CHECK_THROWS_AS(failing(), std::runtime_error);
 
@@ -121,12 +122,75 @@ TEST_CASE("errors: reason, argument, words; nothing is written") {
   for (const size_t count : {0u, 2u}) {
     const std::vector<int64_t> wrong(count);
     const auto with = [&](attend::attention_options o) { return thrown([&] { attend::attention(one, one, one, o); }); };
+    CHECK(with(attend::attention_options().kv_lengths(wrong)).what ==
+          "options.kv_lengths: has " + std::to_string(count) + " numbers, but the batch is 1.");
     CHECK(with(attend::attention_options().kv_lengths(wrong)).argument == "options.kv_lengths");
     CHECK(with(attend::attention_options().kv_first(wrong)).argument == "options.kv_first");
     CHECK(with(attend::attention_options().query_offsets(wrong)).reason == ATTEND_INVALID_SHAPE);
   }
   CHECK(attend::attention(one, one, one, attend::attention_options().kv_lengths(std::array<int64_t, 1>{2})).size() ==
         12);
+}
+
+TEST_CASE("errors: the sentence of every function, and of both options of self-attention") {
+  const std::vector<float> x(12, 1);
+  std::vector<float> y(12), small(6);
+  const tensor t(x, {3, 4});
+  const auto what = [](const auto &call) { return thrown(call).what; };
+  CHECK(what([&] { attend::matmul(t, t); }) == "b: has 4 rows, not a's 3 columns.");
+  CHECK(what([&] { attend::softmax(t, small); }) == "y: has 6 rows, not x's 4.");
+  CHECK(what([&] { attend::convert(t, small); }) == "y: has 6 rows, not x's 4.");
+  CHECK(what([&] { attend::attention_merge(y, small, x, x); }).find("lse_a: has 6 ") == 0);
+  CHECK(what([&] { attend::attention(t, t, t, attend::attention_options().softcap(-2.5)); }) ==
+        "options.softcap: is -2.5, but must be finite and 0 or more.");
+  CHECK(what([&] { attend::attention_workspace(t, t, t, small); }).find("out: has 6 ") == 0);
+  CHECK(what([&] {
+          attend::matmul(t, tensor(x, {4, 3}), attend::matmul_options().beta(1));
+        }) == "beta: must be 0 without an output: there is no C to read.");
+
+  const attend::self_attention_weights weights(columns(x, {3, 4}), columns(x, {3, 4}), columns(x, {3, 4}));
+  using options = attend::attention_options;
+  CHECK(what([&] { attend::self_attention(t, weights, options().threads(-1)); }) ==
+        what([&] { attend::attention(t, t, t, options().threads(-1)); }));
+  CHECK(what([&] { attend::self_attention(t, weights, options().softcap(-2.5)); }) ==
+        "attention_options.softcap: is -2.5, but must be finite and 0 or more.");
+  const Thrown scale = thrown([&] { attend::self_attention(t, weights, options().k_scale(std::array<float, 1>{1})); });
+  CHECK(scale.reason == ATTEND_INVALID_VALUE);
+  CHECK(scale.argument == "attention_options.k_scale");
+}
+
+TEST_CASE("errors: a caller's own room for the message") {
+  const std::vector<float> x(15, 1);
+  const tensor q(x.data(), {3, 4}), k(x, {3, 5});
+  char room[80] = "before";
+  auto options = attend::attention_options();
+  options.c().message = room;
+  options.c().message_size = sizeof room;
+  attend::attention(q, q, q, options);
+  CHECK(std::string(room) == "before");
+  const std::string sentence = "k: has 5 features, not q's 4.";
+  CHECK(thrown([&] { attend::attention(q, k, q, options); }).what == sentence);
+  CHECK(room == sentence);
+  const attend::self_attention_weights weights(k, k, k);
+  CHECK(thrown([&] { attend::self_attention(q, weights, options); }).what == room);
+  CHECK(room != sentence);
+  // Too small: as much as there is. None: the header's own.
+  options.c().message_size = 7;
+  CHECK(thrown([&] { attend::attention(q, k, q, options); }).what == sentence.substr(0, 6));
+  options.c().message_size = 0;
+  CHECK(thrown([&] { attend::attention(q, k, q, options); }).what == sentence);
+  CHECK(room == sentence.substr(0, 6));
+  // With a wrong size nothing is said, and with none to be written to.
+  options.c().message_size = sizeof room;
+  options.c().size = 8;
+  Thrown t = thrown([&] { attend::attention(q, k, q, options); });
+  CHECK(t.what == t.argument + ": " + attend_status_string(ATTEND_INVALID_STRUCT_SIZE));
+  CHECK(t.argument == "options.size");
+  options = attend::attention_options();
+  options.c().message_size = 7;
+  t = thrown([&] { attend::attention(q, k, q, options); });
+  CHECK(t.argument == "options.message");
+  CHECK(t.what == t.argument + ": " + attend_status_string(ATTEND_NULL_POINTER));
 }
 
 TEST_CASE("without exceptions: statuses and results, in the same program") { CHECK(attend_hpp_statuses() == ""); }

@@ -1,7 +1,5 @@
 // attend/attend.hpp: each call has the bits of attend.h's, and the values of the formula; options, lifetimes.
-#include <atomic>
 #include <attend/attend.hpp>
-#include <thread>
 
 #include "hpp/results.hpp"
 #include "numpy_random.hpp"
@@ -90,7 +88,7 @@ TEST_CASE("results have the shape that broadcast operands give") {
 }
 
 TEST_CASE("attention: every option reaches its field") {
-  std::vector<float> bias(12), slopes(2), sinks(2), lse(4), scores(12);
+  std::vector<float> bias(12), slopes(2), sinks(2), lse(4), scores(12), k_scale(3), v_scale(6);
   std::vector<unsigned char> mask(12);
   const std::vector<int64_t> offsets(2), lengths(2), first(2);
   std::vector<char> workspace(100);
@@ -99,6 +97,7 @@ TEST_CASE("attention: every option reaches its field") {
   options.threads(3).native_dot().workspace(workspace).executor(executor);
   options.scale(2).softcap(3).causal_top_left().causal_bottom_right().window(4, 5).query_offset(6);
   options.query_offsets(offsets).kv_lengths(lengths).kv_first(first);
+  options.k_scale(tensor(k_scale, {3, 1})).v_scale(v_scale);
   options.mask(tensor(mask, {4, 3})).bias(tensor(bias, {4, 3})).alibi_slopes(slopes).sinks(sinks);
   options.lse(tensor(lse, {4, 1})).scores(tensor(scores, {4, 3}), ATTEND_SCORES_MASKED);
 
@@ -130,6 +129,8 @@ TEST_CASE("attention: every option reaches its field") {
   };
   is(c.mask, mask.data(), ATTEND_BOOL);
   is(c.bias, bias.data(), ATTEND_F32);
+  is(c.k_scale, k_scale.data(), ATTEND_F32);
+  is(c.v_scale, v_scale.data(), ATTEND_F32);
   is(c.alibi_slopes, slopes.data(), ATTEND_F32);
   is(c.sinks, sinks.data(), ATTEND_F32);
   is(c.lse, lse.data(), ATTEND_F32);

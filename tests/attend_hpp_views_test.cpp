@@ -188,7 +188,7 @@ TEST_CASE("tensor: element types") {
 
 TEST_CASE("tensor: a shape that does not fit the memory") {
   std::vector<float> x(12);
-  const char *const text = "tensor: shape and strides need 15 elements, there are 12";
+  const char *const text = "tensor: shape and strides need 15 elements, there are 12.";
   CHECK(refused([&] { tensor(x, {3, 5}); }, text) == ATTEND_INVALID_SHAPE);
   CHECK(refused([&] { matrix(x, {3, 5}); }, text) == ATTEND_INVALID_SHAPE);
   CHECK(refused([&] { columns(x, {3, 5}); }, text) == ATTEND_INVALID_SHAPE);
@@ -196,7 +196,7 @@ TEST_CASE("tensor: a shape that does not fit the memory") {
             [&] {
               tensor(x, {2, 5});
             },
-            "tensor: shape and strides need 10 elements, there are 12") == ATTEND_INVALID_SHAPE);
+            "tensor: shape and strides need 10 elements, there are 12.") == ATTEND_INVALID_SHAPE);
   // With strides fewer may be used, but none behind the last or before the first.
   CHECK(refused([&] { tensor(x, {3, 4}, {4, 1}); }, "") == ATTEND_OK);
   CHECK(refused([&] { tensor(x, {2, 2}, {10, 1}); }, "") == ATTEND_OK);
@@ -204,24 +204,24 @@ TEST_CASE("tensor: a shape that does not fit the memory") {
             [&] {
               tensor(x, {2, 2}, {11, 1});
             },
-            "tensor: shape and strides need 13 elements, there are 12") == ATTEND_INVALID_SHAPE);
+            "tensor: shape and strides need 13 elements, there are 12.") == ATTEND_INVALID_SHAPE);
   CHECK(refused(
             [&] {
               tensor(x, {2, 2}, {-2, 1});
             },
-            "tensor: shape and strides need 2 elements, there are 12") == ATTEND_INVALID_SHAPE);
+            "tensor: shape and strides need 2 elements, there are 12.") == ATTEND_INVALID_SHAPE);
   CHECK(refused([&] { tensor(x, {0, 5}, {100, 1}); }, "") == ATTEND_OK);
   const int64_t most = INT64_MAX;
   CHECK(refused(
             [&] {
               tensor(x, {most, most});
             },
-            "tensor: shape and strides need 9223372036854775807 elements, there are 12") == ATTEND_INVALID_SHAPE);
+            "tensor: shape and strides need 9223372036854775807 elements, there are 12.") == ATTEND_INVALID_SHAPE);
   CHECK(refused(
             [&] {
               tensor(x, {2, 2}, {most, most});
             },
-            "tensor: shape and strides need 9223372036854775807 elements, there are 12") == ATTEND_INVALID_SHAPE);
+            "tensor: shape and strides need 9223372036854775807 elements, there are 12.") == ATTEND_INVALID_SHAPE);
   // Of pointers nothing is known: the call finds out.
   CHECK(refused([&] { tensor(x.data(), {INT64_MIN, most}, {most, INT64_MIN}); }, "") == ATTEND_OK);
   CHECK(refused([&] { tensor(x.data(), {most, most, most}); }, "") == ATTEND_OK);

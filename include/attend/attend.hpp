@@ -9,12 +9,14 @@
 //
 // attend.h says what each function computes, its shapes, its aliasing rules and its bits, which are the same from here;
 // tensor.hpp what an operand may be: an attend::tensor, an array that a call returned, or whatever knows its shape (an
-// Eigen matrix, a C array; a vector is one column). options.hpp has the options.
+// Eigen matrix, a C array; a vector is one column); element.hpp of what types, narrow ones of your own too. options.hpp
+// has the options.
 //
 // Results.   Each function has two forms. Without an output it returns an attend::array, the one thing that the header
 //            allocates. With one it writes there and returns nothing; that may be a temporary view, but not const.
-// Errors.    attend::error is thrown, with reason() and argument(); nothing was written then. With ATTEND_NO_EXCEPTIONS
-//            defined, or compiled without exceptions, functions return attend::result<..> and attend::status instead.
+// Errors.    attend::error is thrown, with reason(), argument() and what(), a sentence with the numbers at hand; nothing
+//            was written then. With ATTEND_NO_EXCEPTIONS defined, or compiled without exceptions, functions return
+//            attend::result<..> and attend::status instead, with that sentence in text().
 // Memory.    As in attend.h: no call but those that return arrays allocates where a workspace is given.
 // Threads.   Any function may be called from any number of threads at once.
 #ifndef ATTEND_ATTEND_HPP
@@ -33,16 +35,28 @@ using value_of = std::remove_const_t<element_of<const X &>>;
 inline std::int64_t extent(const attend_tensor &t, std::uint32_t d) noexcept {
   return d < t.rank && d < 4 ? t.shape[d] : 1;
 }
+inline extents shape_of(const attend_tensor &t) noexcept {
+  return {extent(t, 0), extent(t, 1), extent(t, 2), extent(t, 3)};
+}
 // Of two operands that broadcast.
 inline std::int64_t common(const attend_tensor &a, const attend_tensor &b, std::uint32_t d) noexcept {
   return extent(a, d) == 1 ? extent(b, d) : extent(a, d);
 }
 
-// Where options become attend.h's: f(options) is the call.
+// Where options become attend.h's: f(options) is the call. Its message lies here, or in the caller's room for one.
 template <class Options, class F>
 returns<void> call(const Options &options, const F &f) {
   auto o = options.get();
-  return finish(f(&o));
+  sentence room;
+  if (o.message_size == 0) {
+    o.message = room.text;
+    o.message_size = sizeof room.text;
+  }
+  const char *const said = o.message;
+  const attend_status code = f(&o);
+  // That of a wrong options.size is not there: what lies in a caller's room is not of this call.
+  const bool is_said = said == room.text || ATTEND_REASON(code) != ATTEND_INVALID_STRUCT_SIZE;
+  return finish(status(code, is_said ? said : nullptr));
 }
 // f(bytes) asks for a workspace.
 template <class F>
@@ -81,10 +95,8 @@ inline returns<void> softmax(const attend_tensor &x, const attend_tensor &y, con
 }
 inline returns<void> attention(const attend_tensor &q, const attend_tensor &k, const attend_tensor &v,
                                const attend_tensor &out, const attention_options &options) {
-  return call(options, [&](const auto *o) -> status {
-    if (const char *field = options.misfit(extent(out, 3))) return {ATTEND_INVALID_SHAPE, field};
-    return attend_attention(&q, &k, &v, &out, o);
-  });
+  if (const status s = options.check(extent(out, 3)); !s.ok()) return finish(s);
+  return call(options, [&](const auto *o) { return attend_attention(&q, &k, &v, &out, o); });
 }
 
 // What all options have is said once here, with the attention's; attend.h wants it in the self-attention's.
@@ -101,12 +113,15 @@ inline attend_self_attention_options take_head(attend_attention_options *from) n
 }
 inline returns<void> self_attention(const attend_tensor &x, const self_attention_weights &weights,
                                     const attend_tensor &out, const attention_options &options) {
-  return call(options, [&](attend_attention_options *o) -> status {
-    if (const char *field = options.misfit(extent(out, 3))) return {ATTEND_INVALID_SHAPE, field};
+  if (const status s = options.check(extent(out, 3)); !s.ok()) return finish(s);
+  return call(options, [&](attend_attention_options *o) {
     const attend_self_attention_options head = take_head(o);
     const attend_self_attention_weights w = weights.get();
     return attend_self_attention(&x, &w, &out, &head, o);
   });
+}
+inline returns<void> convert(const attend_tensor &x, const attend_tensor &y, const convert_options &options) {
+  return call(options, [&](const auto *o) { return attend_convert(&x, &y, o); });
 }
 
 }  // namespace detail
@@ -126,7 +141,9 @@ returns<array<detail::value_of<A>>> matmul(const A &a, const B &b, const matmul_
   const extents shape = {detail::extent(ta, 0), detail::extent(tb, 1), detail::common(ta, tb, 2),
                          detail::common(ta, tb, 3)};
   return detail::make<detail::value_of<A>>(shape, [&](const attend_tensor &c) {
-    if (options.get_beta() != 0) return detail::finish({ATTEND_INVALID_VALUE, "beta"});
+    if (options.get_beta() != 0) {
+      return detail::finish({ATTEND_INVALID_VALUE, "beta", "must be 0 without an output: there is no C to read."});
+    }
     return detail::matmul(ta, tb, c, options);
   });
 }
@@ -152,8 +169,7 @@ returns<void> softmax(const X &x, Y &&y, const softmax_options &options = {}) {
 template <class X>
 returns<array<detail::value_of<X>>> softmax(const X &x, const softmax_options &options = {}) {
   const attend_tensor t = detail::input(x);
-  const extents shape = {detail::extent(t, 0), detail::extent(t, 1), detail::extent(t, 2), detail::extent(t, 3)};
-  return detail::make<detail::value_of<X>>(shape,
+  return detail::make<detail::value_of<X>>(detail::shape_of(t),
                                            [&](const attend_tensor &y) { return detail::softmax(t, y, options); });
 }
 template <class X, class Y>
@@ -243,6 +259,28 @@ returns<std::uint64_t> self_attention_workspace(const X &x, const self_attention
       const attend_self_attention_options head = detail::take_head(o);
       return attend_self_attention_workspace(&t, &w, &to, &head, o, bytes);
     });
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------- convert --
+
+// Any element type but bool to any other: x, y (M, N, H, B). y may be x where elements have one size.
+template <class X, class Y, class = detail::unless_options<Y>>
+returns<void> convert(const X &x, Y &&y, const convert_options &options = {}) {
+  return detail::convert(detail::input(x), detail::output(std::forward<Y>(y)), options);
+}
+// attend::convert<std::int8_t>(x, attend::convert_options().compute_scale(scale))
+template <class To, class X>
+returns<array<To>> convert(const X &x, const convert_options &options = {}) {
+  const attend_tensor t = detail::input(x);
+  return detail::make<To>(detail::shape_of(t), [&](const attend_tensor &y) { return detail::convert(t, y, options); });
+}
+// Says 0.
+template <class X, class Y>
+returns<std::uint64_t> convert_workspace(const X &x, Y &&y, const convert_options &options = {}) {
+  const attend_tensor tx = detail::input(x), ty = detail::output(std::forward<Y>(y));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options, [&](const auto *o) { return attend_convert_workspace(&tx, &ty, o, bytes); });
   });
 }
 

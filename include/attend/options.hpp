@@ -1,4 +1,4 @@
-// attend: options, weights and executors, for attend.hpp.
+// attend: options and weights, for attend.hpp.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 //
@@ -6,7 +6,9 @@
 //
 //     attend::attention_options().scale(0.125).causal_top_left().lse(lse)
 //
-// What is not set is off, or the default. Fields without a setter, those of versions to come, are set in c().
+// What is not set is off, or the default. Two kinds of fields have no setter and are set in c(): those of versions to
+// come, and message with its size, for which calls have room of their own, where attend::error and attend::status find
+// the sentence; they find it in yours if you give it.
 //
 // Lifetime.  Options keep views of the operands and integers they are given, and a pointer to the executor: all must
 //            live until the call returns. Temporaries do, where the options are a temporary of the same statement.
@@ -15,50 +17,14 @@
 #ifndef ATTEND_OPTIONS_HPP
 #define ATTEND_OPTIONS_HPP
 
+#include <attend/executor.hpp>
 #include <attend/tensor.hpp>
-#include <functional>
+#include <cstdio>
 #include <iterator>
 #include <optional>
 
 namespace attend {
 inline namespace ATTEND_HPP_NAMESPACE {
-
-// -------------------------------------------------------------------------------------------------------- executor --
-
-// A call's work in pieces: task(i) for i in 0..tasks-1.
-class task {
- public:
-  task(attend_task f, void *argument) noexcept : f_(f), argument_(argument) {}
-  void operator()(std::int32_t i) const noexcept { f_(argument_, i); }
-
- private:
-  attend_task f_;
-  void *argument_;
-};
-
-// The program's own threads: run(tasks, task) calls task(i) for i in 0..tasks-1, each at most once, on any threads, and
-// returns when none of these calls runs or can still begin (attend_executor in attend.h). It may be called from several
-// threads at once, and must not throw: the program would end. `workers` bounds the tasks of one run; 0 = no bound.
-class executor {
- public:
-  template <class Run, class = std::enable_if_t<std::is_invocable_v<Run &, std::int32_t, task>>>
-  explicit executor(Run &&run, std::int32_t workers = 0) : run_(std::forward<Run>(run)) {
-    c_.workers = workers;
-    c_.run = [](void *context, std::int32_t tasks, attend_task f, void *argument) noexcept {
-      static_cast<const executor *>(context)->run_(tasks, task(f, argument));
-    };
-    c_.context = this;
-  }
-  executor(const executor &) = delete;  // the library holds pointers to it
-  executor &operator=(const executor &) = delete;
-  const attend_executor &c() const noexcept { return c_; }
-
- private:
-  std::function<void(std::int32_t, task)> run_;
-  attend_executor c_ = ATTEND_EXECUTOR_INIT;
-};
-
-// --------------------------------------------------------------------------------------------------------- options --
 
 namespace detail {
 
@@ -107,6 +73,13 @@ class integers {
     count_ = static_cast<std::int64_t>(std::size(x));
   }
   bool fit(std::int64_t batch) const noexcept { return count_ < 0 || count_ == batch; }
+  // Of those that do not fit.
+  status misfit(const char *field, std::int64_t batch) const noexcept {
+    char what[96];
+    std::snprintf(what, sizeof what, "has %lld numbers, but the batch is %lld.", static_cast<long long>(count_),
+                  static_cast<long long>(batch));
+    return {ATTEND_INVALID_SHAPE, field, what};
+  }
   void store(const std::int64_t **field) const noexcept {
     if (count_ >= 0) *field = first_;
   }
@@ -210,7 +183,7 @@ class softmax_options : public detail::head<softmax_options, attend_softmax_opti
   detail::slot mask_, bias_, lse_;
 };
 
-// Those of attention, and of self_attention.
+// Those of attention, and of self_attention, which takes all but k_scale and v_scale.
 class attention_options : public detail::head<attention_options, attend_attention_options> {
  public:
   // 1 / sqrt(D) by default; 1 = unscaled.
@@ -251,6 +224,16 @@ class attention_options : public detail::head<attention_options, attend_attentio
   attention_options &bias(const X &x) {
     return bias_ = detail::input(x), *this;
   }
+  // Of k and v of ATTEND_I8 (required) or ATTEND_F8E4M3, of float: shaped as they are, with one row or one key, and
+  // broadcast. A scale for each key is attend::tensor(scales, {batch, heads, keys, 1}).
+  template <class X>
+  attention_options &k_scale(const X &x) {
+    return k_scale_ = detail::input(x), *this;
+  }
+  template <class X>
+  attention_options &v_scale(const X &x) {
+    return v_scale_ = detail::input(x), *this;
+  }
   // (H)
   template <class X>
   attention_options &alibi_slopes(const X &x) {
@@ -284,23 +267,50 @@ class attention_options : public detail::head<attention_options, attend_attentio
     sinks_.store(&o.sinks);
     lse_.store(&o.lse);
     scores_.store(&o.scores);
+    k_scale_.store(&o.k_scale);
+    v_scale_.store(&o.v_scale);
     return o;
   }
-  // The field whose integers are not one a batch; null if there is none.
-  const char *misfit(std::int64_t batch) const noexcept {
-    if (!query_offsets_.fit(batch)) return "options.query_offsets";
-    if (!kv_lengths_.fit(batch)) return "options.kv_lengths";
-    return kv_first_.fit(batch) ? nullptr : "options.kv_first";
+  // Whether integers are one a batch.
+  status check(std::int64_t batch) const noexcept {
+    if (!query_offsets_.fit(batch)) return query_offsets_.misfit("options.query_offsets", batch);
+    if (!kv_lengths_.fit(batch)) return kv_lengths_.misfit("options.kv_lengths", batch);
+    return kv_first_.fit(batch) ? status() : kv_first_.misfit("options.kv_first", batch);
   }
 
  private:
   detail::integers query_offsets_, kv_lengths_, kv_first_;
-  detail::slot mask_, bias_, alibi_slopes_, sinks_, lse_, scores_;
+  detail::slot mask_, bias_, k_scale_, v_scale_, alibi_slopes_, sinks_, lse_, scores_;
 };
 
 class merge_options : public detail::head<merge_options, attend_merge_options> {
  public:
   attend_merge_options get() const noexcept { return c_; }
+};
+
+class convert_options : public detail::head<convert_options, attend_convert_options> {
+ public:
+  // Of whichever of x and y is ATTEND_I8, ATTEND_U8 or ATTEND_F8E4M3, of float, broadcast to x: a scale for each of its
+  // columns is attend::tensor(scales, {n, 1}), for each row a vector, for all one number.
+  template <class X>
+  convert_options &scale(const X &x) {
+    c_.flags &= ~ATTEND_COMPUTE_SCALE;
+    return scale_ = detail::input(x), *this;
+  }
+  // Output of the same shapes, where y is ATTEND_I8 or ATTEND_F8E4M3: the scale is computed, and written there.
+  template <class X>
+  convert_options &compute_scale(X &&x) {
+    return scale_ = detail::output(std::forward<X>(x)), flag(ATTEND_COMPUTE_SCALE);
+  }
+
+  attend_convert_options get() const noexcept {
+    attend_convert_options o = c_;
+    scale_.store(&o.scale);
+    return o;
+  }
+
+ private:
+  detail::slot scale_;
 };
 
 // Views, as options are.

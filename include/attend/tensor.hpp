@@ -27,9 +27,11 @@
 #define ATTEND_TENSOR_HPP
 
 #include <algorithm>
+#include <attend/element.hpp>
 #include <attend/status.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <memory>
 #include <new>
@@ -40,29 +42,7 @@
 namespace attend {
 inline namespace ATTEND_HPP_NAMESPACE {
 
-// ----------------------------------------------------------------------------------------------- types and extents --
-
-// The ATTEND_ constant of an element type. Specialise it for a storage type of your own:
-//     template <> struct attend::element<_Float16> { static constexpr std::uint32_t dtype = ATTEND_F16; };
-template <class T>
-struct element;
-template <>
-struct element<float> {
-  static constexpr std::uint32_t dtype = ATTEND_F32;
-};
-template <>
-struct element<double> {
-  static constexpr std::uint32_t dtype = ATTEND_F64;
-};
-template <>
-struct element<bool> {
-  static constexpr std::uint32_t dtype = ATTEND_BOOL;
-};
-// A number; where a mask is expected, zero or not.
-template <>
-struct element<unsigned char> {
-  static constexpr std::uint32_t dtype = ATTEND_U8;
-};
+// --------------------------------------------------------------------------------------------------------- extents --
 
 // One to four extents or strides, of any integer types: {heads, n, d}.
 class extents {
@@ -177,8 +157,10 @@ constexpr std::size_t dimension(std::size_t axis, std::size_t rank, order o) noe
 // Says why at once, or makes the call that is given this tensor fail with ATTEND_INVALID_SHAPE.
 #ifndef ATTEND_NO_EXCEPTIONS
 [[noreturn]] inline void refuse(attend_tensor *, std::int64_t needed, std::int64_t there) {
-  throw error(status(ATTEND_INVALID_SHAPE, "tensor"),
-              "shape and strides need " + std::to_string(needed) + " elements, there are " + std::to_string(there));
+  char what[96];
+  std::snprintf(what, sizeof what, "shape and strides need %lld elements, there are %lld.",
+                static_cast<long long>(needed), static_cast<long long>(there));
+  throw error(status(ATTEND_INVALID_SHAPE, "tensor", what));
 }
 #else
 inline void refuse(attend_tensor *t, std::int64_t, std::int64_t) noexcept { t->shape[0] = -1; }
@@ -371,9 +353,11 @@ class array {
   status allocate(const extents &shape) noexcept {
     std::int64_t count = 1;
     for (std::size_t d = 0; d < shape.rank(); ++d) count = detail::product(count, shape[d]);
-    if (count > detail::kMost / 32) return {ATTEND_OVERFLOW, "out"};
+    if (count > detail::kMost / 32) return {ATTEND_OVERFLOW, "out", attend_status_string(ATTEND_OVERFLOW)};
     memory_.reset(count == 0 ? nullptr : new (std::nothrow) T[static_cast<std::size_t>(count)]);
-    if (count != 0 && memory_ == nullptr) return {ATTEND_OUT_OF_MEMORY, "out"};
+    if (count != 0 && memory_ == nullptr) {
+      return {ATTEND_OUT_OF_MEMORY, "out", attend_status_string(ATTEND_OUT_OF_MEMORY)};
+    }
     t_ = detail::lay_out(memory_.get(), element<T>::dtype, shape, {}, detail::order::columns, -1);
     size_ = static_cast<std::size_t>(count);
     return {};

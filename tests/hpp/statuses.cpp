@@ -43,11 +43,17 @@ std::string attend_hpp_statuses() {
   EXPECT(!wrong.ok());
   EXPECT(wrong.reason() == ATTEND_INVALID_SHAPE);
   EXPECT(wrong.argument() == std::string("y"));
-  EXPECT(wrong.text() == std::string(attend_status_string(ATTEND_INVALID_SHAPE)));
+  EXPECT(wrong.text() == std::string("y: has 2 columns, not x's 3."));
+  attend::status copy;
+  EXPECT(copy.ok() && copy.text() == std::string(attend_status_string(ATTEND_OK)));
+  copy = wrong;
+  EXPECT(copy.reason() == ATTEND_INVALID_SHAPE && copy.text() == std::string(wrong.text()));
+  EXPECT(copy.text() != wrong.text());
   EXPECT(untouched == std::vector<float>(4, 7));
   const auto none = attend::attention(t, tensor(x, {2, 3}), t);
   EXPECT(none.reason() == ATTEND_INVALID_SHAPE);
   EXPECT(none.argument() == std::string("k"));
+  EXPECT(none.text() == std::string("k: has 3 features, not q's 2."));
   EXPECT(none.value().size() == 0);
 
   // A view of the wrong size cannot throw: the call says so.
@@ -64,7 +70,12 @@ std::string attend_hpp_statuses() {
   EXPECT(bytes.value() > 0);
   EXPECT(!attend::softmax_workspace(t, tensor(untouched, {2, 2})).ok());
   EXPECT(attend::self_attention(t, attend::self_attention_weights(t, t, t)).argument() == std::string("weights.w_q"));
+  const auto bytes_of_nothing = attend::softmax_workspace(t, tensor(untouched, {2, 2}));
+  EXPECT(bytes_of_nothing.text() == std::string(wrong.text()));
+  EXPECT(attend::convert<std::int8_t>(t).value().size() == 6);
+  EXPECT(attend::convert<bool>(t).argument() == std::string("y"));
   EXPECT(attend::set_isa("mmx").reason() == ATTEND_UNKNOWN_ISA);
+  EXPECT(attend::set_isa("mmx").text() == "name: " + std::string(attend_status_string(ATTEND_UNKNOWN_ISA)));
   EXPECT(attend::set_executor(nullptr).ok());
 
   static_assert(std::is_nothrow_move_constructible_v<attend::result<attend::array<float>>>);

@@ -170,6 +170,16 @@ contains
     if (present(t)) optional_loc = c_loc(t)
   end function
 
+  ! Lets a call leave its message in letters.
+  subroutine receive(letters, message, message_size)
+    character(kind=c_char), intent(out), target, contiguous :: letters(:)
+    type(c_ptr), intent(out) :: message
+    integer(c_int64_t), intent(out) :: message_size
+    letters(1) = c_null_char
+    message = c_loc(letters)
+    message_size = size(letters)
+  end subroutine
+
   ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b).
   subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status, message)
     type(attend_tensor), intent(in), target :: a, b, c
@@ -188,9 +198,7 @@ contains
     if (present(beta)) keep = beta
     if (present(threads)) options%threads = threads
     options%size = int(c_sizeof(options), c_int32_t)
-    letters(1) = c_null_char
-    options%message = c_loc(letters)
-    options%message_size = room
+    call receive(letters, options%message, options%message_size)
     options%bias = optional_loc(bias)
     call finish_call(c_matmul(factor, a, b, keep, c, options), letters, status, message)
   end subroutine
@@ -211,9 +219,7 @@ contains
     if (present(scale)) options%scale = scale
     if (present(threads)) options%threads = threads
     options%size = int(c_sizeof(options), c_int32_t)
-    letters(1) = c_null_char
-    options%message = c_loc(letters)
-    options%message_size = room
+    call receive(letters, options%message, options%message_size)
     options%mask = optional_loc(mask)
     options%bias = optional_loc(bias)
     options%lse = optional_loc(lse)
@@ -252,29 +258,29 @@ contains
     if (present(scores_stage)) options%scores_stage = scores_stage
   end function
 
-  ! What is wrong with a list that has not one number for each batch of out, or the library would read behind it; else ''.
-  function short(name, list, out) result(said)
-    character(len=*), intent(in) :: name
-    integer(c_int64_t), intent(in), optional :: list(:)
-    type(attend_tensor), intent(in) :: out
-    character(len=:), allocatable :: said
-    character(len=80) :: numbers
-    integer(c_int64_t) :: batches
-    said = ''
-    if (.not. present(list)) return
-    batches = merge(out%shape(4), 1_c_int64_t, out%rank == 4)
-    if (size(list, kind=c_int64_t) >= batches) return
-    write (numbers, '(a, i0, a, i0, a)') ': has ', size(list), ' numbers for ', batches, ' batches.'
-    said = name//trim(numbers)
+  ! How many numbers the lists have; one that is absent has enough.
+  pure function counts_of(query_offsets, kv_lengths, kv_first) result(counts)
+    integer(c_int64_t), intent(in), optional :: query_offsets(:), kv_lengths(:), kv_first(:)
+    integer(c_int64_t) :: counts(3)
+    counts = huge(counts)
+    if (present(query_offsets)) counts(1) = size(query_offsets, kind=c_int64_t)
+    if (present(kv_lengths)) counts(2) = size(kv_lengths, kind=c_int64_t)
+    if (present(kv_first)) counts(3) = size(kv_first, kind=c_int64_t)
   end function
 
-  function short_of_three(query_offsets, kv_lengths, kv_first, out) result(said)
-    integer(c_int64_t), intent(in), optional :: query_offsets(:), kv_lengths(:), kv_first(:)
+  pure integer(c_int64_t) function batches_of(out)
     type(attend_tensor), intent(in) :: out
-    character(len=:), allocatable :: said
-    said = short('query_offsets', query_offsets, out)
-    if (said == '') said = short('kv_lengths', kv_lengths, out)
-    if (said == '') said = short('kv_first', kv_first, out)
+    batches_of = merge(out%shape(4), 1_c_int64_t, out%rank == 4)
+  end function
+
+  ! What is wrong with the first list that has not one number for each batch, or the library would read behind it.
+  function short(counts, batches) result(said)
+    integer(c_int64_t), intent(in) :: counts(3), batches
+    character(len=*), parameter :: names(3) = ['query_offsets', 'kv_lengths   ', 'kv_first     ']
+    character(len=100) :: said
+    integer :: i
+    i = findloc(counts < batches, .true., 1)
+    write (said, '(2a, i0, a, i0, a)') trim(names(i)), ': has ', counts(i), ' numbers for ', batches, ' batches.'
   end function
 
   ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
@@ -288,20 +294,18 @@ contains
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
-    character(len=:), allocatable :: said
     character(kind=c_char), target :: letters(room)
+    integer(c_int64_t) :: counts(3)
     type(attention_options), target :: options
     call check_version()
-    said = short_of_three(query_offsets, kv_lengths, kv_first, out)
-    if (said /= '') then
-      call finish(attend_invalid_shape, said, status, message)
+    counts = counts_of(query_offsets, kv_lengths, kv_first)
+    if (any(counts < batches_of(out))) then
+      call finish(attend_invalid_shape, trim(short(counts, batches_of(out))), status, message)
       return
     end if
     options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                          bias, alibi_slopes, sinks, lse, scores, scores_stage)
-    letters(1) = c_null_char
-    options%message = c_loc(letters)
-    options%message_size = room
+    call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     call finish_call(c_attention(q, k, v, out, options), letters, status, message)
   end subroutine
@@ -316,9 +320,7 @@ contains
     type(merge_options), target :: options
     call check_version()
     options%size = int(c_sizeof(options), c_int32_t)
-    letters(1) = c_null_char
-    options%message = c_loc(letters)
-    options%message_size = room
+    call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     call finish_call(c_merge(out_a, lse_a, out_b, lse_b, options), letters, status, message)
   end subroutine
@@ -337,23 +339,21 @@ contains
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
-    character(len=:), allocatable :: said
     character(kind=c_char), target :: letters(room)
+    integer(c_int64_t) :: counts(3)
     type(attention_options), target :: attention
     type(self_attention_options), target :: options
     type(self_attention_weights), target :: weights
     call check_version()
-    said = short_of_three(query_offsets, kv_lengths, kv_first, out)
-    if (said /= '') then
-      call finish(attend_invalid_shape, said, status, message)
+    counts = counts_of(query_offsets, kv_lengths, kv_first)
+    if (any(counts < batches_of(out))) then
+      call finish(attend_invalid_shape, trim(short(counts, batches_of(out))), status, message)
       return
     end if
     attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                            bias, alibi_slopes, sinks, lse, scores, scores_stage)
     options%size = int(c_sizeof(options), c_int32_t)
-    letters(1) = c_null_char
-    options%message = c_loc(letters)
-    options%message_size = room
+    call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     weights%size = int(c_sizeof(weights), c_int32_t)
     weights%w_q = c_loc(w_q)

@@ -319,6 +319,8 @@ func TestErrors(t *testing.T) {
 			attention(q, k, v, out, AttentionOptions[float32]{KVLengths: []int64{6}})},
 		{"options.Window: left and right are 1 and -2, but must be -1 or more",
 			attention(q, k, v, out, AttentionOptions[float32]{Window: &Window{1, -2}})},
+		{"options.ScoresStage: is 9, but must be 0, 1, 2 or 3",
+			attention(q, k, v, out, AttentionOptions[float32]{Scores: x(2, 3, 5), ScoresStage: 9})},
 		{"options.KVFirst: has 1 numbers for 2 batches", attention(x(2, 1, 3, 4), x(2, 1, 5, 4), x(2, 1, 5, 4),
 			x(2, 1, 3, 4), AttentionOptions[float32]{KVFirst: []int64{5}})},
 		{"q: has 0 dimensions, not 1 to 4",

@@ -96,13 +96,15 @@ func named(sentence string) string {
 	return goNames.Replace(strings.ReplaceAll(sentence, "attention_options.", "options."))
 }
 
+// Of two names that begin alike the longer comes first: the first that fits is taken.
 var goNames = strings.NewReplacer(
 	"window_left", "Window", "query_offsets", "QueryOffsets", "query_offset", "QueryOffset", "kv_lengths", "KVLengths",
-	"kv_first", "KVFirst", "alibi_slopes", "ALiBiSlopes", "scores_stage", "ScoresStage", "options.mask", "options.Mask",
-	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE", "options.scores",
-	"options.Scores", "options.scale", "options.Scale", "options.softcap", "options.Softcap", "options.threads",
-	"options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK", "weights.w_v", "w.WV", "weights.b_q", "w.BQ",
-	"weights.b_k", "w.BK", "weights.b_v", "w.BV", "weights.w_o", "w.WO", "weights.b_o", "w.BO",
+	"kv_first", "KVFirst", "alibi_slopes", "ALiBiSlopes", "options.mask", "options.Mask",
+	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE",
+	"options.scores_stage", "options.ScoresStage", "options.scores", "options.Scores", "options.scale", "options.Scale",
+	"options.softcap", "options.Softcap", "options.threads", "options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK",
+	"weights.w_v", "w.WV", "weights.b_q", "w.BQ", "weights.b_k", "w.BK", "weights.b_v", "w.BV", "weights.w_o", "w.WO",
+	"weights.b_o", "w.BO",
 	"out_a", "outA", "lse_a", "lseA", "out_b", "outB", "lse_b", "lseB")
 
 // Unwrap returns the reason.

@@ -35,14 +35,16 @@ const along = (...axes) => Object.fromEntries(axes.flatMap((axis, i) =>
   [['row', 'rows'], ['column', 'columns'], ['head', 'heads'], ['batch', 'batches']][i].map((w) => [w, `along axis ${axis}`])));
 const MATRICES = { ...along(-1, -2, -3, -4), ...REVERSED };
 
-function check(outcome, call, words = REVERSED) {
+// words() is asked of a failure alone.
+function check(outcome, call, words = () => REVERSED) {
   if (outcome === 0) return;
   const [status, sentence] = outcome, argument = nameOf(native.argument(status), call);
   if (!sentence) throw error(status, argument, native.message(status));
   const [, given, rest] = /^(?:([\w.]+): )?(.*?)\.?$/s.exec(sentence);
+  const counts = words();
   const said = rest.replace(/([\w.]+)'s|\w+/g, (word, owner) => {
     if (owner) return `${nameOf(owner, call)}'s`;
-    return given?.startsWith('weights.') ? word : words[word] ?? word;
+    return given?.startsWith('weights.') ? word : counts[word] ?? word;
   });
   throw error(status, argument, `${said}.`);
 }
@@ -170,7 +172,7 @@ const prepare = {
     // (A B)^T = B^T A^T
     const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias', FLOATS))];
     return [out, pack('matmul', operands, [0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
-      number(options.beta, 0, 'beta')]), MATRICES];
+      number(options.beta, 0, 'beta')]), () => MATRICES];
   },
 
   softmax(x, options = {}) {
@@ -191,7 +193,7 @@ const prepare = {
     const operands = [turn(x, 'x'), turn(out, 'out'), turn(operand(options.mask, 'mask', [Uint8Array]), 'mask'),
       turn(operand(options.bias, 'bias', FLOATS), 'bias'), row(lse)];
     return [out, pack('softmax', operands, [options.log ? 1 : 0, integer(options.threads, 0, 'threads', 31),
-      number(options.scale, 1, 'scale')]), along(...order.map((i) => i - rank))];
+      number(options.scale, 1, 'scale')]), () => along(...order.map((i) => i - rank))];
   },
 
   attention(q, k, v, options = {}) {

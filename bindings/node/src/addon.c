@@ -20,11 +20,11 @@ typedef struct {
   const int64_t *lists[kLists]; /* query offsets, kv lengths, kv first */
   int32_t function;
   attend_status status;
-  char message[512]; /* what attend says of a failure */
   /* of an asynchronous call */
   napi_ref kept;
   napi_deferred deferred;
   napi_async_work work;
+  char message[512]; /* what attend says of a failure; the last, since it is not cleared */
 } call;
 
 #define TRY(expression)                                                         \
@@ -180,14 +180,27 @@ static void execute(napi_env env, void *data) {
   c->status = run(c);
 }
 
-static void complete(napi_env env, napi_status ignored, void *data) {
-  (void)ignored;
-  call *c = data;
-  const napi_value result = outcome(env, c);
-  if (result != NULL) napi_resolve_deferred(env, c->deferred, result);
-  napi_delete_reference(env, c->kept);
-  napi_delete_async_work(env, c->work);
+/* Gives back what an asynchronous call holds, as far as it came. */
+static void release(napi_env env, call *c) {
+  if (c->kept != NULL) napi_delete_reference(env, c->kept);
+  if (c->work != NULL) napi_delete_async_work(env, c->work);
   free(c);
+}
+
+/* Ends the promise: with the result, or without one with the error that was thrown. */
+static void settle(napi_env env, const call *c, napi_value result) {
+  napi_value error;
+  if (result != NULL)
+    napi_resolve_deferred(env, c->deferred, result);
+  else if (napi_get_and_clear_last_exception(env, &error) == napi_ok)
+    napi_reject_deferred(env, c->deferred, error);
+}
+
+static void complete(napi_env env, napi_status status, void *data) {
+  call *c = data;
+  if (status != napi_ok) napi_throw_error(env, NULL, "attend: the call was cancelled");
+  settle(env, c, status == napi_ok ? outcome(env, c) : NULL);
+  release(env, c);
 }
 
 static napi_value run_later(napi_env env, napi_callback_info info) {
@@ -201,14 +214,19 @@ static napi_value run_later(napi_env env, napi_callback_info info) {
     free(c);
     return NULL;
   }
+  /* The promise comes last: what is made must be settled. */
   if (napi_create_reference(env, arrays, 1, &c->kept) != napi_ok ||
-      napi_create_promise(env, &c->deferred, &promise) != napi_ok ||
       napi_create_string_utf8(env, "attend", NAPI_AUTO_LENGTH, &name) != napi_ok ||
       napi_create_async_work(env, NULL, name, execute, complete, c, &c->work) != napi_ok ||
-      napi_queue_async_work(env, c->work) != napi_ok) {
-    free(c);
+      napi_create_promise(env, &c->deferred, &promise) != napi_ok) {
+    release(env, c);
     napi_throw_error(env, NULL, "attend: the call could not be queued");
     return NULL;
+  }
+  if (napi_queue_async_work(env, c->work) != napi_ok) {
+    napi_throw_error(env, NULL, "attend: the call could not be queued");
+    settle(env, c, NULL);
+    release(env, c);
   }
   return promise;
 }

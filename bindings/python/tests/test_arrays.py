@@ -2,6 +2,7 @@
 
 import array
 import ctypes
+import mmap
 
 import numpy as np
 import pytest
@@ -50,6 +51,47 @@ def test_masks_by_dlpack(draw, tensor):
         pytest.skip("NumPy's DLPack has no bool before 1.25")
     x, mask = draw(6, 4), np.tri(6, dtype=bool)
     assert (attend.attention(x, x, x, mask=tensor(mask)) == attend.attention(x, x, x, causal="top-left")).all()
+
+
+class Float8(OnlyDlpack):
+    """Bytes as a tensor of float8_e4m3fn, which NumPy's own DLPack cannot say."""
+
+    def __dlpack__(self, stream=None):
+        capsule = self.values.__dlpack__()
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        ctypes.c_uint8.from_address(pointer(capsule, b"dltensor") + 20).value = 10
+        return capsule
+
+
+def test_float8_by_dlpack():
+    """0x38 is 1, 0x40 is 2, and the sign is the highest bit."""
+    keys = np.array([[0x38, 0x40, 0xC0]], np.uint8).T
+    wide = np.array([[1, 2, -2]], np.float32).T
+    q = np.ones((2, 1), np.float32)
+    assert (attend.attention(q, Float8(keys), Float8(keys)) == attend.attention(q, wide, wide)).all()
+
+
+class WithoutBuffer(mmap.mmap):
+    """What JAX's bfloat16 arrays are: the buffer is refused, DLPack is not."""
+
+    def __dlpack__(self, **_):
+        return self.values.__dlpack__()
+
+    def view(self, dtype):
+        raise AssertionError("would copy")
+
+
+def test_buffers_that_are_refused(draw):
+    x = draw(6, 4)
+    tensor = WithoutBuffer(-1, 1)
+    tensor.close()
+    tensor.values = x
+    assert (attend.softmax(tensor) == attend.softmax(x)).all()
+    closed = mmap.mmap(-1, 1)
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):
+        attend.softmax(closed)
 
 
 def test_read_only_arrays(draw):

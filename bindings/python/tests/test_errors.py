@@ -7,6 +7,7 @@ import pytest
 import attend
 
 X = np.ones((6, 4))
+SMALL, EIGHT = np.ones((2, 64), np.float32), np.ones((2, 64), np.int8)
 NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERFLOW, OVERLAP, UNKNOWN_ISA = (
     1, 4, 5, 6, 7, 8, 9, 13)
 
@@ -42,6 +43,12 @@ NULL_POINTER, INVALID_DTYPE, INVALID_SHAPE, INVALID_STRIDE, INVALID_VALUE, OVERF
     ("b_o", INVALID_VALUE, lambda: attend.self_attention(X, X, X, X, b_o=np.ones(4))),
     ("lse_b", INVALID_SHAPE, lambda: attend.merge(X.copy(), np.ones(6), X, np.ones(5))),
     ("out_a", NULL_POINTER, lambda: attend.merge(None, np.ones(6), X, np.ones(6))),
+    ("k_scale", NULL_POINTER, lambda: attend.attention(SMALL, EIGHT, SMALL)),
+    ("v_scale", NULL_POINTER, lambda: attend.attention(SMALL, SMALL, EIGHT)),
+    ("k_scale", INVALID_VALUE, lambda: attend.attention(SMALL, SMALL, SMALL, k_scale=SMALL[:, :1])),
+    ("k_scale", INVALID_SHAPE, lambda: attend.attention(SMALL, EIGHT, SMALL, k_scale=SMALL[:1, :3])),
+    ("v_scale", INVALID_SHAPE, lambda: attend.attention(SMALL, SMALL, EIGHT, v_scale=SMALL)),
+    ("k_scale", INVALID_DTYPE, lambda: attend.attention(SMALL, EIGHT, SMALL, k_scale=np.float64(1))),
     ("threads", INVALID_VALUE, lambda: attend.set_threads(-1)),
     ("name", UNKNOWN_ISA, lambda: attend.set_isa("mmx")),
 ])
@@ -95,6 +102,13 @@ W, HEADS = np.ones((4, 4)), np.ones((7, 6, 4))
      "A bias of several heads is [H, Dh, 1].",
      lambda: attend.self_attention(X, *[HEADS[:, :4]] * 3, np.ones((7, 4)))),
     ("b_o: is given, but not w_o's matrix.", lambda: attend.self_attention(X, W, W, W, b_o=np.ones(4))),
+    ("k_scale: is null, but required where k's type is int8.", lambda: attend.attention(SMALL, EIGHT, SMALL)),
+    ("mask: has 3 along axis -2, not 1 or x's 4: x [2, 6, 4, 5], mask [2, 6, 3, 5].",
+     lambda: attend.softmax(np.ones((2, 6, 4, 5)), axis=1, mask=np.ones((2, 6, 3, 5), bool))),
+    ("mask: has 3 along axis -3, not 1 or x's 6: x [2, 6, 4, 5], mask [2, 3, 4, 5].",
+     lambda: attend.softmax(np.ones((2, 6, 4, 5)), axis=1, mask=np.ones((2, 3, 4, 5), bool))),
+    ("mask: has 3 along axis -4, not 1 or x's 2: x [2, 6, 4, 5], mask [3, 6, 4, 5].",
+     lambda: attend.softmax(np.ones((2, 6, 4, 5)), axis=1, mask=np.ones((3, 6, 4, 5), bool))),
     ("lse_b: has 5 queries, not out_a's 6: out_a [6, 4], lse_a [6], out_b [6, 4], lse_b [5].",
      lambda: attend.merge(X.copy(), np.ones(6), X, np.ones(5))),
 ])
@@ -108,6 +122,13 @@ def test_the_name_of_the_instruction_set():
     with pytest.raises(attend.AttendError) as caught:
         attend.set_isa("mmx")
     assert str(caught.value) == f"name: is 'mmx', not one of {' '.join(attend.isa_names())}."
+
+
+@pytest.mark.parametrize(("name", "said"), [("rows", "rows"), ("a" + "é" * 40, "a" + "é" * 40), ("é" * 70, "é" * 60)])
+def test_the_name_is_told_as_it_was_given(name, said):
+    with pytest.raises(attend.AttendError) as caught:
+        attend.set_isa(name)
+    assert str(caught.value).startswith(f"name: is '{said}', not one of ")
 
 
 @pytest.mark.parametrize(("words", "call"), [
@@ -178,6 +199,8 @@ def read_only(array):
     (ValueError, "b: has 0 axes, but needs 2 or more", lambda: attend.matmul(X, np.float64(1))),
     (TypeError, r"k: an array is needed \(numpy.asarray\(..\) makes one\), not list",
      lambda: attend.attention(X, X.tolist(), X)),
+    (TypeError, r"q: elements must be float32, float16, bfloat16 or float64 .* \(keys and values also float8_e4m3fn and int8; "
+     r"masks bool\), not datetime64\[s\]", lambda: attend.attention(X.astype("M8[s]"), X, X)),
     (TypeError, "v: elements must be .*, not int64", lambda: attend.attention(X, X, X.astype("i8"))),
     (TypeError, "softcap: a number is needed, not None", lambda: attend.attention(X, X, X, softcap=None)),
     (TypeError, "scale: a number is needed, not 'a'", lambda: attend.attention(X, X, X, scale="a")),
@@ -218,7 +241,7 @@ def huge(*shape):
     return np.broadcast_to(np.float32(1), shape)
 
 
-SMALL, MANY = np.ones((2, 64), np.float32), huge(1 << 40, 64)
+MANY = huge(1 << 40, 64)
 
 
 @pytest.mark.parametrize(("argument", "reason", "call"), [
@@ -239,6 +262,9 @@ SMALL, MANY = np.ones((2, 64), np.float32), huge(1 << 40, 64)
     ("softcap", INVALID_VALUE, lambda: attend.attention(MANY, SMALL, SMALL, softcap=1e-46)),
     ("scale", INVALID_VALUE, lambda: attend.softmax(MANY, scale=1e-46)),
     ("out", OVERFLOW, lambda: attend.matmul(huge(1 << 30, 3), huge(3, 1 << 30))),
+    ("return_scores", OVERFLOW, lambda: attend.attention(
+        huge(1 << 30, 2), *[np.broadcast_to(np.int8(1), (1 << 30, 2))] * 2, k_scale=huge(), v_scale=huge(),
+        return_scores="scaled")),
     ("return_scores", OVERFLOW, lambda: attend.attention(*[huge(1 << 30, 2)] * 3, return_scores="scaled")),
 ])
 def test_nothing_is_allocated_before_the_shapes_are_right(argument, reason, call):
@@ -292,7 +318,7 @@ M = np.ma.masked_less(X, 2)
     ("bias", lambda: attend.softmax(X, bias=M)),
     *[(name, lambda i=i: attend.attention(*[M if i == j else X for j in range(3)])) for i, name in enumerate("qkv")],
     *[(name, lambda name=name: attend.attention(X, X, X, **{name: M}))
-      for name in ("out", "mask", "bias", "alibi_slopes", "sinks")],
+      for name in ("out", "mask", "bias", "alibi_slopes", "sinks", "k_scale", "v_scale")],
     *[(name, lambda name=name: attend.attention(X, X, X, **{name: np.ma.array([1])}))
       for name in ("query_offset", "kv_lengths", "kv_first")],
     *[(name, lambda i=i: attend.self_attention(*[M if i == j else X for j in range(7)]))

@@ -1,4 +1,4 @@
-"""Arrays of 16 bits: the results of the float32 call, rounded once; lse and scores stay float32."""
+"""Arrays of 16 bits: the results of the float32 call, rounded once; lse and scores stay float32. Keys of 8 bits."""
 
 import attend
 import numpy as np
@@ -55,3 +55,38 @@ def test_keys_of_eight_bits():
     f8 = np.dtype(pytest.importorskip("ml_dtypes").float8_e4m3fn)
     q, k, v = draw(2, 3, 8), draw(2, 40, 8).astype(f8), draw(2, 40, 8).astype(f8)
     np.testing.assert_array_equal(attend.attention(q, k, v), attend.attention(q, k.astype(np.float32), v.astype(np.float32)))
+
+
+def test_keys_in_bfloat16_of_another_byte_order():
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    x = draw(3, 8)
+    with pytest.raises(TypeError, match="k: elements must be .*byte order"):
+        attend.attention(x, x.astype(bfloat16).view(bfloat16.newbyteorder()), x)
+
+
+def powers_of_two(*shape):
+    return np.exp2(np.random.default_rng().integers(-9, -4, shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (3, 2)])
+def test_int8_with_scales(leading):
+    """Of powers of two, so that it makes no difference when they are multiplied; below one, so that no weight is
+    subnormal, whose products are rounded."""
+    q = draw(*leading[:-1], 4, 5, 8) if leading else draw(5, 8)
+    k, v = (np.random.default_rng().integers(-127, 128, (*leading, 40, 8), np.int8) for _ in range(2))
+    per_key, per_feature, one = powers_of_two(*leading, 40, 1), powers_of_two(*leading, 1, 8), powers_of_two()
+    for k_scale in (per_key, per_feature, one):
+        for v_scale in (per_key, per_feature, one):
+            out, lse = attend.attention(q, k, v, k_scale=k_scale, v_scale=v_scale, return_lse=True)
+            wanted, wanted_lse = attend.attention(q, k_scale * k, v_scale * v, return_lse=True)
+            np.testing.assert_array_equal(out, wanted)
+            np.testing.assert_array_equal(lse, wanted_lse)
+
+
+def test_float8_with_scales():
+    f8 = np.dtype(pytest.importorskip("ml_dtypes").float8_e4m3fn)
+    q, k, v = draw(2, 3, 8), draw(2, 40, 8).astype(f8), draw(2, 40, 8).astype(f8)
+    k_scale, v_scale = powers_of_two(2, 40, 1), powers_of_two(2, 1, 8)
+    np.testing.assert_array_equal(
+        attend.attention(q, k, v, k_scale=k_scale, v_scale=v_scale),
+        attend.attention(q, k_scale * k.astype(np.float32), v_scale * v.astype(np.float32)))

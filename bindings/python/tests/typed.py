@@ -33,6 +33,7 @@ assert_type(attend.attention(x, x, x, return_scores="masked"), tuple[New, New])
 assert_type(attend.attention(x, x, x, return_lse=True, return_scores="scaled", kv_lengths=np.array([1]), kv_first=[0]),
             tuple[New, New, New])
 assert_type(attend.attention(x, x, x, out=tensor), Tensor)
+assert_type(attend.attention(x, tensor, tensor, k_scale=x, v_scale=tensor), New)
 assert_type(attend.self_attention(x, x, x, x, scale=1, w_o=x, b_o=x), New)
 assert_type(attend.self_attention(x, x, x, x, x, x, x, return_lse=True), tuple[New, New])
 assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
@@ -44,6 +45,7 @@ attend.set_executor(None)
 # Each of these is an error: mypy says so if the comment is not needed.
 attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
 attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
+attend.self_attention(x, x, x, x, k_scale=x)  # type: ignore[call-overload]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
 attend.softmax([1.0, 2.0])  # type: ignore[call-overload]
 attend.set_threads("2")  # type: ignore[arg-type]

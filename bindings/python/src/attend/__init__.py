@@ -5,7 +5,7 @@ the last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are
 protocol, or CPU tensors with ``__dlpack__`` (PyTorch, JAX, ...); their memory is used where it lies, whatever its
 strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. Each array
 of a call may be float32, float16 or bfloat16 (NumPy's ``ml_dtypes``), computed in float32 and rounded once, keys and values
-float8_e4m3fn too; or all are float64. New results have the type of the first array, lse and scores float32; masks are
+of :func:`attention` float8_e4m3fn or int8 too; or all are float64. New results have the type of the first array, lse and scores float32; masks are
 bool. Masked arrays of ``numpy.ma`` are refused, since their masks would be ignored.
 
 Every function may be called from any number of threads at once and releases the GIL while it computes. ``threads`` bounds
@@ -74,7 +74,7 @@ _A = TypeVar("_A", bound="Array")
 _B = TypeVar("_B", bound="Array")
 
 
-class AttentionOptions(TypedDict, total=False):
+class _CommonOptions(TypedDict, total=False):
     """What :func:`attention` and :func:`self_attention` take beside their operands, for type checkers."""
 
     scale: float | None
@@ -91,8 +91,15 @@ class AttentionOptions(TypedDict, total=False):
     threads: int
 
 
-class SelfAttentionOptions(AttentionOptions, total=False):
-    """The same for :func:`self_attention` alone."""
+class AttentionOptions(_CommonOptions, total=False):
+    """The same with what :func:`attention` alone takes."""
+
+    k_scale: Array | None
+    v_scale: Array | None
+
+
+class SelfAttentionOptions(_CommonOptions, total=False):
+    """The same with what :func:`self_attention` alone takes."""
 
     w_o: Array | None
     b_o: Array | None
@@ -271,8 +278,8 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
               causal: Causal | None = None, window: _Window | None = None, query_offset: int | _Integers = 0,
               kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
               bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
-              sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
-              threads: int = 0, **unknown: Any) -> Any:
+              sinks: Array | None = None, k_scale: Array | None = None, v_scale: Array | None = None,
+              return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0, **unknown: Any) -> Any:
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
     q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
@@ -293,6 +300,9 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     softcap        > 0: scores become softcap * tanh(scores / softcap)
     alibi_slopes   ``[H]``: slope * distance is taken off the scores
     sinks          ``[H]``: one more score for every query of the head, of value 0
+    k_scale        of keys in int8, which need one, or float8_e4m3fn: key j is k_scale * k[j]. float32, one number per key
+                   ``[B, Hkv, Nk, 1]``, per feature ``[B, Hkv, 1, D]`` or less, broadcast to k; an array, not a number
+    v_scale        the same of values, ``[B, Hkv, Nk, 1]`` or ``[B, Hkv, 1, Dv]``
     return_lse     also return the log of the sum of exp of the visible scores, ``[B, H, Nq]``, for :func:`merge`
     return_scores  also return ``[B, H, Nq, Nk]``: "scaled", "softcapped", "masked" or "probabilities"
 
@@ -300,7 +310,7 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     """
     if unknown:
         raise _unexpected(attention, unknown)
-    return _attend.attention(q, k, v, out, threads, *_options(
+    return _attend.attention(q, k, v, out, threads, k_scale, v_scale, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores))
 

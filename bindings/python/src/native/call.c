@@ -13,19 +13,17 @@ int expect_count(Py_ssize_t count, Py_ssize_t expected) {
 }
 
 void call_begin(call *self, const naming *names) {
-  static const naming reversed = {NULL, {"columns", "rows", "", ""}};
+  static const naming reversed = {NULL, {"columns", "rows"}};
   self->failed = self->views_open = self->integers_open = self->results = 0;
   for (int i = 0; i < MAX_RESULTS; ++i) self->planned[i] = NULL;
-  self->naming = names ? *names : reversed;
+  self->naming = names ? names : &reversed;
+  self->axes = self->axis = 0;
   self->message[0] = 0;
 }
 
 void call_count_along(call *self, int axes, int axis) {
-  int dimension = 1;
-  for (int i = -1; i >= -axes; --i) {
-    char *count = self->naming.count[i == axis ? 0 : dimension++];
-    snprintf(count, sizeof self->naming.count[0], "along axis %d", i);
-  }
+  self->axes = axes;
+  self->axis = axis;
 }
 
 PyObject *call_end(call *self) {
@@ -78,23 +76,28 @@ static const char *argument_of(const naming *naming, const char *name) {
   return name;
 }
 
-static const char *count_of(const naming *naming, const char *word) {
+/* What the words for a dimension's extent are here; `along` is memory for them. */
+static const char *count_of(const call *of, const char *word, char along[24]) {
   static const char *const counts[4][2] = {
       {"rows", "row"}, {"columns", "column"}, {"heads", "head"}, {"batches", "batch"}};
-  for (int i = 0; i < 4; ++i)
-    if (naming->count[i][0] && (strcmp(word, counts[i][0]) == 0 || strcmp(word, counts[i][1]) == 0))
-      return naming->count[i];
-  return word;
+  int i = 0;
+  while (i < 4 && strcmp(word, counts[i][0]) != 0 && strcmp(word, counts[i][1]) != 0) ++i;
+  if (i < 4 && of->naming->count[i]) return of->naming->count[i];
+  if (i >= of->axes) return word;
+  /* As view_arrange_axis has it: the axis, then the others from the end. */
+  const int axis = i == 0 ? of->axis : -i > of->axis ? -i : -i - 1;
+  snprintf(along, 24, "along axis %d", axis);
+  return along;
 }
 
 /* A sentence of attend's with the names that things have here. Operands are what stands before the first colon and
  * before "'s". */
-static void translate(text *self, const naming *naming, const char *sentence) {
+static void translate(text *self, const call *of) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyz_.0123456789";
-  const char *at = sentence;
+  const char *const sentence = of->message, *at = sentence;
   const int of_weight = strncmp(sentence, "weights.", 8) == 0; /* whose axes are not reversed */
   while (*at) {
-    char word[64];
+    char word[64], along[24];
     size_t length = strspn(at, letters);
     while (length && at[length - 1] == '.') --length;
     if (length == 0 || length >= sizeof word) {
@@ -107,9 +110,9 @@ static void translate(text *self, const naming *naming, const char *sentence) {
     at += length;
     const char *meant = word;
     if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length))
-      meant = argument_of(naming, word);
+      meant = argument_of(of->naming, word);
     else if (!of_weight)
-      meant = count_of(naming, word);
+      meant = count_of(of, word, along);
     append(self, meant, strlen(meant));
   }
 }
@@ -133,16 +136,30 @@ static void append_shapes(text *self, const call *of) {
   append(self, ".", 1);
 }
 
+void call_raise_words(call *self, attend_status status, PyObject *words) {
+  self->failed = 1;
+  PyObject *error = words ? PyObject_CallFunctionObjArgs(attend_error, words, NULL) : NULL;
+  PyObject *name = PyUnicode_FromString(argument_of(self->naming, attend_status_argument(status)));
+  PyObject *reason = PyLong_FromLong(ATTEND_REASON(status));
+  if (error && name && reason && !PyObject_SetAttrString(error, "argument", name) &&
+      !PyObject_SetAttrString(error, "reason", reason))
+    PyErr_SetObject(attend_error, error);
+  Py_XDECREF(words);
+  Py_XDECREF(error);
+  Py_XDECREF(name);
+  Py_XDECREF(reason);
+}
+
 void call_raise(call *self, attend_status status) {
   self->failed = 1;
   if (ATTEND_REASON(status) == ATTEND_OUT_OF_MEMORY) {
     PyErr_NoMemory();
     return;
   }
-  const char *argument = argument_of(&self->naming, attend_status_argument(status));
+  const char *argument = argument_of(self->naming, attend_status_argument(status));
   text said = {.length = 0};
   if (self->message[0]) {
-    translate(&said, &self->naming, self->message);
+    translate(&said, self);
   } else {
     append(&said, argument, strlen(argument));
     append(&said, ": ", *argument ? 2 : 0);
@@ -154,16 +171,7 @@ void call_raise(call *self, attend_status status) {
     if (argument[0] == 'b' && argument[1] == '_' && strchr("qkv", argument[2]))
       append(&said, biases, sizeof biases - 1);
   }
-  PyObject *message = PyUnicode_FromString(said.letters);
-  PyObject *error = message ? PyObject_CallFunctionObjArgs(attend_error, message, NULL) : NULL;
-  PyObject *name = PyUnicode_FromString(argument), *reason = PyLong_FromLong(ATTEND_REASON(status));
-  if (error && name && reason && !PyObject_SetAttrString(error, "argument", name) &&
-      !PyObject_SetAttrString(error, "reason", reason))
-    PyErr_SetObject(attend_error, error);
-  Py_XDECREF(message);
-  Py_XDECREF(error);
-  Py_XDECREF(name);
-  Py_XDECREF(reason);
+  call_raise_words(self, status, PyUnicode_FromString(said.letters));
 }
 
 /* ------------------------------------------------------------------------------------------------------- arrays -- */

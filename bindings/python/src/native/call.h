@@ -17,8 +17,8 @@ enum { MAX_RESULTS = 3 };
 typedef const char *const renaming[2];
 
 typedef struct naming {
-  renaming *renamed; /* ended by NULL; or NULL */
-  char count[4][24]; /* what rows, columns, heads and batches are; "" = the same */
+  renaming *renamed;    /* ended by NULL; or NULL */
+  const char *count[4]; /* what rows, columns, heads and batches are; NULL = the same */
 } naming;
 
 typedef struct call {
@@ -27,7 +27,8 @@ typedef struct call {
   Py_buffer integers[3]; /* query_offset, kv_lengths, kv_first */
   PyObject *result[MAX_RESULTS];
   view *planned[MAX_RESULTS]; /* of results that are still to be made */
-  naming naming;
+  const naming *naming;
+  int axes, axis;    /* of a softmax, whose extents count along axes; 0, 0 of other calls */
   char message[512]; /* of attend's options */
 } call;
 
@@ -58,6 +59,9 @@ void call_fail(call *self, PyObject *type, const char *message);
 
 /* Raises what the message says, or the status if there is none. */
 void call_raise(call *self, attend_status status);
+
+/* Raises these words, whose reference is taken; NULL: there is an exception already. */
+void call_raise_words(call *self, attend_status status, PyObject *words);
 
 /* None gives NULL: absent. */
 view *open_view(call *self, PyObject *object, const char *name, int writable);

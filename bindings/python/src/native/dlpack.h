@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum { kDLCPU = 1, kDLCUDAHost = 3, kDLROCMHost = 11 };
-enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLBool = 6 };
+enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLBool = 6, kDLFloat8_e4m3fn = 10 };
 
 typedef struct {
   int32_t device_type, device_id;

@@ -39,8 +39,11 @@ static attend_status check_attention(const attend_tensor *q, const attend_tensor
   const attend_status status = attend_attention_workspace(q, k, v, out, options, &bytes);
   if (ATTEND_REASON(status) != ATTEND_OVERFLOW) return status;
   const attend_tensor q1 = one_column(q), out1 = one_column(out);
-  const attend_attention_options bare = {
-      .size = sizeof bare, .message = options->message, .message_size = options->message_size};
+  const attend_attention_options bare = {.size = sizeof bare,
+                                         .message = options->message,
+                                         .message_size = options->message_size,
+                                         .k_scale = options->k_scale,
+                                         .v_scale = options->v_scale};
   return first_of(attend_attention_workspace(&q1, k, v, &out1, &bare, &bytes), status);
 }
 
@@ -109,7 +112,7 @@ static double take_scale(call *self, PyObject *object, const char *instead_of_ze
 /* (x, axis, out, mask, bias, scale, log, want_lse, threads) */
 static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   static renaming renamed[] = {{"y", "out"}, {NULL, NULL}};
-  static const naming names = {renamed, {"", "", "", ""}};
+  static const naming names = {renamed, {NULL}};
   (void)module;
   if (!expect_count(count, 9)) return NULL;
   call self;
@@ -200,10 +203,10 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   }
 }
 
-/* (q, k, v, out, threads) and the attention options */
+/* (q, k, v, out, threads, k_scale, v_scale) and the attention options */
 static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
-  if (!expect_count(count, 5 + ATTENTION_OPTIONS)) return NULL;
+  if (!expect_count(count, 7 + ATTENTION_OPTIONS)) return NULL;
   call self;
   call_begin(&self, NULL);
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
@@ -211,6 +214,8 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
   attend_attention_options options = {
       .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
+  options.k_scale = take_input(&self, args[5], "k_scale", AS_ACTIVATION);
+  options.v_scale = take_input(&self, args[6], "v_scale", AS_ACTIVATION);
   if (self.failed) return call_end(&self);
 
   const int64_t batch = broadcast(extent(q, 3), broadcast(extent(k, 3), extent(v, 3)));
@@ -219,7 +224,7 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
       AS_ACTIVATION, q->dtype};
   const int64_t shape[4] = {extent(v, 0), scores.queries, scores.heads, batch};
   const attend_tensor *out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
-  take_attention_options(&self, args + 5, &scores, &options);
+  take_attention_options(&self, args + 7, &scores, &options);
   if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_attention(q, k, v, out, &options));
   if (self.failed) return call_end(&self);
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "settings.h"
 
-#include <stdio.h>
-
 #include "executor.h"
 
 static PyObject *py_version(PyObject *module, PyObject *unused) {
@@ -26,13 +24,24 @@ static PyObject *py_isa_names(PyObject *module, PyObject *unused) {
   return names;
 }
 
-/* Ends a setting, whose message is the caller's, since attend has none to give. */
-static PyObject *setting_end(call *self, attend_status status) {
+/* Ends a setting, which says itself what is wrong, since attend has no message to give. */
+static PyObject *setting_end(call *self, attend_status status, PyObject *words) {
   if (status)
-    call_raise(self, status);
+    call_raise_words(self, status, words);
   else
     call_keep(self, Py_NewRef(Py_None));
   return call_end(self);
+}
+
+/* "name: is 'mmx', not one of ..", with the beginning of the name as it was given. */
+static PyObject *say_unknown(PyObject *name) {
+  PyObject *names = py_isa_names(NULL, NULL), *space = PyUnicode_FromString(" ");
+  PyObject *joined = names && space ? PyUnicode_Join(space, names) : NULL;
+  PyObject *words = joined ? PyUnicode_FromFormat("name: is '%.60U', not one of %U.", name, joined) : NULL;
+  Py_XDECREF(names);
+  Py_XDECREF(space);
+  Py_XDECREF(joined);
+  return words;
 }
 
 static PyObject *py_set_isa(PyObject *module, PyObject *name) {
@@ -46,13 +55,7 @@ static PyObject *py_set_isa(PyObject *module, PyObject *name) {
   call self;
   call_begin(&self, NULL);
   const attend_status status = attend_set_isa(text);
-  if (status) {
-    int length = snprintf(self.message, sizeof self.message, "name: is '%.60s', not one of", text);
-    for (int32_t i = 0; attend_isa_name(i); ++i)
-      length += snprintf(self.message + length, sizeof self.message - (size_t)length, " %s", attend_isa_name(i));
-    snprintf(self.message + length, sizeof self.message - (size_t)length, ".");
-  }
-  return setting_end(&self, status);
+  return setting_end(&self, status, status ? say_unknown(name) : NULL);
 }
 
 static PyObject *py_threads(PyObject *module, PyObject *unused) {
@@ -60,8 +63,8 @@ static PyObject *py_threads(PyObject *module, PyObject *unused) {
   return PyLong_FromLong(attend_threads());
 }
 
-static void say_negative(call *self, const char *name, int32_t value) {
-  snprintf(self->message, sizeof self->message, "%s: is %ld, but must be 0 or more.", name, (long)value);
+static PyObject *say_negative(const char *name, int32_t value) {
+  return PyUnicode_FromFormat("%s: is %ld, but must be 0 or more.", name, (long)value);
 }
 
 static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
@@ -70,22 +73,22 @@ static PyObject *py_set_threads(PyObject *module, PyObject *threads) {
   call_begin(&self, NULL);
   const int32_t value = take_int32(&self, threads, "threads");
   if (self.failed) return call_end(&self);
-  say_negative(&self, "threads", value);
-  return setting_end(&self, attend_set_threads(value));
+  const attend_status status = attend_set_threads(value);
+  return setting_end(&self, status, status ? say_negative("threads", value) : NULL);
 }
 
 /* (executor, workers) */
 static PyObject *py_set_executor(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   static renaming renamed[] = {{"executor", "workers"}, {NULL, NULL}}; /* nothing else can be wrong */
-  static const naming names = {renamed, {"", "", "", ""}};
+  static const naming names = {renamed, {NULL}};
   (void)module;
   if (!expect_count(count, 2)) return NULL;
   call self;
   call_begin(&self, &names);
   const int32_t workers = take_int32(&self, args[1], "workers");
   if (self.failed) return call_end(&self);
-  say_negative(&self, "workers", workers);
-  return setting_end(&self, executor_set(args[0], workers));
+  const attend_status status = executor_set(args[0], workers);
+  return setting_end(&self, status, status ? say_negative("workers", workers) : NULL);
 }
 
 static PyMethodDef methods[] = {

@@ -67,8 +67,9 @@ static int bad_dtype(const char *name, PyObject *object) {
   if (!dtype) PyErr_Clear();
   PyErr_Format(
       PyExc_TypeError,
-      "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (masks: bool)%s%S", name,
-      dtype ? ", not " : "", dtype ? dtype : no_text);
+      "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (keys and values also "
+      "float8_e4m3fn and int8; masks bool)%s%S",
+      name, dtype ? ", not " : "", dtype ? dtype : no_text);
   Py_XDECREF(dtype);
   return -1;
 }
@@ -82,40 +83,8 @@ static int check_aligned(const strided_array *array, const char *name) {
   return -1;
 }
 
-/* The types that the package ml_dtypes adds to NumPy have no buffers; their bits have. 0: not one of them. */
-static uint32_t open_bits(view *self, PyObject *object) {
-  PyObject *dtype = PyObject_GetAttrString(object, "dtype");
-  PyObject *name = dtype ? PyObject_GetAttrString(dtype, "name") : NULL;
-  Py_XDECREF(dtype);
-  uint32_t found = 0;
-  if (name && PyUnicode_Check(name)) {
-    if (PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0) found = ATTEND_BF16;
-    if (PyUnicode_CompareWithASCIIString(name, "float8_e4m3fn") == 0) found = ATTEND_F8E4M3;
-  }
-  Py_XDECREF(name);
-  PyErr_Clear();
-  if (!found) return 0;
-  PyObject *bits = PyObject_CallMethod(object, "view", "s", found == ATTEND_BF16 ? "u2" : "u1");
-  const int failed = !bits || PyObject_GetBuffer(bits, &self->buffer, PyBUF_RECORDS_RO);
-  Py_XDECREF(bits);
-  return failed ? 0 : found;
-}
-
-static int open_buffer(view *self, PyObject *object, const char *name, int writable) {
-  uint32_t of_bits = 0;
-  if (PyObject_GetBuffer(object, &self->buffer, PyBUF_RECORDS_RO)) {
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    of_bits = open_bits(self, object);
-    if (!of_bits) {
-      if (PyErr_Occurred()) PyErr_Clear();
-      PyErr_Restore(type, value, trace);
-      return -1;
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(trace);
-  }
+/* What the buffer says; of_bits is the type that stands behind its integers, or 0. */
+static int read_buffer(view *self, PyObject *object, const char *name, int writable, uint32_t of_bits) {
   const Py_buffer *buffer = &self->buffer;
   strided_array *array = &self->array;
   if (writable && buffer->readonly) {
@@ -143,6 +112,33 @@ static int open_buffer(view *self, PyObject *object, const char *name, int writa
   return check_aligned(array, name);
 }
 
+/* 0: not one of the types that the package ml_dtypes adds to NumPy, in this machine's byte order. */
+static uint32_t dtype_of_bits(PyObject *array) {
+  PyObject *dtype = PyObject_GetAttrString(array, "dtype");
+  PyObject *name = dtype ? PyObject_GetAttrString(dtype, "name") : NULL;
+  PyObject *native = dtype ? PyObject_GetAttrString(dtype, "isnative") : NULL;
+  uint32_t found = 0;
+  if (name && PyUnicode_Check(name) && native == Py_True) {
+    if (PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0) found = ATTEND_BF16;
+    if (PyUnicode_CompareWithASCIIString(name, "float8_e4m3fn") == 0) found = ATTEND_F8E4M3;
+  }
+  Py_XDECREF(dtype);
+  Py_XDECREF(name);
+  Py_XDECREF(native);
+  PyErr_Clear();
+  return found;
+}
+
+/* A NumPy array of a type that has no buffer; its bits have. */
+static int open_bits(view *self, PyObject *array, const char *name, int writable) {
+  const uint32_t dtype = dtype_of_bits(array);
+  if (!dtype) return bad_dtype(name, array);
+  PyObject *bits = PyObject_CallMethod(array, "view", "s", dtype == ATTEND_BF16 ? "u2" : "u1");
+  const int failed = !bits || PyObject_GetBuffer(bits, &self->buffer, PyBUF_RECORDS_RO);
+  Py_XDECREF(bits);
+  return failed ? -1 : read_buffer(self, array, name, writable, dtype);
+}
+
 /* ------------------------------------------------------------------------------------------------------- DLPack -- */
 
 static uint32_t dtype_of_dlpack(DLDataType type) {
@@ -156,6 +152,8 @@ static uint32_t dtype_of_dlpack(DLDataType type) {
       return ATTEND_F16;
     case kDLBfloat << 8 | 16:
       return ATTEND_BF16;
+    case kDLFloat8_e4m3fn << 8 | 8:
+      return ATTEND_F8E4M3;
     case kDLInt << 8 | 8:
       return ATTEND_I8;
     case kDLUInt << 8 | 8:
@@ -279,11 +277,22 @@ static int check_not_masked(PyObject *object, const char *name) {
   return is_masked ? -1 : 0;
 }
 
+/* A NumPy array by its buffer; anything else by that too, or else by DLPack: JAX's bfloat16 arrays have no buffer. */
+static int open_memory(view *self, PyObject *object, const char *name, int writable) {
+  const int is_numpy = PyObject_TypeCheck(object, (PyTypeObject *)numpy_array);
+  if (PyObject_CheckBuffer(object)) {
+    const int has_other = is_numpy || PyObject_HasAttrString(object, "__dlpack__");
+    if (!PyObject_GetBuffer(object, &self->buffer, PyBUF_RECORDS_RO))
+      return read_buffer(self, object, name, writable, 0);
+    if (!has_other || PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
+    PyErr_Clear();
+  }
+  return is_numpy ? open_bits(self, object, name, writable) : open_dlpack(self, object, name, writable);
+}
+
 int view_open(view *self, PyObject *object, const char *name, int writable) {
   self->name = name;
-  int failed =
-      check_not_masked(object, name) || (PyObject_CheckBuffer(object) ? open_buffer(self, object, name, writable)
-                                                                      : open_dlpack(self, object, name, writable));
+  const int failed = check_not_masked(object, name) || open_memory(self, object, name, writable) ? -1 : 0;
   if (failed) view_close(self);
   return failed;
 }

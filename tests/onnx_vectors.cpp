@@ -8,18 +8,12 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <sstream>
+
+#include "stored.hpp"
 
 namespace attend::test {
 namespace {
-
-double from_half(uint16_t h) {
-  const int exponent = h >> 10 & 31, fraction = h & 1023;
-  const double sign = (h & 0x8000) != 0 ? -1 : 1;
-  if (exponent == 31) return fraction != 0 ? std::nan("") : sign * std::numeric_limits<double>::infinity();
-  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
-}
 
 template <class T>
 void widen_all(OnnxArray *a) {
@@ -61,7 +55,7 @@ void OnnxArray::widen() {
   if (dtype == "float16") {
     std::vector<uint16_t> raw(bytes.size() / 2);
     std::memcpy(raw.data(), bytes.data(), bytes.size());
-    for (const uint16_t h : raw) values.push_back(from_half(h));
+    for (const uint16_t h : raw) values.push_back(number_in(ATTEND_F16, h));
   }
 }
 
@@ -116,10 +110,11 @@ std::vector<OnnxCase> onnx_cases(const std::string &op) {
 }
 
 bool close(const std::vector<double> &got, const OnnxArray &want) {
-  const double rtol = want.dtype == "float16" ? std::ldexp(1, -10) : 1e-5, atol = 1e-6;
+  const bool half = want.dtype == "float16";
+  const double rtol = half ? 0 : 1e-5, atol = half ? 0 : 1e-6;
   CHECK(got.size() == want.values.size());
   for (size_t i = 0; i < std::min(got.size(), want.values.size()); ++i) {
-    const double g = got[i], w = want.values[i];
+    const double g = half ? number_in(ATTEND_F16, nearest_in(ATTEND_F16, got[i])) : got[i], w = want.values[i];
     if (g == w || (std::isnan(g) && std::isnan(w)) || std::fabs(g - w) <= atol + rtol * std::fabs(w)) continue;
     INFO("element " << i << ": " << g << ", expected " << w);
     CHECK(false);

@@ -40,8 +40,8 @@ struct OnnxCase {
 // cannot be read fails the test.
 std::vector<OnnxCase> onnx_cases(const std::string &op);
 
-// Every element of `got` (row-major) within 1e-5 |want| + 1e-6, of float16 within a unit in the last place, of what the
-// case expects; says where not.
+// Every element of `got` (row-major) within 1e-5 |want| + 1e-6 of what the case expects, or, rounded to float16, equal to
+// it where that is float16; says where not.
 bool close(const std::vector<double> &got, const OnnxArray &want);
 inline bool close(const std::vector<float> &got, const OnnxArray &want) {
   return close(std::vector<double>(got.begin(), got.end()), want);

@@ -190,6 +190,39 @@ Case of_softmax(const char *name, int64_t rows, int64_t columns, bool by_rows) {
   return c;
 }
 
+// Of any types: zeros.
+Case of_matmul(const char *name, uint32_t a, uint32_t b, uint32_t to, int64_t m, int64_t n, int64_t k) {
+  struct Matmul {
+    Bytes memory[3];
+    attend_tensor tensors[3];
+    attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
+  };
+  const auto p = std::make_shared<Matmul>();
+  const auto lay = [&](size_t i, uint32_t dtype, int64_t rows, int64_t columns) {
+    p->memory[i].resize(static_cast<size_t>(rows * columns) * 4);
+    p->tensors[i] = {p->memory[i].data(), dtype, 2, {rows, columns}, {columns, 1}};
+  };
+  lay(0, a, m, k);
+  lay(1, b, k, n);
+  lay(2, to, m, n);
+  std::fill(p->memory[2].begin(), p->memory[2].end(), static_cast<unsigned char>(77));
+  Case c = {name, {}, {}, {{p->memory[2].data(), p->memory[2].size()}}};
+  c.run = [p](int32_t threads, void *workspace, uint64_t size) {
+    p->options.threads = threads;
+    p->options.workspace = workspace;
+    p->options.workspace_size = size;
+    return attend_matmul(1, &p->tensors[0], &p->tensors[1], 0, &p->tensors[2], &p->options);
+  };
+  c.workspace = [p](int32_t threads) {
+    uint64_t bytes = 0;
+    p->options.threads = threads;
+    CHECK(attend_matmul_workspace(1, &p->tensors[0], &p->tensors[1], 0, &p->tensors[2], &p->options, &bytes) ==
+          ATTEND_OK);
+    return bytes;
+  };
+  return c;
+}
+
 template <class T>
 Case of_attention(const char *name, int64_t queries, int64_t keys, int64_t heads, int64_t features) {
   const auto call = std::make_shared<Interleaved<T>>(queries, keys, heads, features, true);
@@ -241,6 +274,9 @@ std::vector<Case> all_cases() {
   cases.push_back(of_attention<float>("attention with split keys", 4, 5000, 1, 64));
   cases.push_back(of_attention<double>("attention with copied keys", 70, 530, 8, 128));
   cases.push_back(of_merge());
+  cases.push_back(of_matmul("matmul of bf16", ATTEND_BF16, ATTEND_BF16, ATTEND_BF16, 150, 170, 90));
+  cases.push_back(of_matmul("matmul of integers", ATTEND_U8, ATTEND_I8, ATTEND_I32, 150, 170, 90));
+  cases.push_back(of_matmul("matmul of weights of 8 bits", ATTEND_I8, ATTEND_F32, ATTEND_BF16, 150, 170, 90));
   return cases;
 }
 

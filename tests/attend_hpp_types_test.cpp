@@ -218,3 +218,28 @@ TEST_CASE("attention: int8 needs its scales; a result has the queries' type") {
   const attend::array<Bf16> of_narrow = attend::attention(narrow, tq, tq);
   CHECK(of_narrow[0].bits == 0x3f80);
 }
+
+TEST_CASE("matmul: integers, exact and scaled, and weights of 8 bits") {
+  // W is 2 x 3, x is 3 x 2 with items of three features.
+  const std::vector<std::int8_t> w = {1, -2, 3, 100, 127, -128};
+  const std::vector<std::uint8_t> x = {4, 5, 6, 255, 0, 128};
+  const std::vector<std::int32_t> zero = {128};
+  const std::vector<float> by_row = {0.5f, 0.25f};
+  const auto weights = attend::matrix(w, {2, 3});
+  const auto sums = attend::matmul(weights, tensor(x, {2, 3}));
+  CHECK(std::vector<std::int32_t>(sums.begin(), sums.end()) ==
+        std::vector<std::int32_t>{4 - 10 + 18, 400 + 635 - 768, 255 + 384, 25500 - 16384});
+  std::vector<float> y(4);
+  attend::matmul(weights, tensor(x, {2, 3}), tensor(y, {2, 2}),
+                 attend::matmul_options().a_scale(by_row).b_zero(zero).alpha(2));
+  CHECK(y ==
+        std::vector<float>{12 - 128.0f * 2, 0.5f * (267 - 128.0f * 99), 639 - 128.0f * 2, 0.5f * (9116 - 128.0f * 99)});
+  const std::vector<float> activations(x.begin(), x.end());
+  const auto floats = attend::matmul(weights, tensor(activations, {2, 3}), attend::matmul_options().a_scale(by_row));
+  CHECK(std::vector<float>(floats.begin(), floats.end()) == std::vector<float>{6, 66.75f, 319.5f, 2279});
+  const auto turned = attend::matmul(tensor(activations, {3, 2}), attend::matrix(w, {3, 2}),
+                                     attend::matmul_options().b_scale(std::vector<float>{2}));
+  static_assert(std::is_same_v<std::decay_t<decltype(turned[0])>, float>);
+  CHECK_THROWS_WITH(attend::matmul(weights, tensor(x, {2, 3}), attend::matmul_options().a_scale(by_row)),
+                    "options.a_scale: is given, but c's type is int32, not a floating-point type.");
+}

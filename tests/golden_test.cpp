@@ -41,6 +41,10 @@ struct Dense {
   }
 };
 
+struct Product {
+  int64_t m, n, k;
+};
+
 template <class T>
 struct Golden {
   const char *what;
@@ -113,6 +117,57 @@ std::vector<T> self_attention(int32_t threads) {
   return out.data;
 }
 
+// The numbers of a Dense, in another type; of 8 bits the nearest of 32 times as much, or f8e4m3.
+struct Narrow {
+  std::vector<unsigned char> data;
+  attend_tensor view;
+  Narrow(uint32_t dtype, uint64_t seed, const Shape &shape, bool by_rows = false) : view{} {
+    Dense<float> x(seed, shape, by_rows), scale(0, {1, 1, 1, 1});
+    scale.data[0] = 1.0f / 32;
+    data.resize(x.data.size() * (dtype == ATTEND_F32 || dtype == ATTEND_I32 ? 4 : dtype >= ATTEND_I8 ? 1 : 2));
+    view = x.view;
+    view.data = data.data();
+    view.dtype = dtype;
+    attend_convert_options options = ATTEND_CONVERT_OPTIONS_INIT;
+    if (dtype == ATTEND_I8 || dtype == ATTEND_U8) options.scale = &scale.view;
+    REQUIRE(ok(attend_convert(&x.view, &view, &options)));
+  }
+};
+using Bytes = std::vector<unsigned char>;
+
+Bytes narrow_matmul(uint32_t a, uint32_t b, uint32_t c, const Product &p, int32_t threads) {
+  Narrow left(a, 21, {p.m, p.k, 2, 1}, true), right(b, 22, {p.k, p.n, 2, 1}), out(c, 23, {p.m, p.n, 2, 1});
+  Dense<float> of_rows(24, {p.m, 1, 1, 1}), of_columns(25, {1, p.n, 2, 1});
+  Narrow zero(ATTEND_I32, 26, {1, p.n, 1, 1});
+  const bool scaled = c != ATTEND_I32, is_a = a >= ATTEND_I8, is_b = b >= ATTEND_I8;
+  attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
+  options.threads = threads;
+  options.a_scale = scaled && is_a ? &of_rows.view : nullptr;
+  options.b_scale = scaled && is_b ? &of_columns.view : nullptr;
+  options.b_zero = is_a && b == ATTEND_I8 ? &zero.view : nullptr;
+  REQUIRE(ok(attend_matmul(scaled ? 0.75 : 1, &left.view, &right.view, scaled ? -0.5 : 0, &out.view, &options)));
+  return out.data;
+}
+
+Bytes narrow_softmax(uint32_t dtype, bool by_rows, int32_t threads) {
+  Narrow x(dtype, 27, {600, 40, 1, 1}, by_rows), y(dtype, 28, {600, 40, 1, 1}, by_rows);
+  attend_softmax_options options = ATTEND_SOFTMAX_OPTIONS_INIT;
+  options.threads = threads;
+  REQUIRE(ok(attend_softmax(&x.view, &y.view, &options)));
+  return y.data;
+}
+
+Bytes narrow_attention(uint32_t dtype, uint32_t of_keys, int64_t queries, int64_t keys, int32_t threads) {
+  Narrow q(dtype, 29, {40, queries, 4, 1}), k(of_keys, 30, {40, keys, 2, 1}), v(of_keys, 31, {40, keys, 2, 1}),
+      out(dtype, 32, {40, queries, 4, 1});
+  Dense<float> k_scale(33, {1, keys, 2, 1}), v_scale(34, {40, 1, 2, 1});
+  attend_attention_options options = ATTEND_ATTENTION_OPTIONS_INIT;
+  options.threads = threads;
+  if (of_keys >= ATTEND_I8) options.k_scale = &k_scale.view, options.v_scale = &v_scale.view;
+  REQUIRE(ok(attend_attention(&q.view, &k.view, &v.view, &out.view, &options)));
+  return out.data;
+}
+
 template <class T>
 void compare(const std::vector<Golden<T>> &all) {
   for (const Golden<T> &golden : all) {
@@ -177,5 +232,33 @@ TEST_CASE("golden bits of f64") {
       {"attention 33 x 33000 x 5, all", 0xe6119fa55a86ee24u,
        [](int32_t t) { return attention<T>(33, 33000, 5, true, t); }},
       {"self-attention", 0xc40ae7eb8d7343eau, [](int32_t t) { return self_attention<T>(t); }},
+  });
+}
+
+TEST_CASE("golden bits of narrow types") {
+  constexpr Product kSmall = {5, 3, 7}, kTall = {130, 2, 700}, kLarge = {130, 200, 1100};
+  const auto product = [](uint32_t a, uint32_t b, uint32_t c, const Product &p) {
+    return [=](int32_t t) { return narrow_matmul(a, b, c, p, t); };
+  };
+  const auto softmax_of = [](uint32_t dtype, bool by_rows) {
+    return [=](int32_t t) { return narrow_softmax(dtype, by_rows, t); };
+  };
+  const auto attention_of = [](uint32_t dtype, uint32_t of_keys, int64_t queries, int64_t keys) {
+    return [=](int32_t t) { return narrow_attention(dtype, of_keys, queries, keys, t); };
+  };
+  compare<unsigned char>({
+      {"bf16 x f32, large", 0xe7a728b1744e3ea7u, product(ATTEND_BF16, ATTEND_F32, ATTEND_BF16, kLarge)},
+      {"f16 x bf16, tall", 0xb8649d2e011ccf3du, product(ATTEND_F16, ATTEND_BF16, ATTEND_F32, kTall)},
+      {"i8 x u8 to i32, small", 0x29e269b46e2d4b9au, product(ATTEND_I8, ATTEND_U8, ATTEND_I32, kSmall)},
+      {"u8 x i8 to i32, large", 0xffd1a424e058cdfbu, product(ATTEND_U8, ATTEND_I8, ATTEND_I32, kLarge)},
+      {"i8 x i8 to f32, large", 0xff11c9c8ebcea20au, product(ATTEND_I8, ATTEND_I8, ATTEND_F32, kLarge)},
+      {"u8 x i8 to f16, tall", 0x2574cd8bb3e5ae1au, product(ATTEND_U8, ATTEND_I8, ATTEND_F16, kTall)},
+      {"i8 x f32, tall", 0xff058c22724ad45bu, product(ATTEND_I8, ATTEND_F32, ATTEND_F32, kTall)},
+      {"bf16 x i8, large", 0xd0ae334e7d7da70au, product(ATTEND_BF16, ATTEND_I8, ATTEND_BF16, kLarge)},
+      {"softmax f16, columns", 0x3c87014ab6097931u, softmax_of(ATTEND_F16, false)},
+      {"softmax bf16, rows", 0xdf5d431c223ef3e3u, softmax_of(ATTEND_BF16, true)},
+      {"attention bf16", 0x11e314dd45b1f1c4u, attention_of(ATTEND_BF16, ATTEND_BF16, 70, 300)},
+      {"attention f32, i8 keys", 0x457547df770e1c9cu, attention_of(ATTEND_F32, ATTEND_I8, 70, 300)},
+      {"attention f16, f8e4m3 keys, decode", 0x56ab122a6321e131u, attention_of(ATTEND_F16, ATTEND_F8E4M3, 1, 2100)},
   });
 }

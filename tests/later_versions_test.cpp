@@ -15,9 +15,6 @@ struct Field {
 #define FIELD(type, name) \
   { #name, offsetof(type, name) }
 
-// Those of attend_matmul_options and of attend_attention_options.
-constexpr Field kOfMatmul[] = {FIELD(attend_matmul_options, a_scale), FIELD(attend_matmul_options, b_scale),
-                               FIELD(attend_matmul_options, a_zero), FIELD(attend_matmul_options, b_zero)};
 constexpr Field kOfAttention[] = {
     FIELD(attend_attention_options, sequences),  FIELD(attend_attention_options, query_starts),
     FIELD(attend_attention_options, key_starts), FIELD(attend_attention_options, pages),
@@ -46,7 +43,6 @@ TEST_CASE("fields of a later version must be zero") {
   for (int f = 0; f < kFunctions; ++f) {
     const auto call = make(f);
     for (const Head &head : call->heads) {
-      if (head.struct_size == sizeof(attend_matmul_options)) expect_unsupported(*call, head, kOfMatmul);
       if (head.struct_size == sizeof(attend_attention_options)) expect_unsupported(*call, head, kOfAttention);
     }
   }

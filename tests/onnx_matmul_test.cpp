@@ -71,3 +71,39 @@ TEST_CASE("MatMul: batches and vectors, broadcast") {
   }
   MESSAGE("passed " << passed);
 }
+
+TEST_CASE("MatMulInteger: sums of integers less their zero points, exact") {
+  int passed = 0;
+  for (OnnxCase &c : onnx_cases("MatMulInteger")) {
+    INFO(c.name);
+    for_each_isa([&] {
+      attend_tensor a = c.inputs["A"].reversed(), b = c.inputs["B"].reversed(), y = c.outputs["Y"].reversed();
+      std::vector<int32_t> result(static_cast<size_t>(y.shape[0] * y.shape[1]), 77);
+      const void *const wanted = y.data;
+      y.data = result.data();
+      // A's rows are columns of the reversed view, the right operand.
+      attend_matmul_options o = ATTEND_MATMUL_OPTIONS_INIT;
+      std::vector<int32_t> zeros[2];
+      attend_tensor views[2];
+      for (const size_t right : {size_t{0}, size_t{1}}) {
+        const char *const name = right == 1 ? "a_zero_point" : "b_zero_point";
+        if (!c.has_input(name)) continue;
+        attend_tensor stored = c.inputs[name].reversed();
+        const int64_t count = stored.rank == 0 ? 1 : stored.shape[0];
+        zeros[right].resize(static_cast<size_t>(count));
+        views[right] = {
+            zeros[right].data(), ATTEND_I32, 2, {right == 1 ? 1 : count, right == 1 ? count : 1, 0, 0}, {1, 1, 0, 0}};
+        stored.rank = 2;
+        std::copy(views[right].shape, views[right].shape + 4, stored.shape);
+        std::copy(views[right].stride, views[right].stride + 4, stored.stride);
+        REQUIRE(ok(attend_convert(&stored, &views[right], nullptr)));
+        (right == 1 ? o.b_zero : o.a_zero) = &views[right];
+      }
+      if (!ok(attend_matmul(1, &b, &a, 0, &y, &o))) return;
+      const bool equal = std::memcmp(result.data(), wanted, result.size() * sizeof(int32_t)) == 0;
+      CHECK(equal);
+      passed += equal;
+    });
+  }
+  MESSAGE("passed " << passed);
+}

@@ -60,8 +60,10 @@ void OnnxArray::widen() {
 }
 
 attend_tensor OnnxArray::reversed() {
-  const uint32_t type = dtype == "bool" ? ATTEND_BOOL : dtype == "float16" ? ATTEND_F16 : ATTEND_F32;
-  attend_tensor t = {bytes.data(), type, static_cast<uint32_t>(shape.size()), {}, {}};
+  const std::map<std::string, uint32_t> types = {{"bool", ATTEND_BOOL}, {"float16", ATTEND_F16},
+                                                 {"int8", ATTEND_I8},   {"uint8", ATTEND_U8},
+                                                 {"int32", ATTEND_I32}, {"float32", ATTEND_F32}};
+  attend_tensor t = {bytes.data(), types.at(dtype), static_cast<uint32_t>(shape.size()), {}, {}};
   if (shape.empty()) t.rank = 1, t.shape[0] = 1;
   int64_t stride = 1;
   for (size_t i = 0; i < shape.size(); ++i) {

@@ -20,7 +20,7 @@ struct OnnxArray {
 
   size_t element() const { return dtype == "bool" ? 1 : dtype == "float16" ? 2 : 4; }
   void widen();  // fills `values` from `bytes`
-  // The same memory as the tensor with shape and strides reversed; float32, float16 and bool only.
+  // The same memory as the tensor with shape and strides reversed; not of float64 and int64.
   attend_tensor reversed();
 };
 

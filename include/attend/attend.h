@@ -105,10 +105,10 @@ enum {
   ATTEND_F64 = 2,
   ATTEND_BF16 = 3,  /* 16 bits: f32 without the lower half of its bits */
   ATTEND_F16 = 4,   /* 16 bits, IEEE 754's binary16 */
-  ATTEND_I8 = 5,    /* keys and values; attend_convert */
-  ATTEND_U8 = 6,    /* attend_convert */
+  ATTEND_I8 = 5,    /* products; keys and values; attend_convert */
+  ATTEND_U8 = 6,    /* products; attend_convert */
   ATTEND_BOOL = 7,  /* one byte, zero or not: masks */
-  ATTEND_I32 = 8,   /* attend_convert */
+  ATTEND_I32 = 8,   /* products of I8 and U8, their zero points; attend_convert */
   ATTEND_F8E4M3 = 9 /* 8 bits, "fn": largest 448, no infinity. Keys and values; attend_convert */
 };
 
@@ -203,8 +203,8 @@ typedef struct attend_matmul_options {
   uint64_t message_size;                  /* bytes */
   const attend_executor *executor;        /* for this call; null = attend_set_executor's */
   const attend_tensor *bias;              /* added to C; broadcasts to C, so (M) or (M, 1) is a bias per row */
-  const attend_tensor *a_scale, *b_scale; /* (0.2) of integers: (M, 1, H, B) and (1, N, H, B) */
-  const attend_tensor *a_zero, *b_zero;   /* (0.2) of the same shapes */
+  const attend_tensor *a_scale, *b_scale; /* F32, of I8 and U8: (M, 1, H, B), (1, N, H, B), broadcast; null = 1 */
+  const attend_tensor *a_zero, *b_zero;   /* I32, of the same shapes, each a number of a's or b's type; null = 0 */
 } attend_matmul_options;
 
 /* C = alpha A B + beta C (+ bias), for every head and batch.
@@ -217,6 +217,13 @@ typedef struct attend_matmul_options {
  * Exactly: k is cut at multiples of 512 (f32) or 256 (f64); chunk = one chain of fused multiply-adds from +0 over a
  * cut's k in order; C0 = fma(beta, C, bias or +0), or the bias or +0 alone when beta = 0; then C = fma(alpha, chunk,
  * C) for one chunk after the other. (Instruction sets without FMA round the product first.)
+ *
+ * a and b may each be I8 or U8, as quantised: element q stands for scale (q - zero). Then sum = the sum over k of
+ * (a - a_zero) (b - b_zero), exact, modulo 2^32 (which K up to 33,000 never reaches; all instruction sets alike, none
+ * saturates). Where c is I32, C = sum + bias, modulo 2^32, the bias I32, alpha 1, beta 0, no scales. Where it is of floating
+ * point, C = fma(alpha, (a_scale b_scale) sum, fma(beta, C, bias)), each step in f32, the sum rounded to it first.
+ * One of a and b may be I8, as weights are, the other of floating point: then sum is what the product of the stored numbers
+ * would be in f32, and the rest the same, without zero points.
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
  * denormals behave as IEEE 754 says. alpha and beta are rounded to the type of the arithmetic first. M, N, H or B of 0

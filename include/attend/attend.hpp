@@ -85,6 +85,12 @@ returns<array<T>> make(const extents &shape, const F &f) {
 #endif
 }
 
+template <class T>
+constexpr bool is_byte = std::is_same_v<T, std::int8_t> || std::is_same_v<T, std::uint8_t>;
+template <class A, class B>
+using product_of = std::conditional_t<!is_byte<value_of<A>>, value_of<A>,
+                                      std::conditional_t<is_byte<value_of<B>>, std::int32_t, value_of<B>>>;
+
 inline returns<void> matmul(const attend_tensor &a, const attend_tensor &b, const attend_tensor &c,
                             const matmul_options &options) {
   return call(options,
@@ -134,13 +140,14 @@ template <class A, class B, class C, class = detail::unless_options<C>>
 returns<void> matmul(const A &a, const B &b, C &&c, const matmul_options &options = {}) {
   return detail::matmul(detail::input(a), detail::input(b), detail::output(std::forward<C>(c)), options);
 }
-// Beta must be 0 here.
+// Beta must be 0 here. The result has the elements of A; of B where A's are 8-bit integers and B's floating point; sums in
+// std::int32_t where both are integers.
 template <class A, class B>
-returns<array<detail::value_of<A>>> matmul(const A &a, const B &b, const matmul_options &options = {}) {
+returns<array<detail::product_of<A, B>>> matmul(const A &a, const B &b, const matmul_options &options = {}) {
   const attend_tensor ta = detail::input(a), tb = detail::input(b);
   const extents shape = {detail::extent(ta, 0), detail::extent(tb, 1), detail::common(ta, tb, 2),
                          detail::common(ta, tb, 3)};
-  return detail::make<detail::value_of<A>>(shape, [&](const attend_tensor &c) {
+  return detail::make<detail::product_of<A, B>>(shape, [&](const attend_tensor &c) {
     if (options.get_beta() != 0) {
       return detail::finish({ATTEND_INVALID_VALUE, "beta", "must be 0 without an output: there is no C to read."});
     }

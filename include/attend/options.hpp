@@ -135,18 +135,40 @@ class matmul_options : public detail::head<matmul_options, attend_matmul_options
   matmul_options &bias(const X &x) {
     return bias_ = detail::input(x), *this;
   }
+  // Of operands of std::int8_t and std::uint8_t, one number, one a row of A, or one a column of B: floats, and integers of
+  // std::int32_t, which are subtracted first.
+  template <class X>
+  matmul_options &a_scale(const X &x) {
+    return a_scale_ = detail::input(x), *this;
+  }
+  template <class X>
+  matmul_options &b_scale(const X &x) {
+    return b_scale_ = detail::input(x), *this;
+  }
+  template <class X>
+  matmul_options &a_zero(const X &x) {
+    return a_zero_ = detail::input(x), *this;
+  }
+  template <class X>
+  matmul_options &b_zero(const X &x) {
+    return b_zero_ = detail::input(x), *this;
+  }
 
   double get_alpha() const noexcept { return alpha_; }
   double get_beta() const noexcept { return beta_; }
   attend_matmul_options get() const noexcept {
     attend_matmul_options o = c_;
     bias_.store(&o.bias);
+    a_scale_.store(&o.a_scale);
+    b_scale_.store(&o.b_scale);
+    a_zero_.store(&o.a_zero);
+    b_zero_.store(&o.b_zero);
     return o;
   }
 
  private:
   double alpha_ = 1, beta_ = 0;
-  detail::slot bias_;
+  detail::slot bias_, a_scale_, b_scale_, a_zero_, b_zero_;
 };
 
 class softmax_options : public detail::head<softmax_options, attend_softmax_options> {

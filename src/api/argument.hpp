@@ -78,7 +78,9 @@ namespace attend {
   X(lse_a, "lse_a")                             \
   X(out_b, "out_b")                             \
   X(lse_b, "lse_b")                             \
-  X(executor, "executor")
+  X(executor, "executor")                       \
+  X(alpha, "alpha")                             \
+  X(beta, "beta")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

@@ -16,8 +16,9 @@ enum class Kind {
   out,    // c, y, out
   acc,    // lse, scores, scales: of the type of the arithmetic
   mask,
+  zero,  // zero points
 };
-constexpr size_t kKinds = 6, kTypes = ATTEND_F8E4M3 + 1;
+constexpr size_t kKinds = 7, kTypes = ATTEND_F8E4M3 + 1;
 
 // Sets of types; those of operands that the function lacks are empty.
 using Types = uint32_t;
@@ -48,7 +49,12 @@ class Signatures {
 };
 
 // Columns as in Kind.
-constexpr Signatures kMatmulTypes({{kF, kF, kF, kF}, {kF64, kF64, kF64, kF64}});
+constexpr Signatures kMatmulTypes({{kF, kF, kF, kF},
+                                   {kF64, kF64, kF64, kF64},
+                                   {kI8 | kU8, kI8 | kU8, kI32, kI32, 0, 0, kI32},
+                                   {kI8 | kU8, kI8 | kU8, kF, kF, kF32, 0, kI32},
+                                   {kI8, kF, kF, kF, kF32},
+                                   {kF, kI8, kF, kF, kF32}});
 constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
                                     {kBf16, 0, kF, kF32 | kBf16, kF32, kBool},
                                     {kF16, 0, kF, kF32 | kF16, kF32, kBool},

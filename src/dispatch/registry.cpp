@@ -76,6 +76,7 @@ void fill_holes(KernelTable *table, const KernelTable &lower) {
   fill_holes(&table->f32, lower.f32);
   fill_holes(&table->f64, lower.f64);
   if (table->convert == nullptr) table->convert = lower.convert;
+  if (table->integers == nullptr) table->integers = lower.integers;
 }
 
 const KernelTable *active_kernels() {

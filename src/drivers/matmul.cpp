@@ -2,41 +2,16 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <utility>
 
 #include "drivers/cache.hpp"
+#include "drivers/matmul_cut.hpp"
 
 namespace attend {
 namespace {
 
-// Below this many FMAs a thread costs more to wake (some microseconds) than it saves.
-constexpr double kWorkPerThread = 1 << 19;
 // Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread
 // has.
 constexpr int64_t kMostSmall = 96;
-// Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's
-// columns.
-constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
-// Columns of one thread's share from which on it is cut further, so that a slow core does not hold up the rest.
-constexpr int64_t kColumnShare = 384;
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill
-// them. Where that is the columns, C^T = B^T A^T is computed instead: the same chains.
-bool turns(int64_t m, int64_t n, int64_t c_row, int64_t c_col) {
-  constexpr int64_t kFewest = 1, kMany = 16;
-  if (m <= kFewest && n >= kMany) return true;
-  if (n <= kFewest && m >= kMany) return false;
-  const bool by_rows = c_row == 1 || m == 1, by_columns = c_col == 1 || n == 1;
-  return by_columns && (!by_rows || n > m);
-}
-
-template <class Matrix>
-Matrix transposed(Matrix m) {
-  std::swap(m.row_stride, m.col_stride);
-  return m;
-}
 
 // One matrix of the product with the lanes along its rows, and what the loops need to know of it.
 template <class T>
@@ -44,7 +19,8 @@ struct MatmulPlan {
   int64_t m, n, k;
   StoredMatrix a, b, c, bias;
   bool transposes, pack_a, pack_b, one_column;
-  bool rounds;     // C is of a narrower type: its sums live in the scratch until they are rounded once
+  bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
+  bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
 
   // (Inlined, so that a small product, whose types are known, pays for none of them.)
@@ -72,8 +48,9 @@ struct MatmulPlan {
     pack_a =
         k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !one_column) : a.col_stride != 1 || n > kFewColumns);
     pack_b = k > 0 && (pays_b() || (is_narrow(b) && !one_column && !reads_rows()));
-    rounds = is_narrow(c);
-    starts_up = is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0));
+    scales = a.type == Dtype::i8 || b.type == Dtype::i8;
+    rounds = scales || is_narrow(c);
+    starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
   }
   explicit MatmulPlan(const Matmul &p)
       : MatmulPlan(p.c.rows(), p.c.columns(), p.a.columns(), p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0),
@@ -132,44 +109,11 @@ struct MatmulPlan {
   // Rounded up to whole panels of any MR up to kRowUnit.
   int64_t a_panel() const { return (std::min(m, Contract<T>::kMc) + kRowUnit - 1) * depth(); }
 
-  // Threads that have work for `slices` such matrices.
-  int64_t tasks(int64_t slices) const {
-    const double work =
-        static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(slices) * (static_cast<double>(k) + 1);
-    if (work < 2 * kWorkPerThread) return 1;
-    const int64_t cells = divide_up(m, kRowUnit) * divide_up(n, kColumnUnit) * slices;
-    return work < kWorkPerThread * static_cast<double>(cells) ? static_cast<int64_t>(work / kWorkPerThread) : cells;
-  }
-
   Need need(int64_t slices) const {
     Need need;
-    need.tasks = tasks(slices);
+    need.tasks = tasks_of(m, n, k, slices);
     need.per_thread = aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel()) * kElement);
     return need;
-  }
-};
-
-// How C is cut into tasks: columns first, then rows.
-struct Cut {
-  int64_t rows = 1, columns = 1;  // pieces
-  Cut(int64_t m, int64_t n, int64_t slices, int threads) {
-    if (threads == 1 || slices >= 4 * threads) return;
-    const int64_t wanted = divide_up(threads, slices);
-    columns = std::min(wanted, divide_up(n, kColumnUnit));
-    rows = std::min(divide_up(wanted, columns), divide_up(m, kRowUnit));
-    while (n / columns >= 2 * kColumnShare) columns *= 2;
-  }
-};
-
-// The i-th of `pieces` pieces of `total`, cut at multiples of `unit`.
-struct Piece {
-  int64_t begin, size;
-  explicit Piece(int64_t total) : begin(0), size(total) {}
-  Piece(int64_t total, int64_t pieces, int64_t unit, int64_t i) : begin(0), size(total) {
-    if (pieces == 1) return;
-    const int64_t units = divide_up(total, unit);
-    begin = units * i / pieces * unit;
-    size = std::min(total, units * (i + 1) / pieces * unit) - begin;
   }
 };
 
@@ -181,8 +125,8 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   x.b = plan.b;
   x.c = {static_cast<T *>(plan.c.data), plan.c.row_stride, plan.c.col_stride};
   x.bias = {static_cast<const T *>(plan.bias.data), plan.bias.row_stride, plan.bias.col_stride};
-  x.alpha = static_cast<T>(alpha);
-  x.beta = static_cast<T>(beta);
+  x.alpha = plan.scales ? T(1) : static_cast<T>(alpha);
+  x.beta = plan.scales ? T(0) : static_cast<T>(beta);
   x.pack_a = plan.pack_a;
   x.pack_b = plan.pack_b;
   x.one_column = plan.one_column;
@@ -195,20 +139,16 @@ template <class T>
 struct MatmulCall {
   const Matmul &p;
   const MatmulPlan<T> &plan;
+  const KernelTable &kernels;
   void (*kernel)(const MatmulBlock<T> &);
-  void (*convert)(const ConvertBlock &);
 };
-
-StoredMatrix moved(const StoredMatrix &m, int64_t row, int64_t column) {
-  return m.data == nullptr ? m : StoredMatrix{element_of(m, row, column), m.row_stride, m.col_stride, m.type};
-}
 
 // C0 = fma(beta, C, bias) of a block, `to` C or its sums: the kernel's, for products of no depth.
 template <class T>
 void start(const MatmulCall<T> &call, const StoredMatrix &c, const StoredMatrix &bias, MatmulBlock<T> x) {
   const MatrixRef<T> to = x.c;
   if (call.plan.rounds && x.beta != T(0)) {
-    call.convert({x.m, x.n, c, {to.data, to.row_stride, to.col_stride, dtype_of<T>()}, {}});
+    call.kernels.convert({x.m, x.n, c, {to.data, to.row_stride, to.col_stride, dtype_of<T>()}, {}});
   }
   T *const widened = x.b_panel;
   const int64_t strip = bias.data == nullptr ? x.n : Contract<T>::kMatmulPanels / x.m, columns = x.n;
@@ -220,7 +160,7 @@ void start(const MatmulCall<T> &call, const StoredMatrix &c, const StoredMatrix 
     x.n = std::min(strip, columns - j);
     x.c.data = to.data + j * to.col_stride;
     if (bias.data != nullptr) {
-      call.convert({x.m, x.n, moved(bias, 0, j), {widened, 1, x.m, dtype_of<T>()}, {}});
+      call.kernels.convert({x.m, x.n, moved(bias, 0, j), {widened, 1, x.m, dtype_of<T>()}, {}});
       x.bias = {widened, 1, x.m};
     }
     call.kernel(x);
@@ -256,11 +196,11 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     x->begins = k == 0 && !plan.starts_up;
     x->a.data = x->k > 0 ? element_of(a, i, k) : nullptr;
     x->b.data = x->k > 0 ? element_of(b, k, j) : nullptr;
-    x->bias.data = x->begins ? static_cast<const T *>(moved(bias, i, j).data) : nullptr;
+    x->bias.data = x->begins && !plan.scales ? static_cast<const T *>(moved(bias, i, j).data) : nullptr;
     call.kernel(*x);
   };
   const int64_t end = rows.begin + rows.size, columns_end = columns.begin + columns.size;
-  const int64_t row_block = plan.reads_rows() ? kRowUnit : plan.row_block(rows.size);
+  const int64_t row_block = plan.reads_rows() ? kFewColumnsRows : plan.row_block(rows.size);
   if (plan.reads_rows() || plan.rounds) {
     // All of k for a block of C. Rows of A that are read in place are so read to their ends, memory in long runs (4096 x
     // 4096 times a vector: twice the speed).
@@ -270,7 +210,13 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
         place(i, std::min(row_block, end - i), j, std::min(column_block, columns_end - j));
         if (plan.starts_up) start(call, moved(c, i, j), moved(bias, i, j), *x);
         for (int64_t k = 0; k == 0 || k < plan.k; k += Contract<T>::kKc) chunk(i, j, k);
-        if (plan.rounds) call.convert({x->m, x->n, stored<T>({sums, 1, plan.c_rows()}), moved(c, i, j), {}});
+        const StoredMatrix all = {sums, 1, plan.c_rows(), dtype_of<T>()};
+        if (plan.scales) {
+          scale_sums(call.kernels, p, plan.transposes, plan.k == 0 ? StoredMatrix{} : all, c, bias,
+                     {i, j, x->m, x->n, head, batch});
+        } else if (plan.rounds) {
+          call.kernels.convert({x->m, x->n, all, moved(c, i, j), {}});
+        }
       }
     }
     return;
@@ -292,7 +238,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
 template <class T>
 Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
   const MatmulPlan<T> plan(p);
-  const MatmulCall<T> call = {p, plan, kernels_of<T>(kernels).matmul, kernels.convert};
+  const MatmulCall<T> call = {p, plan, kernels, kernels_of<T>(kernels).matmul};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
   if (plan.m == 0 || plan.n == 0 || slices == 0) return Acquired::ok;
@@ -304,16 +250,11 @@ Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Executi
     multiply(call, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
     return Acquired::ok;
   }
-  const Cut cut(plan.m, plan.n, slices, scratch.threads());
-  const int64_t pieces = cut.rows * cut.columns;
-  parallel_for(scratch.executor(), scratch.threads(), pieces * slices, [&](int64_t task, int thread) {
-    const int64_t slice = task / pieces, piece = task % pieces;
-    const Piece rows(plan.m, cut.rows, kRowUnit, piece % cut.rows);
-    const Piece columns(plan.n, cut.columns, kColumnUnit, piece / cut.rows);
-    if (rows.size <= 0 || columns.size <= 0) return;
-    MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
-    multiply(call, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
-  });
+  for_each_piece(scratch, plan.m, plan.n, slices,
+                 [&](const Piece &rows, const Piece &columns, int64_t slice, int thread) {
+                   MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
+                   multiply(call, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread), &x);
+                 });
   return Acquired::ok;
 }
 

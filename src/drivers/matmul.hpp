@@ -6,10 +6,17 @@
 
 namespace attend {
 
+// Of operands of 8-bit integers: a's are (M, 1, H, B), b's (1, N, H, B), by strides of 0 where they have fewer.
+struct Scales {
+  Tensor a, b;            // f32
+  Tensor a_zero, b_zero;  // i32
+};
+
 // C = alpha A B + beta C + bias; shapes fit, inputs broadcast by strides of 0.
 struct Matmul {
   double alpha = 1, beta = 0;
   Tensor a, b, c, bias;
+  const Scales *scales = nullptr;  // there wherever A or B is of integers
 };
 
 template <class T>

@@ -81,7 +81,7 @@ inline void convert_by_f64(const ConvertedLine &line) {
   });
 }
 
-inline void convert_by_f32(const ConvertedLine &line) {
+__attribute__((noinline)) void convert_by_f32(const ConvertedLine &line) {
   constexpr int W = kLanes<float>;
   float buffer[kConverted];
   // f32 side by side is a buffer itself.

@@ -4,7 +4,11 @@
 #include "kernels/attention/fold.hpp"
 #include "kernels/attention/forward.hpp"
 #include "kernels/convert.hpp"
+#ifndef ATTEND_NO_INTEGERS
+#include "kernels/integers.hpp"
+#endif
 #include "kernels/matmul.hpp"
+#include "kernels/scale.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
 #include "kernels/softmax_strided.hpp"
@@ -62,6 +66,16 @@ constexpr uint64_t kRequired = 0
 extern "C" {
 extern const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA);
 const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
-    ATTEND_TEXT(ATTEND_ISA), attend::kRequired, attend::kKernels<float>, attend::kKernels<double>, &attend::convert,
+    ATTEND_TEXT(ATTEND_ISA),
+    attend::kRequired,
+    attend::kKernels<float>,
+    attend::kKernels<double>,
+    &attend::convert,
+#ifdef ATTEND_NO_INTEGERS
+    nullptr,
+#else
+    &attend::integers,
+#endif
+    &attend::scale,
 };
 }

@@ -177,7 +177,7 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
   p->a = x.a_panel;
   p->a_k = MR;
   p->a_step = MR * x.k;
-  with_float<T>(x.a.type, [&](auto stored) {
+  with_factor<T>(x.a.type, [&](auto stored) {
     const auto *a = static_cast<const decltype(stored) *>(x.a.data);
     if (x.a.row_stride == 1) return pack_panels<T, MR>(x.m, x.k, a, x.a.col_stride, x.a_panel);
     for (int64_t i = 0; i < x.m; i += MR) {
@@ -192,7 +192,7 @@ void pack_a(const MatmulBlock<T> &x, Panels<T> *p) {
 template <class T>
 void pack_b(const MatmulBlock<T> &x, int64_t begin, int64_t end, int64_t width, int64_t panel) {
   constexpr int NR = Tiles<T>::kColumns;
-  with_float<T>(x.b.type, [&](auto stored) {
+  with_factor<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data) + begin * x.b.col_stride;
     if (x.b.row_stride == 1) {
       pack_columns(end - begin, x.k, from, x.b.col_stride, x.b_panel, Contract<T>::kMatmulHeight);

@@ -27,6 +27,7 @@
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   widened_lanes(p), narrow_lanes(p, v)   of vectors of stored elements (kernels/widen.hpp), if ATTEND_STORED_VECTORS is
 //                                  defined
+//   bytes_of<F>(p)                 p[lane][F] as a number, p four bytes a lane; with ATTEND_STORED_VECTORS
 //   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
@@ -41,7 +42,7 @@ namespace attend {
 namespace {
 
 template <class T>
-ATTEND_INLINE T smaller(T a, T b) {
+ATTEND_INLINE constexpr T smaller(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>

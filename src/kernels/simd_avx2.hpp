@@ -182,4 +182,5 @@ ATTEND_INLINE vec<double> permute(vec<double> v, const Permutation<double> &p) {
 }  // namespace
 }  // namespace attend
 
+#include "kernels/pairs_avx2.hpp"
 #include "kernels/stored_avx2.hpp"

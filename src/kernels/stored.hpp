@@ -116,12 +116,18 @@ ATTEND_SHARED void with_float(Dtype type, const F &f) {
   f(T());
 }
 template <class T, class F>
-ATTEND_SHARED void with_key_or_value(Dtype type, const F &f) {
+ATTEND_SHARED void with_factor(Dtype type, const F &f) {
   if constexpr (sizeof(T) == sizeof(float)) {
-    if (type == Dtype::f8e4m3) return f(f8e4m3());
     if (type == Dtype::i8) return f(int8_t());
   }
   with_float<T>(type, f);
+}
+template <class T, class F>
+ATTEND_SHARED void with_key_or_value(Dtype type, const F &f) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (type == Dtype::f8e4m3) return f(f8e4m3());
+  }
+  with_factor<T>(type, f);
 }
 
 }  // namespace

@@ -24,6 +24,11 @@ ATTEND_INLINE vec<float> widened_lanes(const int8_t *p) {
 ATTEND_INLINE vec<float> widened_lanes(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight_of(p)));
 }
+template <int F>
+ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
+  const __m256i four = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(F == 3 ? four : _mm256_slli_epi32(four, 24 - 8 * F), 24));
+}
 // By way of f16, of whose bits f8e4m3's are the upper ones, but for the exponent's bias, 8 less, and NaN, which is
 // f16's 480.
 ATTEND_INLINE vec<float> widened_lanes(const f8e4m3 *p) {

@@ -68,6 +68,8 @@ struct Contract {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
+// So many such rows at a time, from end to end: memory is read in long runs.
+constexpr int kFewColumnsRows = 32;
 
 // Drivers and kernels share some functions, which no object file exports: always inlined, and static.
 #define ATTEND_SHARED static inline __attribute__((always_inline))
@@ -118,7 +120,7 @@ ATTEND_SHARED void *element_of(const StoredMatrix &m, int64_t row, int64_t colum
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;
-  StoredMatrix a, b;  // A and B are widened when they are packed, or, of few columns, in registers
+  StoredMatrix a, b;  // A and B are widened when they are packed, or, of few columns, in registers; i8 too
   MatrixRef<T> c;
   MatrixRef<const T> bias;  // or null data
   T alpha, beta;
@@ -136,6 +138,40 @@ struct ConvertBlock {
   int64_t rows, columns;
   StoredMatrix x, y;             // equal, or apart
   MatrixRef<const float> scale;  // or null data
+};
+
+// A number for each row or column, `step` elements apart.
+template <class T>
+struct NumbersRef {
+  T *data;  // or null
+  int64_t step;
+};
+
+// One chunk of k of a product of 8-bit integers: sums (+)= sum over k of (a - a_zero)(b - b_zero), modulo 2^32.
+struct IntegerBlock {
+  // k of a chunk at most; columns of B in a panel, int16_t for each of them, and columns that are packed at a time; rows and
+  // columns of a block at most.
+  static constexpr int64_t kDepth = 1024, kTile = 6, kHeight = kDepth + 32, kGroup = 48, kRows = 96, kColumns = 384;
+  static constexpr int64_t kThinRows = 4096;  // of a block whose A is not packed and has contiguous columns
+  int64_t m, n, k;                            // none of them 0
+  StoredMatrix a, b;                          // i8 or u8
+  NumbersRef<const int32_t> a_zero, b_zero;
+  bool pack_a;    // must be set unless n <= kFewColumns and A's rows or columns are contiguous
+  bool begins;    // the first chunk: no sums yet
+  int32_t *sums;  // an even number of columns, so many apart: a multiple of 16
+  int64_t ld;
+  int16_t *a_panel,
+      *b_panel;  // scratch: m, up to a multiple of 16, times k, of 2; n, at most kGroup, of kTile, times kHeight
+};
+
+// C from the sums of a product with 8-bit integers, f32 or i32: C = fma(alpha, (a_scale b_scale) sum, C0), C0 =
+// fma(beta, C, bias); where C is i32, sum + bias.
+struct ScaleBlock {
+  int64_t m, n;
+  StoredMatrix sums;  // rows contiguous; null data where there is nothing to add: C = C0
+  StoredMatrix c, bias;
+  NumbersRef<const float> a_scale, b_scale;
+  float alpha, beta;
 };
 
 // Softmax of `columns` columns of `rows` elements; natural_log is lent by the baseline code.
@@ -316,6 +352,8 @@ struct KernelTable {
   KernelsOf<float> f32;
   KernelsOf<double> f64;
   void (*convert)(const ConvertBlock &);
+  void (*integers)(const IntegerBlock &);
+  void (*scale)(const ScaleBlock &);
 };
 
 }  // namespace attend

@@ -22,7 +22,18 @@ ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
   store(r, v);
   for (int i = 0; i < kLanes<float>; ++i) narrow(r[i], p + i);
 }
+template <int F>
+ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
+  float r[kLanes<float>];
+  for (int i = 0; i < kLanes<float>; ++i) r[i] = widened(p[i][F]);
+  return load(r);
+}
 #endif
+
+// Any bytes, as a vector of as many bits. (Not by way of an array: g++ 12 copies it in halves, which the load of the whole
+// then waits for.)
+ATTEND_INLINE vec<float> load_bits(const void *p) { return load(static_cast<const float *>(p)); }
+ATTEND_INLINE void store_bits(void *p, vec<float> v) { store(static_cast<float *>(p), v); }
 
 template <class T, class S>
 ATTEND_INLINE vec<T> load_as(const S *p) {

@@ -54,10 +54,6 @@ struct LaterField {
 template <class Options>
 std::vector<LaterField> later_fields() {
   std::vector<LaterField> all;
-  if constexpr (std::is_same_v<Options, attend_matmul_options>) {
-    all.insert(all.end(), {ATTEND_FUZZ_LATER(a_scale), ATTEND_FUZZ_LATER(b_scale), ATTEND_FUZZ_LATER(a_zero),
-                           ATTEND_FUZZ_LATER(b_zero)});
-  }
   if constexpr (std::is_same_v<Options, attend_attention_options>) {
     all.insert(all.end(), {ATTEND_FUZZ_LATER(sequences), ATTEND_FUZZ_LATER(query_starts), ATTEND_FUZZ_LATER(key_starts),
                            ATTEND_FUZZ_LATER(pages), ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});

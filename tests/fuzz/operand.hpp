@@ -227,6 +227,8 @@ struct Operand {
       each([&](unsigned char *at, auto...) {
         *at = noise.in(0, 7) <= style ? static_cast<unsigned char>(noise.in(1, 255)) : 0;
       });
+    } else if (view.dtype == ATTEND_I32) {  // now and then beyond what 8 bits hold
+      each([&](unsigned char *at, auto...) { put(at, static_cast<int32_t>(noise.in(special != 0 ? -1 : 0, 127))); });
     } else if (view.dtype == ATTEND_F32) {
       each([&](unsigned char *at, auto...) { put(at, value<float>(noise, style, special, extremes)); });
     } else if (view.dtype == ATTEND_F64) {

@@ -67,6 +67,14 @@ class MatmulCall : public Call {
     c_ = &add(d, "c", Role::both, kDtype<T>, {m, n, heads, batch});
     bias_ = &add(d, "options.bias", Role::input, kDtype<T>, some_of(d, {m, n, heads, batch}), false);
     bias_->given = d.in(0, 1) != 0;
+    const auto numbers = [&](const char *name, uint32_t dtype, bool of_a) {
+      Operand &o = add(d, name, Role::input, dtype, some_of(d, {of_a ? m : 1, of_a ? 1 : n, heads, batch}), false);
+      o.given = false;
+      return &o;
+    };
+    numbers_ = {numbers("options.a_scale", ATTEND_F32, true), numbers("options.b_scale", ATTEND_F32, false),
+                numbers("options.a_zero", ATTEND_I32, true), numbers("options.b_zero", ATTEND_I32, false)};
+    if (d.one_in(3)) make_integers(d);
     alpha_ = d.pick({1.0, 1.0, -1.0, 0.7, 0.0, 2.0, 1e-60, std::nan("")});
     beta_ = d.pick({0.0, 0.0, 1.0, 0.7, -2.0, 1e-60, -0.0, std::nan("")});
     options_.value.threads = static_cast<int32_t>(d.in(0, 3));
@@ -74,9 +82,28 @@ class MatmulCall : public Call {
   }
 
  private:
+  // Integers on both sides, on one beside floating point, or numbers that do not belong.
+  void make_integers(Decoder &d) {
+    const auto integer = [&] { return d.pick<uint32_t>({ATTEND_I8, ATTEND_U8}); };
+    const int64_t sides = d.in(0, 3);
+    const bool both = sides < 2;
+    if (both || sides == 2) a_->view.dtype = both ? integer() : ATTEND_I8;
+    if (both || (sides == 3 && d.in(0, 7) != 0)) b_->view.dtype = both ? integer() : ATTEND_I8;
+    if (sides == 0) {
+      c_->view.dtype = bias_->view.dtype = ATTEND_I32;
+      certain_one_ = d.in(0, 3) != 0;
+    }
+    for (size_t i = 0; i < numbers_.size(); ++i) numbers_[i]->given = (i < 2 ? sides != 0 : both) && d.in(0, 1) != 0;
+    if (d.one_in(8)) numbers_[static_cast<size_t>(d.in(0, 3))]->given = true;
+  }
   void connect() override {
-    bias_->given &= options_.given;
+    for (Operand *o : {bias_, numbers_[0], numbers_[1], numbers_[2], numbers_[3]}) o->given &= options_.given;
+    if (certain_one_) alpha_ = 1, beta_ = 0;  // what an int32 C wants
     options_.value.bias = bias_->tensor();
+    options_.value.a_scale = numbers_[0]->tensor();
+    options_.value.b_scale = numbers_[1]->tensor();
+    options_.value.a_zero = numbers_[2]->tensor();
+    options_.value.b_zero = numbers_[3]->tensor();
   }
   attend_status run() override {
     return attend_matmul(alpha_, a_->tensor(), b_->tensor(), beta_, c_->tensor(), options_.pointer());
@@ -90,6 +117,17 @@ class MatmulCall : public Call {
     expect_shape(faults, *a_, {c[0], depth, c[2], c[3]}, 12);
     expect_shape(faults, *b_, {depth, c[1], c[2], c[3]}, 12);
     expect_shape(faults, *bias_, c, 15);
+    for (size_t i = 0; i < numbers_.size(); ++i) {
+      expect_shape(faults, *numbers_[i], {i % 2 == 0 ? c[0] : 1, i % 2 == 0 ? 1 : c[1], c[2], c[3]}, 15);
+    }
+  }
+  // Which numbers go with which types, and what they may be.
+  void find_faults(Faults *faults) const override {
+    const auto is_integer = [](const Operand *o) { return o->view.dtype >= ATTEND_I8; };
+    const bool given = std::any_of(numbers_.begin(), numbers_.end(), [](Operand *o) { return o->given; });
+    if (!given && !is_integer(a_) && !is_integer(b_) && !is_integer(c_)) return;
+    faults->add(ATTEND_INVALID_VALUE, "*", false);
+    faults->add(ATTEND_INVALID_DTYPE, "*", false);
   }
   void expect() override {
     const WideCopy<T> a(*a_), b(*b_), abs_a(*a_, true), abs_b(*b_, true);
@@ -120,8 +158,9 @@ class MatmulCall : public Call {
   }
 
   Operand *a_, *b_, *c_, *bias_;
+  std::array<Operand *, 4> numbers_ = {};  // scales, zero points
   double alpha_, beta_, depth_ = 0;
-  bool overflows_ = false;
+  bool overflows_ = false, certain_one_ = false;
   Boxed<attend_matmul_options> options_;
   std::unique_ptr<WideCopy<T>> want_, size_;
 };

@@ -1,0 +1,101 @@
+#include "drivers/matmul_integers.hpp"
+
+#include "drivers/matmul_cut.hpp"
+
+namespace attend {
+namespace {
+
+constexpr int64_t rounded_up(int64_t n, int64_t unit) { return divide_up(n, unit) * unit; }
+
+// One matrix of the product with the lanes along its rows.
+struct Plan {
+  const Matmul &p;
+  bool transposes;
+  int64_t m, n, k;
+  bool pack_a;
+
+  explicit Plan(const Matmul &problem)
+      : p(problem),
+        transposes(turns(p.c.rows(), p.c.columns(), p.c.stride[0], p.c.stride[1])),
+        m(transposes ? p.c.columns() : p.c.rows()),
+        n(transposes ? p.c.rows() : p.c.columns()),
+        k(static_cast<float>(p.alpha) == 0 ? 0 : p.a.columns()),
+        pack_a(n > kFewColumns || (a().row_stride != 1 && a().col_stride != 1)) {}
+
+  StoredMatrix turned(const StoredMatrix &x) const { return transposes ? transposed(x) : x; }
+
+  StoredMatrix a() const { return turned((transposes ? p.b : p.a).matrix(0, 0, 0, 0)); }
+
+  // Where A is read in place, in long runs: all of its rows, or of its columns, one after the other.
+  int64_t most_rows() const { return !pack_a && a().col_stride != 1 ? IntegerBlock::kThinRows : IntegerBlock::kRows; }
+  int64_t block_rows() const { return std::min(m, most_rows()); }
+  int64_t block_columns() const { return std::min(n, IntegerBlock::kColumns); }
+  int64_t ld() const { return rounded_up(block_rows(), 16); }
+  // Columns are computed in pairs.
+  int64_t sums_bytes() const { return aligned(ld() * rounded_up(block_columns(), 2) * int64_t{sizeof(int32_t)}); }
+  int64_t b_bytes() const {
+    const int64_t columns = std::min(IntegerBlock::kGroup, rounded_up(n, IntegerBlock::kTile));
+    return k == 0 ? 0 : aligned(columns * IntegerBlock::kHeight * int64_t{sizeof(int16_t)});
+  }
+  int64_t a_bytes() const {
+    return !pack_a ? 0 : aligned(ld() * rounded_up(std::min(k, IntegerBlock::kDepth), 2) * int64_t{sizeof(int16_t)});
+  }
+
+  Need need() const {
+    Need need;
+    need.tasks = tasks_of(m, n, k, p.c.heads() * p.c.batch());
+    need.per_thread = sums_bytes() + b_bytes() + a_bytes();
+    return need;
+  }
+
+  void multiply(const KernelTable &kernels, const Piece &rows, const Piece &columns, int64_t head, int64_t batch,
+                char *scratch) const {
+    const StoredMatrix left = turned((transposes ? p.b : p.a).matrix(0, 0, head, batch)),
+                       right = turned((transposes ? p.a : p.b).matrix(0, 0, head, batch)),
+                       c = turned(p.c.matrix(0, 0, head, batch)), bias = turned(p.bias.matrix(0, 0, head, batch));
+    const size_t of_a = transposes ? 1 : 0, of_b = 1 - of_a;
+    IntegerBlock x = {};
+    x.pack_a = pack_a;
+    x.ld = ld();
+    x.sums = reinterpret_cast<int32_t *>(scratch);
+    x.b_panel = reinterpret_cast<int16_t *>(scratch + sums_bytes());
+    x.a_panel = reinterpret_cast<int16_t *>(scratch + sums_bytes() + b_bytes());
+    const StoredMatrix sums = {k == 0 ? nullptr : x.sums, 1, x.ld, Dtype::i32};
+    const int64_t end = rows.begin + rows.size, columns_end = columns.begin + columns.size;
+    for (int64_t j = columns.begin; j < columns_end; j += IntegerBlock::kColumns) {
+      x.n = std::min(IntegerBlock::kColumns, columns_end - j);
+      x.b_zero = numbers<int32_t>(transposes ? p.scales->a_zero : p.scales->b_zero, of_b, j, head, batch);
+      for (int64_t i = rows.begin; i < end; i += most_rows()) {
+        x.m = std::min(most_rows(), end - i);
+        x.a_zero = numbers<int32_t>(transposes ? p.scales->b_zero : p.scales->a_zero, of_a, i, head, batch);
+        for (int64_t done = 0; done < k; done += IntegerBlock::kDepth) {
+          x.k = std::min(IntegerBlock::kDepth, k - done);
+          x.a = moved(left, i, done);
+          x.b = moved(right, done, j);
+          x.begins = done == 0;
+          kernels.integers(x);
+        }
+        scale_sums(kernels, p, transposes, sums, c, bias, {i, j, x.m, x.n, head, batch});
+      }
+    }
+  }
+};
+
+}  // namespace
+
+Need integer_matmul_need(const Matmul &problem) { return Plan(problem).need(); }
+
+Acquired integer_matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
+  const Plan plan(problem);
+  const Need need = plan.need();
+  const Scratch scratch(execution, need, need.tasks == 1 ? 1 : execution.usable_threads());
+  if (scratch.result() != Acquired::ok) return scratch.result();
+  const int64_t heads = problem.c.heads(), slices = heads * problem.c.batch();
+  for_each_piece(scratch, plan.m, plan.n, slices,
+                 [&](const Piece &rows, const Piece &columns, int64_t slice, int thread) {
+                   plan.multiply(kernels, rows, columns, slice % heads, slice / heads, scratch.of_thread(thread));
+                 });
+  return Acquired::ok;
+}
+
+}  // namespace attend

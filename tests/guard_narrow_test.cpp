@@ -1,0 +1,111 @@
+// No byte outside operands of the narrower types is read or written: as guard_pages_test.cpp, for elements of any size.
+#include "guarded.hpp"
+
+using namespace attend::test;
+
+namespace {
+
+constexpr uint32_t kFloats[] = {ATTEND_F32, ATTEND_BF16, ATTEND_F16};
+
+int64_t size_of(uint32_t dtype) {
+  return dtype == ATTEND_F32 || dtype == ATTEND_I32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
+}
+
+// rows x columns x heads elements without gaps, rows or columns contiguous, between guards.
+struct Between {
+  Guarded<unsigned char> memory;
+  attend_tensor view;
+  Between(Random &random, uint32_t dtype, int64_t rows, int64_t columns, int64_t heads, const Place &at)
+      : memory(rows * columns * heads * size_of(dtype), {at.end, at.offset * size_of(dtype)}),
+        view{memory.data, dtype, 3, {rows, columns, heads, 0}, {1, rows, rows * columns, 0}} {
+    if (random.one_in(2)) view.stride[0] = columns, view.stride[1] = 1;
+  }
+};
+
+// test(place) for both guards, `count` times, now and then off the guard.
+template <class F>
+void each_place(Random &random, int count, const F &test) {
+  for_each_isa([&] {
+    for (int i = 0; i < count; ++i) test(Place{i % 2 == 0, random.one_in(3) ? random.in(1, 15) : 0});
+  });
+}
+
+#if defined(ATTEND_TEST_SANITIZED)
+constexpr int kTimes = 100;
+#else
+constexpr int kTimes = 600;
+#endif
+
+int64_t extent(Random &random) { return random.one_in(3) ? random.in(1, 8) : random.in(1, 70); }
+
+}  // namespace
+
+TEST_CASE("products of narrow types stay within their operands") {
+  Random random(311);
+  each_place(random, kTimes, [&](const Place &at) {
+    const int64_t m = extent(random), n = extent(random), k = random.one_in(9) ? random.in(500, 600) : extent(random);
+    const auto any = [&] { return kFloats[random.in(0, 2)]; };
+    const auto integer = [&] { return random.pick<uint32_t>({ATTEND_I8, ATTEND_U8}); };
+    uint32_t of_a = any(), of_b = any(), of_c = any();
+    const int64_t kind = random.in(0, 4);
+    if (kind == 1) of_a = integer(), of_b = integer(), of_c = ATTEND_I32;
+    if (kind == 2) of_a = integer(), of_b = integer();
+    if (kind == 3) of_a = ATTEND_I8;
+    if (kind == 4) of_b = ATTEND_I8;
+    Between a(random, of_a, m, k, 1, at), b(random, of_b, k, n, 1, at), c(random, of_c, m, n, 1, at);
+    const uint32_t of_bias = kind == 1 ? of_c : any();
+    Between bias(random, of_bias, m, 1, 1, at), scale(random, ATTEND_F32, 1, n, 1, at),
+        zero(random, ATTEND_I32, m, 1, 1, at);
+    std::fill_n(zero.memory.data, m * 4, static_cast<unsigned char>(0));
+    attend_matmul_options o = ATTEND_MATMUL_OPTIONS_INIT;
+    if (random.one_in(2)) o.bias = &bias.view;
+    if (random.one_in(2) && (kind == 2 || kind == 4)) o.b_scale = &scale.view;
+    if (random.one_in(2) && (kind == 1 || kind == 2)) o.a_zero = &zero.view;
+    CHECK(ok(attend_matmul(1, &a.view, &b.view, kind == 1 ? 0 : 0.5, &c.view, &o)));
+  });
+}
+
+TEST_CASE("softmax of narrow types stays within its operands") {
+  Random random(312);
+  each_place(random, kTimes, [&](const Place &at) {
+    const int64_t m = extent(random), n = extent(random);
+    const uint32_t dtype = random.pick<uint32_t>({ATTEND_BF16, ATTEND_F16});
+    Between x(random, dtype, m, n, 1, at), y(random, random.pick<uint32_t>({dtype, ATTEND_F32}), m, n, 1, at);
+    CHECK(ok(attend_softmax(&x.view, &y.view, nullptr)));
+  });
+}
+
+TEST_CASE("attention of narrow types stays within its operands") {
+  Random random(313);
+  each_place(random, kTimes / 2, [&](const Place &at) {
+    const int64_t features = random.in(1, 40), of_values = random.in(1, 40), heads = random.in(1, 4);
+    const int64_t queries = random.one_in(2) ? random.in(1, 4) : random.in(5, 70), keys = random.in(1, 90);
+    const auto any = [&] { return kFloats[random.in(0, 2)]; };
+    const auto of_cache = [&] { return random.pick<uint32_t>({ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_F8E4M3}); };
+    Between q(random, any(), features, queries, heads, at), out(random, any(), of_values, queries, heads, at);
+    Between k(random, of_cache(), features, keys, 1, at), v(random, of_cache(), of_values, keys, 1, at);
+    Between k_scale(random, ATTEND_F32, 1, keys, 1, at), v_scale(random, ATTEND_F32, of_values, 1, 1, at);
+    attend_attention_options o = ATTEND_ATTENTION_OPTIONS_INIT;
+    if (k.view.dtype == ATTEND_I8 || (k.view.dtype == ATTEND_F8E4M3 && random.one_in(2))) o.k_scale = &k_scale.view;
+    if (v.view.dtype == ATTEND_I8 || (v.view.dtype == ATTEND_F8E4M3 && random.one_in(2))) o.v_scale = &v_scale.view;
+    CHECK(ok(attend_attention(&q.view, &k.view, &v.view, &out.view, &o)));
+  });
+}
+
+TEST_CASE("conversion stays within its operands") {
+  Random random(314);
+  each_place(random, kTimes, [&](const Place &at) {
+    const auto any = [&] {
+      return random.pick<uint32_t>(
+          {ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_U8, ATTEND_I32, ATTEND_F8E4M3});
+    };
+    const int64_t m = extent(random), n = extent(random);
+    Between x(random, any(), m, n, 1, at), y(random, any(), m, n, 1, at), scale(random, ATTEND_F32, 1, n, 1, at);
+    attend_convert_options o = ATTEND_CONVERT_OPTIONS_INIT;
+    if (y.view.dtype == ATTEND_I8 && x.view.dtype <= ATTEND_F16 && random.one_in(2)) {
+      o.scale = &scale.view;
+      o.flags = ATTEND_COMPUTE_SCALE;
+    }
+    CHECK(ok(attend_convert(&x.view, &y.view, &o)));
+  });
+}

@@ -21,7 +21,8 @@ export CARGO_TARGET_DIR LD_LIBRARY_PATH
 
 # shellcheck disable=SC2086 # a list of words
 {
-  cargo test --locked $features
+  cargo test --locked $features --features attend/half
+  cargo check -q --locked $features
   cargo run -q --locked --release $features -p attend --example notebook
   cargo run -q --locked --release $features -p attend --example real_size
 }

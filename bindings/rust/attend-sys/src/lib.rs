@@ -36,6 +36,7 @@ pub const ATTEND_F8E4M3: u32 = 9;
 pub const ATTEND_NATIVE_DOT: u32 = 0x10000;
 
 pub const ATTEND_LOG: u32 = 1;
+pub const ATTEND_COMPUTE_SCALE: u32 = 1;
 pub const ATTEND_CAUSAL_TOP_LEFT: u32 = 1;
 pub const ATTEND_CAUSAL_BOTTOM_RIGHT: u32 = 2;
 pub const ATTEND_WINDOW: u32 = 4;
@@ -193,6 +194,21 @@ pub struct attend_self_attention_options {
     pub executor: *const attend_executor,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct attend_convert_options {
+    pub size: u32,
+    pub flags: u32,
+    pub threads: i32,
+    pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+    pub scale: *const attend_tensor,
+}
+
 macro_rules! init {
     ($($name:ident)*) => {$(
         impl $name {
@@ -214,6 +230,7 @@ init! {
     attend_merge_options
     attend_self_attention_options
     attend_self_attention_weights
+    attend_convert_options
 }
 
 extern "C" {
@@ -292,6 +309,17 @@ extern "C" {
         attention_options: *const attend_attention_options,
         bytes: *mut u64,
     ) -> attend_status;
+    pub fn attend_convert(
+        x: *const attend_tensor,
+        y: *const attend_tensor,
+        options: *const attend_convert_options,
+    ) -> attend_status;
+    pub fn attend_convert_workspace(
+        x: *const attend_tensor,
+        y: *const attend_tensor,
+        options: *const attend_convert_options,
+        bytes: *mut u64,
+    ) -> attend_status;
     pub fn attend_version() -> u32;
     pub fn attend_contract() -> u32;
     pub fn attend_isa() -> *const c_char;
@@ -329,6 +357,7 @@ mod tests {
         assert_eq!(size_of::<attend_merge_options>(), 56);
         assert_eq!(size_of::<attend_self_attention_weights>(), 72);
         assert_eq!(size_of::<attend_self_attention_options>(), 56);
+        assert_eq!(size_of::<attend_convert_options>(), 64);
         // In the order of the fields: those that differ in size, or have a neighbour of their type.
         offsets!(attend_executor { size 0, workers 4, run 8, context 16 });
         offsets!(attend_matmul_options { threads 8, workspace 16, message 32, message_size 40, executor 48,
@@ -341,6 +370,7 @@ mod tests {
             key_offset 224, state 232 });
         offsets!(attend_merge_options { threads 8, workspace 16, message 32, executor 48 });
         offsets!(attend_self_attention_options { threads 8, workspace 16, message 32, executor 48 });
+        offsets!(attend_convert_options { threads 8, workspace 16, message 32, executor 48, scale 56 });
         offsets!(attend_self_attention_weights { w_q 8, w_k 16, w_v 24, b_q 32, b_k 40, b_v 48, w_o 56, b_o 64 });
     }
 }

@@ -9,9 +9,9 @@ fn main() -> Result<(), Error> {
     let m = common::notebook();
     let view = |name: &str| View::weight(&m[name].2, 1, m[name].0, m[name].1);
     let mut weights = Weights::new(view("omega_q")?, view("omega_k")?, view("omega_v")?);
-    weights.b_q = Some(view("beta_q")?);
-    weights.b_k = Some(view("beta_k")?);
-    weights.b_v = Some(view("beta_v")?);
+    weights.b_q = Some(view("beta_q")?.into());
+    weights.b_k = Some(view("beta_k")?.into());
+    weights.b_v = Some(view("beta_v")?.into());
     let (x, mut out) = (view("x")?, vec![0.0; 12]);
     for (title, scale) in [
         ("x_prime, unscaled:", Some(1.0)),

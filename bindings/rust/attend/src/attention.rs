@@ -1,7 +1,7 @@
 //! Attention, alone and of projections, and the union of its results.
 
 use crate::error::{Error, Kind, Message};
-use crate::view::{Float, View, ViewMut};
+use crate::view::{View, ViewMut};
 use crate::{check_version, of, of_mut, Tensor};
 use attend_sys as sys;
 use std::ptr::null;
@@ -26,7 +26,7 @@ pub enum Stage {
 }
 
 /// Options of [`attention`] and [`self_attention`]. All of them compose.
-pub struct AttentionOptions<'a, T> {
+pub struct AttentionOptions<'a> {
     pub causal: Option<Causal>,
     /// Keys to the left and right of each query; -1 = no bound.
     pub window: Option<(i64, i64)>,
@@ -41,18 +41,23 @@ pub struct AttentionOptions<'a, T> {
     /// One per batch: keys before it do not exist (padding on the left).
     pub kv_first: Option<&'a [i64]>,
     pub mask: Option<View<'a, bool>>,
-    pub bias: Option<View<'a, T>>,
-    pub alibi_slopes: Option<View<'a, T>>,
-    pub sinks: Option<View<'a, T>>,
-    /// Receives (1, Nq, H, B).
-    pub lse: Option<ViewMut<'a, T>>,
-    /// Receives (Nk, Nq, H, B) of `scores_stage`.
-    pub scores: Option<ViewMut<'a, T>>,
+    pub bias: Option<View<'a>>,
+    pub alibi_slopes: Option<View<'a>>,
+    pub sinks: Option<View<'a>>,
+    /// What one step of a key of 8 bits stands for, needed with `i8`: as k, with 1 row (of each key), 1 key (of each
+    /// feature) or both, broadcast. Not of [`self_attention`], nor is `v_scale`.
+    pub k_scale: Option<View<'a, f32>>,
+    /// The same of v.
+    pub v_scale: Option<View<'a, f32>>,
+    /// Receives (1, Nq, H, B), of f32, or f64 where all is.
+    pub lse: Option<ViewMut<'a>>,
+    /// Receives (Nk, Nq, H, B) of `scores_stage`, of the same type.
+    pub scores: Option<ViewMut<'a>>,
     pub scores_stage: Stage,
     pub threads: i32,
 }
 
-impl<T> Default for AttentionOptions<'_, T> {
+impl Default for AttentionOptions<'_> {
     fn default() -> Self {
         AttentionOptions {
             causal: None,
@@ -67,6 +72,8 @@ impl<T> Default for AttentionOptions<'_, T> {
             bias: None,
             alibi_slopes: None,
             sinks: None,
+            k_scale: None,
+            v_scale: None,
             lse: None,
             scores: None,
             scores_stage: Stage::Scaled,
@@ -75,7 +82,7 @@ impl<T> Default for AttentionOptions<'_, T> {
     }
 }
 
-impl<T> AttentionOptions<'_, T> {
+impl AttentionOptions<'_> {
     /// The C structure, which points into self; `out` says how many batches the lists must serve.
     fn raw(&self, out: &Tensor) -> Result<sys::attend_attention_options, Error> {
         let batch = if out.rank == 4 {
@@ -116,6 +123,8 @@ impl<T> AttentionOptions<'_, T> {
             bias: of(&self.bias),
             alibi_slopes: of(&self.alibi_slopes),
             sinks: of(&self.sinks),
+            k_scale: of(&self.k_scale),
+            v_scale: of(&self.v_scale),
             lse: of_mut(&self.lse),
             scores: of_mut(&self.scores),
             scores_stage: match self.scores_stage {
@@ -131,14 +140,18 @@ impl<T> AttentionOptions<'_, T> {
 
 /// out = v softmax(scale k^T q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B), out (Dv, Nq, H, B); in row-major
 /// words arrays `[batch, head, N, D]` by [`View::new`].
-pub fn attention<T: Float>(
-    q: View<T>,
-    k: View<T>,
-    v: View<T>,
-    out: ViewMut<T>,
-    options: AttentionOptions<T>,
+///
+/// Each may be of `f32`, `bf16` or `f16`, whatever the others are, k and v also of `i8` or [`F8E4M3`](crate::F8E4M3); it is
+/// computed in f32 and rounded once. Or all are of `f64`.
+pub fn attention<'q, 'k, 'v, 'o>(
+    q: impl Into<View<'q>>,
+    k: impl Into<View<'k>>,
+    v: impl Into<View<'v>>,
+    out: impl Into<ViewMut<'o>>,
+    options: AttentionOptions,
 ) -> Result<(), Error> {
     check_version()?;
+    let (q, k, v, out) = (q.into(), k.into(), v.into(), out.into());
     let mut message = Message::new();
     let o = sys::attend_attention_options {
         message: message.text(),
@@ -149,15 +162,18 @@ pub fn attention<T: Float>(
     Error::check_call(status, &message)
 }
 
-/// (out_a, lse_a) become the attention over the union of two disjoint key sets.
-pub fn merge<T: Float>(
-    out_a: ViewMut<T>,
-    lse_a: ViewMut<T>,
-    out_b: View<T>,
-    lse_b: View<T>,
+/// (out_a, lse_a) become the attention over the union of two disjoint key sets. `out_a` and `out_b` may be of narrow types
+/// each, as attention's `out`.
+pub fn merge<'a, 'b, 'c, 'd>(
+    out_a: impl Into<ViewMut<'a>>,
+    lse_a: impl Into<ViewMut<'b>>,
+    out_b: impl Into<View<'c>>,
+    lse_b: impl Into<View<'d>>,
     threads: i32,
 ) -> Result<(), Error> {
     check_version()?;
+    let (out_a, lse_a) = (out_a.into(), lse_a.into());
+    let (out_b, lse_b) = (out_b.into(), lse_b.into());
     let mut message = Message::new();
     let o = sys::attend_merge_options {
         threads,
@@ -180,24 +196,28 @@ pub fn merge<T: Float>(
 /// Weights of [`self_attention`]: w_q (Dh, D, H), w_k (Dh, D, Hkv), w_v (Dv, D, Hkv), biases (Dh, 1, H) and so on,
 /// w_o (Dout, Dv, H), b_o (Dout).
 #[derive(Clone, Copy)]
-pub struct Weights<'a, T> {
-    pub w_q: View<'a, T>,
-    pub w_k: View<'a, T>,
-    pub w_v: View<'a, T>,
-    pub b_q: Option<View<'a, T>>,
-    pub b_k: Option<View<'a, T>>,
-    pub b_v: Option<View<'a, T>>,
-    pub w_o: Option<View<'a, T>>,
-    pub b_o: Option<View<'a, T>>,
+pub struct Weights<'a> {
+    pub w_q: View<'a>,
+    pub w_k: View<'a>,
+    pub w_v: View<'a>,
+    pub b_q: Option<View<'a>>,
+    pub b_k: Option<View<'a>>,
+    pub b_v: Option<View<'a>>,
+    pub w_o: Option<View<'a>>,
+    pub b_o: Option<View<'a>>,
 }
 
-impl<'a, T> Weights<'a, T> {
+impl<'a> Weights<'a> {
     /// Without biases and output projection.
-    pub fn new(w_q: View<'a, T>, w_k: View<'a, T>, w_v: View<'a, T>) -> Self {
+    pub fn new(
+        w_q: impl Into<View<'a>>,
+        w_k: impl Into<View<'a>>,
+        w_v: impl Into<View<'a>>,
+    ) -> Self {
         Weights {
-            w_q,
-            w_k,
-            w_v,
+            w_q: w_q.into(),
+            w_k: w_k.into(),
+            w_v: w_v.into(),
             b_q: None,
             b_k: None,
             b_v: None,
@@ -207,14 +227,16 @@ impl<'a, T> Weights<'a, T> {
     }
 }
 
-/// Projects x (D, N, 1, B), attends, and with `w_o` projects back: out (Dv, N, H, B), or (Dout, N, 1, B).
-pub fn self_attention<T: Float>(
-    x: View<T>,
-    weights: Weights<T>,
-    out: ViewMut<T>,
-    options: AttentionOptions<T>,
+/// Projects x (D, N, 1, B), attends, and with `w_o` projects back: out (Dv, N, H, B), or (Dout, N, 1, B). Types as in
+/// [`attention`], those of 8 bits left out.
+pub fn self_attention<'x, 'o>(
+    x: impl Into<View<'x>>,
+    weights: Weights,
+    out: impl Into<ViewMut<'o>>,
+    options: AttentionOptions,
 ) -> Result<(), Error> {
     check_version()?;
+    let (x, out) = (x.into(), out.into());
     let mut attention = options.raw(&out.tensor)?;
     let mut message = Message::new();
     let o = sys::attend_self_attention_options {

@@ -14,7 +14,7 @@ pub enum Kind {
     NullPointer,
     /// A rank is not 1 to 4.
     InvalidRank,
-    /// Operands of different types.
+    /// An element type that the call does not take there, or not beside the others.
     InvalidDtype,
     /// Shapes that do not fit together.
     InvalidShape,
@@ -75,6 +75,10 @@ impl Message {
         let said = unsafe { CStr::from_ptr(self.0.as_ptr().cast()) }.to_string_lossy();
         said.replace("attention_options.", "options.")
             .replace("options.window_left:", "options.window:")
+            .replace(
+                "options.flags: has ATTEND_COMPUTE_SCALE",
+                "options.scale: is Computed",
+            )
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Operands are views of slices with shapes and strides; nothing is copied. A view cannot reach outside its slice, and
 //! outputs are mutable borrows, so no safe program makes the library read or write where it should not. What the
-//! functions compute, exactly, is written in `attend.h`; shapes are its own: rows, columns, heads, batch.
+//! functions compute, exactly, is written in `attend.h`; shapes are its own: rows, columns, heads, batch. Each operand has
+//! its own element type, so functions and options take views of any: those of a type go as they are, or by `into()`.
 //!
 //! ```
 //! use attend::{attention, AttentionOptions, View, ViewMut};
@@ -16,15 +17,19 @@
 //! ```
 
 mod attention;
+mod convert;
+mod element;
 mod error;
 mod executor;
 mod view;
 
 pub use attention::{attention, merge, self_attention, AttentionOptions, Causal, Stage, Weights};
+pub use convert::{convert, ConvertOptions, Scale};
+pub use element::{Any, Element, F8E4M3};
 use error::Message;
 pub use error::{Error, Kind};
 pub use executor::{set_executor, Executor};
-pub use view::{Element, Float, View, ViewMut};
+pub use view::{View, ViewMut};
 
 use attend_sys as sys;
 use std::ffi::{CStr, CString};
@@ -93,15 +98,15 @@ fn of_mut<T>(view: &Option<ViewMut<'_, T>>) -> *const Tensor {
 }
 
 /// Options of [`matmul`].
-pub struct MatmulOptions<'a, T> {
+pub struct MatmulOptions<'a> {
     pub alpha: f64,
     pub beta: f64,
-    pub bias: Option<View<'a, T>>,
+    pub bias: Option<View<'a>>,
     /// At most so many; 0 = [`threads`].
     pub threads: i32,
 }
 
-impl<T> Default for MatmulOptions<'_, T> {
+impl Default for MatmulOptions<'_> {
     fn default() -> Self {
         MatmulOptions {
             alpha: 1.0,
@@ -112,14 +117,16 @@ impl<T> Default for MatmulOptions<'_, T> {
     }
 }
 
-/// c = alpha a b + beta c + bias: a (M, K, H, B), b (K, N, H, B), c (M, N, H, B).
-pub fn matmul<T: Float>(
-    a: View<T>,
-    b: View<T>,
-    c: ViewMut<T>,
-    options: MatmulOptions<T>,
+/// c = alpha a b + beta c + bias: a (M, K, H, B), b (K, N, H, B), c (M, N, H, B). Each, the bias too, may be of `f32`, `bf16`
+/// or `f16`, whatever the others are, computed in f32 and rounded once; or all are of `f64`.
+pub fn matmul<'a, 'b, 'c>(
+    a: impl Into<View<'a>>,
+    b: impl Into<View<'b>>,
+    c: impl Into<ViewMut<'c>>,
+    options: MatmulOptions,
 ) -> Result<(), Error> {
     check_version()?;
+    let (a, b, c) = (a.into(), b.into(), c.into());
     let mut message = Message::new();
     let o = sys::attend_matmul_options {
         threads: options.threads,
@@ -142,18 +149,18 @@ pub fn matmul<T: Float>(
 }
 
 /// Options of [`softmax`].
-pub struct SoftmaxOptions<'a, T> {
+pub struct SoftmaxOptions<'a> {
     /// The logarithm of the softmax.
     pub log: bool,
     pub scale: f64,
     pub mask: Option<View<'a, bool>>,
-    pub bias: Option<View<'a, T>>,
-    /// Receives the log-sum-exp of each column, (1, N, H, B).
-    pub lse: Option<ViewMut<'a, T>>,
+    pub bias: Option<View<'a>>,
+    /// Receives the log-sum-exp of each column, (1, N, H, B), of f32, or f64 where all is.
+    pub lse: Option<ViewMut<'a>>,
     pub threads: i32,
 }
 
-impl<T> Default for SoftmaxOptions<'_, T> {
+impl Default for SoftmaxOptions<'_> {
     fn default() -> Self {
         SoftmaxOptions {
             log: false,
@@ -166,7 +173,7 @@ impl<T> Default for SoftmaxOptions<'_, T> {
     }
 }
 
-fn softmax_of<T: Float>(x: &Tensor, y: &Tensor, options: SoftmaxOptions<T>) -> Result<(), Error> {
+fn softmax_of(x: &Tensor, y: &Tensor, options: SoftmaxOptions) -> Result<(), Error> {
     check_version()?;
     let mut message = Message::new();
     let o = sys::attend_softmax_options {
@@ -183,16 +190,21 @@ fn softmax_of<T: Float>(x: &Tensor, y: &Tensor, options: SoftmaxOptions<T>) -> R
     Error::check_call(unsafe { sys::attend_softmax(x, y, &o) }, &message)
 }
 
-/// Softmax down each column of x (the last axis of a row-major array) into y of the same shape.
-pub fn softmax<T: Float>(
-    x: View<T>,
-    y: ViewMut<T>,
-    options: SoftmaxOptions<T>,
+/// Softmax down each column of x (the last axis of a row-major array) into y of the same shape. y has x's type, or is of
+/// f32 where x is of `bf16` or `f16`.
+pub fn softmax<'x, 'y>(
+    x: impl Into<View<'x>>,
+    y: impl Into<ViewMut<'y>>,
+    options: SoftmaxOptions,
 ) -> Result<(), Error> {
-    softmax_of(&x.tensor, &y.tensor, options)
+    softmax_of(&x.into().tensor, &y.into().tensor, options)
 }
 
 /// The same in place.
-pub fn softmax_in_place<T: Float>(x: ViewMut<T>, options: SoftmaxOptions<T>) -> Result<(), Error> {
+pub fn softmax_in_place<'x>(
+    x: impl Into<ViewMut<'x>>,
+    options: SoftmaxOptions,
+) -> Result<(), Error> {
+    let x = x.into();
     softmax_of(&x.tensor, &x.tensor, options)
 }

@@ -1,44 +1,20 @@
 //! Views of slices that cannot reach outside them.
 
+use crate::element::{Any, Element};
 use crate::{Error, Kind};
 use attend_sys as sys;
 use std::marker::PhantomData;
 
-mod sealed {
-    pub trait Sealed {
-        const DTYPE: u32;
-    }
-    impl Sealed for f32 {
-        const DTYPE: u32 = attend_sys::ATTEND_F32;
-    }
-    impl Sealed for f64 {
-        const DTYPE: u32 = attend_sys::ATTEND_F64;
-    }
-    impl Sealed for bool {
-        const DTYPE: u32 = attend_sys::ATTEND_BOOL;
-    }
-}
-
-/// What views are made of: `f32`, `f64`, and `bool` for masks.
-pub trait Element: sealed::Sealed + Copy {}
-impl Element for f32 {}
-impl Element for f64 {}
-impl Element for bool {}
-
-/// What is computed in: `f32` or `f64`.
-pub trait Float: Element + Into<f64> {}
-impl Float for f32 {}
-impl Float for f64 {}
-
-/// Shared memory seen as up to four dimensions: rows, columns, heads, batch.
+/// Shared memory seen as up to four dimensions: rows, columns, heads, batch. `View` alone, without a type, is one of any
+/// element, which every other becomes by `into()`.
 #[derive(Clone, Copy)]
-pub struct View<'a, T> {
+pub struct View<'a, T = Any> {
     pub(crate) tensor: sys::attend_tensor,
     memory: PhantomData<&'a [T]>,
 }
 
 /// The same of memory that is written.
-pub struct ViewMut<'a, T> {
+pub struct ViewMut<'a, T = Any> {
     pub(crate) tensor: sys::attend_tensor,
     memory: PhantomData<&'a mut [T]>,
 }
@@ -188,5 +164,23 @@ impl<'a, T: Element> ViewMut<'a, T> {
             tensor,
             memory: PhantomData,
         })
+    }
+}
+
+impl<'a, T: Element> From<View<'a, T>> for View<'a> {
+    fn from(view: View<'a, T>) -> Self {
+        View {
+            tensor: view.tensor,
+            memory: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: Element> From<ViewMut<'a, T>> for ViewMut<'a> {
+    fn from(view: ViewMut<'a, T>) -> Self {
+        ViewMut {
+            tensor: view.tensor,
+            memory: PhantomData,
+        }
     }
 }

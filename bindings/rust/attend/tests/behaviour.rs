@@ -20,7 +20,7 @@ fn messages() {
     let data = vec![0f32; 60];
     let view = |shape: &[usize]| View::new(&data, shape).unwrap();
     let mut out = vec![0f32; 24];
-    let mut say = |k: View<f32>, v: View<f32>, options: AttentionOptions<f32>| {
+    let mut say = |k: View<f32>, v: View<f32>, options: AttentionOptions| {
         let out = ViewMut::new(&mut out, &[2, 3, 4]).unwrap();
         let error = attention(view(&[2, 3, 4]), k, v, out, options);
         error.unwrap_err().to_string()
@@ -86,7 +86,7 @@ fn errors() {
         View::new(&q, &[2, 3, 4]).unwrap(),
         View::new(&k, &[2, 5, 4]).unwrap(),
     );
-    let mut run = |q: View<f32>, k2: View<f32>, options: AttentionOptions<f32>| {
+    let mut run = |q: View<f32>, k2: View<f32>, options: AttentionOptions| {
         attention(
             q,
             k2,

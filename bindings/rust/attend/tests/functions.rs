@@ -52,7 +52,7 @@ macro_rules! attention_of {
             let mut out = vec![<$t>::NAN; p.q.len()];
             let shape = [b, h, nq, d];
             let scale = 1.0 / (d as f64).sqrt();
-            let mut run = |options: AttentionOptions<$t>| {
+            let mut run = |options: AttentionOptions| {
                 out.iter_mut().for_each(|x| *x = <$t>::NAN);
                 attention(q, k, v, ViewMut::new(&mut out, &shape).unwrap(), options).unwrap();
                 out.clone()
@@ -70,7 +70,7 @@ macro_rules! attention_of {
             let bias: Vec<$t> = cast(&random.normals(h * nq * nk));
             let got = run(AttentionOptions {
                 mask: Some(View::new(&mask, &[1, 1, nq, nk]).unwrap()),
-                bias: Some(View::new(&bias, &[h, nq, nk]).unwrap()),
+                bias: Some(View::new(&bias, &[h, nq, nk]).unwrap().into()),
                 scale: Some(0.5),
                 threads: 1,
                 ..Default::default()
@@ -132,7 +132,7 @@ macro_rules! attention_of {
             );
             let slopes = [0.5 as $t, 0.25, 0.125, 0.0625];
             let got = run(AttentionOptions {
-                alibi_slopes: Some(View::new(&slopes, &[h]).unwrap()),
+                alibi_slopes: Some(View::new(&slopes, &[h]).unwrap().into()),
                 query_offset: 32,
                 softcap: Some(1e9),
                 ..Default::default()
@@ -145,8 +145,8 @@ macro_rules! attention_of {
             // Outputs, and the union of two parts.
             let (mut lse, mut scores) = (vec![0 as $t; b * h * nq], vec![0 as $t; b * h * nq * nk]);
             run(AttentionOptions {
-                lse: Some(ViewMut::new(&mut lse, &[b, h, nq, 1]).unwrap()),
-                scores: Some(ViewMut::new(&mut scores, &[b, h, nq, nk]).unwrap()),
+                lse: Some(ViewMut::new(&mut lse, &[b, h, nq, 1]).unwrap().into()),
+                scores: Some(ViewMut::new(&mut scores, &[b, h, nq, nk]).unwrap().into()),
                 scores_stage: Stage::Probabilities,
                 ..Default::default()
             });
@@ -171,7 +171,7 @@ macro_rules! attention_of {
                 let (ks, vs): (&'static [$t], &'static [$t]) = (ks.leak(), vs.leak());
                 let mut o = vec![0 as $t; p.q.len()];
                 let options = AttentionOptions {
-                    lse: Some(ViewMut::new(&mut l, &[b, h, nq, 1]).unwrap()),
+                    lse: Some(ViewMut::new(&mut l, &[b, h, nq, 1]).unwrap().into()),
                     ..Default::default()
                 };
                 attention(
@@ -215,7 +215,7 @@ fn matmul_and_softmax() {
     let options = MatmulOptions {
         alpha: 0.5,
         beta: 2.0,
-        bias: Some(View::new(&bias, &[7]).unwrap()),
+        bias: Some(View::new(&bias, &[7]).unwrap().into()),
         threads: 1,
     };
     // Every other element of b.
@@ -239,7 +239,7 @@ fn matmul_and_softmax() {
     let options = SoftmaxOptions {
         scale: 2.0,
         mask: Some(View::new(&mask, &[5, 7]).unwrap()),
-        lse: Some(ViewMut::new(&mut lse, &[5, 1]).unwrap()),
+        lse: Some(ViewMut::new(&mut lse, &[5, 1]).unwrap().into()),
         ..Default::default()
     };
     softmax(x, ViewMut::new(&mut y, &[5, 7]).unwrap(), options).unwrap();
@@ -277,9 +277,9 @@ fn the_notebook() {
     };
     let mut weights = Weights::new(view("omega_q"), view("omega_k"), view("omega_v"));
     (weights.b_q, weights.b_k, weights.b_v) = (
-        Some(view("beta_q")),
-        Some(view("beta_k")),
-        Some(view("beta_v")),
+        Some(view("beta_q").into()),
+        Some(view("beta_k").into()),
+        Some(view("beta_v").into()),
     );
     let mut out = vec![0.0; 12];
     let unscaled = AttentionOptions {

@@ -4,7 +4,8 @@
 // told otherwise a call runs on the goroutine's own thread: the operating system's threads that goroutines run on come
 // and go, and each that enters OpenMP would get threads of its own. Set Threads, or AllThreads, for single large calls, or
 // SetExecutor to compute on goroutines.
-// What the functions compute, exactly, is written in attend.h.
+// What the functions compute, exactly, is written in attend.h. Operands are tensors of any element type each; what the
+// library does not take together is InvalidDtype.
 package attend
 
 /*
@@ -91,44 +92,46 @@ func SetThreads(n int) error {
 }
 
 // MatmulOptions: the zero value is A B.
-type MatmulOptions[T Float] struct {
-	Alpha   *T // nil = 1
-	Beta    T
-	Bias    *Tensor[T]
+type MatmulOptions struct {
+	Alpha   *float64 // nil = 1
+	Beta    float64
+	Bias    Operand
 	Threads int
 }
 
-// Matmul computes c = alpha a b + beta c + bias; a (M, K, H, B), b (K, N, H, B), c (M, N, H, B).
-func Matmul[T Float](a, b, c *Tensor[T], options MatmulOptions[T]) error {
+// Matmul computes c = alpha a b + beta c + bias; a (M, K, H, B), b (K, N, H, B), c (M, N, H, B). Each, the bias too, may
+// be of float32, BFloat16 or Float16, whatever the others are, computed in float32 and rounded once; or all are of float64.
+func Matmul(a, b, c Operand, options MatmulOptions) error {
 	o := newOperands()
-	pa, pb, pc, pbias := add(o, "a", a), add(o, "b", b), add(o, "c", c), add(o, "options.bias", options.Bias)
+	pa, pb, pc, pbias := o.add("a", a), o.add("b", b), o.add("c", c), o.add("options.bias", options.Bias)
 	if o.err != nil {
 		return o.err
 	}
 	alpha := 1.0
 	if options.Alpha != nil {
-		alpha = float64(*options.Alpha)
+		alpha = *options.Alpha
 	}
 	return o.failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), threads(options.Threads), pa, pb, pc, pbias,
 		&o.views[0], &o.message[0]))
 }
 
 // SoftmaxOptions: the zero value is a plain softmax.
-type SoftmaxOptions[T Float] struct {
+type SoftmaxOptions struct {
 	Log     bool
 	Scale   float64 // 0 = 1
 	Mask    *Tensor[bool]
-	Bias    *Tensor[T]
-	LSE     *Tensor[T] // receives the log-sum-exp of each column, (1, N, H, B)
+	Bias    Operand
+	LSE     Operand // receives the log-sum-exp of each column, (1, N, H, B), of float32, or float64 where all is
 	Threads int
 }
 
-// Softmax down each column (the last axis of a row-major array) of x, into y, which may be x.
-func Softmax[T Float](x, y *Tensor[T], options SoftmaxOptions[T]) error {
+// Softmax down each column (the last axis of a row-major array) of x, into y, which may be x. y has x's type, or is of
+// float32 where x is of BFloat16 or Float16.
+func Softmax(x, y Operand, options SoftmaxOptions) error {
 	o := newOperands()
-	px, py := add(o, "x", x), add(o, "y", y)
-	mask, bias, lse := add(o, "options.mask", options.Mask), add(o, "options.bias", options.Bias),
-		add(o, "options.lse", options.LSE)
+	px, py := o.add("x", x), o.add("y", y)
+	mask, bias, lse := o.add("options.mask", options.Mask), o.add("options.bias", options.Bias),
+		o.add("options.lse", options.LSE)
 	if o.err != nil {
 		return o.err
 	}
@@ -165,7 +168,7 @@ const (
 )
 
 // AttentionOptions: the zero value is plain attention. All of them compose.
-type AttentionOptions[T Float] struct {
+type AttentionOptions struct {
 	Causal       Causal
 	Window       *Window
 	Scale        float64 // 0 = 1 / sqrt(D)
@@ -175,16 +178,18 @@ type AttentionOptions[T Float] struct {
 	KVLengths    []int64 // one per batch
 	KVFirst      []int64 // one per batch: keys before it do not exist (padding on the left)
 	Mask         *Tensor[bool]
-	Bias         *Tensor[T]
-	ALiBiSlopes  *Tensor[T]
-	Sinks        *Tensor[T]
-	LSE          *Tensor[T] // receives (1, Nq, H, B)
-	Scores       *Tensor[T] // receives (Nk, Nq, H, B) of ScoresStage
+	Bias         Operand
+	ALiBiSlopes  Operand
+	Sinks        Operand
+	KScale       *Tensor[float32] // of int8 (needed) and Float8E4M3: as k, with 1 row (of each key) or 1 key (of each feature)
+	VScale       *Tensor[float32] // the same of v; SelfAttention takes neither
+	LSE          Operand          // receives (1, Nq, H, B), of float32, or float64 where all is
+	Scores       Operand          // receives (Nk, Nq, H, B) of ScoresStage, of the same type
 	ScoresStage  Stage
 	Threads      int
 }
 
-func (a *AttentionOptions[T]) scalars() C.shim_attention_scalars {
+func (a *AttentionOptions) scalars() C.shim_attention_scalars {
 	s := C.shim_attention_scalars{
 		scale: C.double(a.Scale), softcap: C.double(a.Softcap), query_offset: C.int64_t(a.QueryOffset),
 		flags: C.uint32_t(a.Causal), scores_stage: C.uint32_t(a.ScoresStage), threads: threads(a.Threads),
@@ -197,57 +202,61 @@ func (a *AttentionOptions[T]) scalars() C.shim_attention_scalars {
 }
 
 // perBatch checks that there is one number for each batch, as far as the library would read.
-func perBatch[T Float](o *operands, argument string, list []int64, of *Tensor[T]) *C.int64_t {
+func (o *operands) perBatch(argument string, list []int64, batches int) *C.int64_t {
 	if len(list) == 0 {
 		return nil
 	}
-	batch := 1
-	if of != nil && len(of.Shape) == 4 {
-		batch = of.Shape[3]
-	}
-	if len(list) < batch && o.err == nil {
-		o.err = newError(InvalidShape, argument, "has %d numbers for %d batches", len(list), batch)
+	if len(list) < batches && o.err == nil {
+		o.err = newError(InvalidShape, argument, "has %d numbers for %d batches", len(list), batches)
 	}
 	return (*C.int64_t)(&list[0])
 }
 
 type optionalOperands struct {
-	mask, bias, slopes, sinks, lse, scores unsafe.Pointer
-	offsets, lengths, firsts               *C.int64_t
+	mask, bias, slopes, sinks, kScale, vScale, lse, scores unsafe.Pointer
+	offsets, lengths, firsts                               *C.int64_t
 }
 
-func optional[T Float](o *operands, out *Tensor[T], options *AttentionOptions[T]) optionalOperands {
+func (o *operands) optional(out Operand, options *AttentionOptions) optionalOperands {
+	batches := 1
+	if out != nil {
+		batches = out.batches()
+	}
 	return optionalOperands{
-		mask:    add(o, "options.mask", options.Mask),
-		bias:    add(o, "options.bias", options.Bias),
-		slopes:  add(o, "options.alibi_slopes", options.ALiBiSlopes),
-		sinks:   add(o, "options.sinks", options.Sinks),
-		lse:     add(o, "options.lse", options.LSE),
-		scores:  add(o, "options.scores", options.Scores),
-		offsets: perBatch(o, "options.query_offsets", options.QueryOffsets, out),
-		lengths: perBatch(o, "options.kv_lengths", options.KVLengths, out),
-		firsts:  perBatch(o, "options.kv_first", options.KVFirst, out),
+		mask:    o.add("options.mask", options.Mask),
+		bias:    o.add("options.bias", options.Bias),
+		slopes:  o.add("options.alibi_slopes", options.ALiBiSlopes),
+		sinks:   o.add("options.sinks", options.Sinks),
+		kScale:  o.add("options.k_scale", options.KScale),
+		vScale:  o.add("options.v_scale", options.VScale),
+		lse:     o.add("options.lse", options.LSE),
+		scores:  o.add("options.scores", options.Scores),
+		offsets: o.perBatch("options.query_offsets", options.QueryOffsets, batches),
+		lengths: o.perBatch("options.kv_lengths", options.KVLengths, batches),
+		firsts:  o.perBatch("options.kv_first", options.KVFirst, batches),
 	}
 }
 
 // Attention computes out = v softmax(scale k^T q): q (D, Nq, H, B), k (D, Nk, Hkv, B), v (Dv, Nk, Hkv, B),
-// out (Dv, Nq, H, B). In row-major words: [batch, head, N, D] arrays by Of.
-func Attention[T Float](q, k, v, out *Tensor[T], options AttentionOptions[T]) error {
+// out (Dv, Nq, H, B). In row-major words: [batch, head, N, D] arrays by Of. Types as in Matmul; k and v may also be of int8
+// or Float8E4M3.
+func Attention(q, k, v, out Operand, options AttentionOptions) error {
 	o := newOperands()
-	pq, pk, pv, pout := add(o, "q", q), add(o, "k", k), add(o, "v", v), add(o, "out", out)
-	more := optional(o, out, &options)
+	pq, pk, pv, pout := o.add("q", q), o.add("k", k), o.add("v", v), o.add("out", out)
+	more := o.optional(out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
 	return o.failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
+		more.kScale, more.vScale, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
 }
 
-// Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each.
-func Merge[T Float](outA, lseA, outB, lseB *Tensor[T], threadCount int) error {
+// Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each. lseA and lseB
+// are of float32, or float64 where all is.
+func Merge(outA, lseA, outB, lseB Operand, threadCount int) error {
 	o := newOperands()
-	a, la, b, lb := add(o, "out_a", outA), add(o, "lse_a", lseA), add(o, "out_b", outB), add(o, "lse_b", lseB)
+	a, la, b, lb := o.add("out_a", outA), o.add("lse_a", lseA), o.add("out_b", outB), o.add("lse_b", lseB)
 	if o.err != nil {
 		return o.err
 	}
@@ -256,22 +265,48 @@ func Merge[T Float](outA, lseA, outB, lseB *Tensor[T], threadCount int) error {
 
 // Weights of SelfAttention: WQ (Dh, D, H), WK (Dh, D, Hkv), WV (Dv, D, Hkv), BQ (Dh, 1, H), BK, BV likewise or nil,
 // WO (Dout, Dv, H) or nil, BO (Dout) or nil.
-type Weights[T Float] struct {
-	WQ, WK, WV, BQ, BK, BV, WO, BO *Tensor[T]
+type Weights struct {
+	WQ, WK, WV, BQ, BK, BV, WO, BO Operand
 }
 
 // SelfAttention projects x (D, N, 1, B), attends, and with WO projects back: out (Dv, N, H, B) or (Dout, N, 1, B).
-func SelfAttention[T Float](x *Tensor[T], w Weights[T], out *Tensor[T], options AttentionOptions[T]) error {
+// Types as in Matmul.
+func SelfAttention(x Operand, w Weights, out Operand, options AttentionOptions) error {
 	o := newOperands()
-	px, pout := add(o, "x", x), add(o, "out", out)
-	wq, wk, wv := add(o, "weights.w_q", w.WQ), add(o, "weights.w_k", w.WK), add(o, "weights.w_v", w.WV)
-	bq, bk, bv := add(o, "weights.b_q", w.BQ), add(o, "weights.b_k", w.BK), add(o, "weights.b_v", w.BV)
-	wo, bo := add(o, "weights.w_o", w.WO), add(o, "weights.b_o", w.BO)
-	more := optional(o, out, &options)
+	px, pout := o.add("x", x), o.add("out", out)
+	wq, wk, wv := o.add("weights.w_q", w.WQ), o.add("weights.w_k", w.WK), o.add("weights.w_v", w.WV)
+	bq, bk, bv := o.add("weights.b_q", w.BQ), o.add("weights.b_k", w.BK), o.add("weights.b_v", w.BV)
+	wo, bo := o.add("weights.w_o", w.WO), o.add("weights.b_o", w.BO)
+	more := o.optional(out, &options)
 	if o.err != nil {
 		return o.err
 	}
 	scalars := options.scalars()
 	return o.failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
-		more.slopes, more.sinks, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
+		more.slopes, more.sinks, more.kScale, more.vScale, more.lse, more.scores, more.offsets, more.lengths, more.firsts,
+		&o.views[0], &o.message[0]))
+}
+
+// ConvertOptions: the zero value converts numbers as they are.
+type ConvertOptions struct {
+	// What one step of a number of 8 bits stands for: y = Scale x from int8, uint8 and Float8E4M3, y = x / Scale to them.
+	// Broadcasts to x: (1, N) by column, as of each token, (M, 1) by row, (1, 1) for all.
+	Scale        *Tensor[float32]
+	ComputeScale bool // to int8 and Float8E4M3: Scale is written first, the largest magnitude that it stands for over 127 or 448
+	Threads      int
+}
+
+// Convert computes y = x in another element type, any but bool; x, y (M, N, H, B). Every number is rounded once, to nearest
+// even; integers and Float8E4M3 take the nearest that there is. y may be x's memory where elements have one size.
+func Convert(x, y Operand, options ConvertOptions) error {
+	o := newOperands()
+	px, py, scale := o.add("x", x), o.add("y", y), o.add("options.scale", options.Scale)
+	if o.err != nil {
+		return o.err
+	}
+	var flags C.uint32_t
+	if options.ComputeScale {
+		flags = C.ATTEND_COMPUTE_SCALE
+	}
+	return o.failure(C.shim_convert(flags, threads(options.Threads), px, py, scale, &o.views[0], &o.message[0]))
 }

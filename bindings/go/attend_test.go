@@ -11,7 +11,10 @@ import (
 	"testing"
 )
 
-func normals[T Float](n int) []T {
+// What the formula is computed for.
+type float interface{ float32 | float64 }
+
+func normals[T float](n int) []T {
 	x := make([]T, n)
 	for i := range x {
 		x[i] = T(rand.NormFloat64())
@@ -30,7 +33,7 @@ func at[T Element](t *Tensor[T], index ...int) T {
 }
 
 // reference is attention from the formula, in float64; visible says which keys a query sees.
-func reference[T Float](q, k, v *Tensor[T], scale float64, bias func(j, i, h, b int) float64,
+func reference[T float](q, k, v *Tensor[T], scale float64, bias func(j, i, h, b int) float64,
 	visible func(j, i, h, b int) bool) func(f, i, h, b int) float64 {
 	group := q.Shape[2] / k.Shape[2]
 	return func(f, i, h, b int) float64 {
@@ -61,7 +64,7 @@ func reference[T Float](q, k, v *Tensor[T], scale float64, bias func(j, i, h, b 
 	}
 }
 
-func compare[T Float](t *testing.T, out *Tensor[T], want func(f, i, h, b int) float64) {
+func compare[T float](t *testing.T, out *Tensor[T], want func(f, i, h, b int) float64) {
 	t.Helper()
 	tolerance := 1e-5
 	if _, is64 := any(T(0)).(float64); is64 {
@@ -83,7 +86,7 @@ func compare[T Float](t *testing.T, out *Tensor[T], want func(f, i, h, b int) fl
 func none(j, i, h, b int) float64 { return 0 }
 func all(j, i, h, b int) bool     { return true }
 
-func testAttention[T Float](t *testing.T) {
+func testAttention[T float](t *testing.T) {
 	const batch, heads, kv, queries, keys, d = 2, 4, 2, 5, 37, 9
 	// Queries interleaved as [batch, N, heads, D], which is a matter of strides.
 	q := &Tensor[T]{Data: normals[T](batch * queries * heads * d), Shape: []int{d, queries, heads, batch},
@@ -107,25 +110,25 @@ func testAttention[T Float](t *testing.T) {
 	slopes := Of([]T{0.5, 0.25, 0.125, 0.0625}, heads)
 	lengths, firsts := []int64{30, 37}, []int64{3, 20}
 	cases := map[string]struct {
-		options AttentionOptions[T]
+		options AttentionOptions
 		bias    func(j, i, h, b int) float64
 		visible func(j, i, h, b int) bool
 		scale   float64
 	}{
-		"plain":  {AttentionOptions[T]{}, none, all, scale},
-		"scaled": {AttentionOptions[T]{Scale: 0.5, Threads: AllThreads}, none, all, 0.5},
-		"causal": {AttentionOptions[T]{Causal: BottomRight}, none,
+		"plain":  {AttentionOptions{}, none, all, scale},
+		"scaled": {AttentionOptions{Scale: 0.5, Threads: AllThreads}, none, all, 0.5},
+		"causal": {AttentionOptions{Causal: BottomRight}, none,
 			func(j, i, h, b int) bool { return j <= i+keys-queries }, scale},
-		"offset and window": {AttentionOptions[T]{Causal: TopLeft, QueryOffset: 7, Window: &Window{4, 0}}, none,
+		"offset and window": {AttentionOptions{Causal: TopLeft, QueryOffset: 7, Window: &Window{4, 0}}, none,
 			func(j, i, h, b int) bool { return j <= i+7 && j >= i+3 }, scale},
-		"mask and bias": {AttentionOptions[T]{Mask: mask, Bias: bias},
+		"mask and bias": {AttentionOptions{Mask: mask, Bias: bias},
 			func(j, i, h, b int) float64 { return float64(at(bias, j, i, h, b)) },
 			func(j, i, h, b int) bool { return at(mask, j, i, h, b) }, scale},
-		"lengths": {AttentionOptions[T]{KVLengths: lengths}, none,
+		"lengths": {AttentionOptions{KVLengths: lengths}, none,
 			func(j, i, h, b int) bool { return j < int(lengths[b]) }, scale},
-		"first keys": {AttentionOptions[T]{KVFirst: firsts, KVLengths: lengths}, none,
+		"first keys": {AttentionOptions{KVFirst: firsts, KVLengths: lengths}, none,
 			func(j, i, h, b int) bool { return j >= int(firsts[b]) && j < int(lengths[b]) }, scale},
-		"alibi": {AttentionOptions[T]{ALiBiSlopes: slopes, QueryOffset: 32},
+		"alibi": {AttentionOptions{ALiBiSlopes: slopes, QueryOffset: 32},
 			func(j, i, h, b int) float64 { return -float64(slopes.Data[h]) * math.Abs(float64(i+32-j)) }, all, scale},
 	}
 	for name, c := range cases {
@@ -140,7 +143,7 @@ func testAttention[T Float](t *testing.T) {
 	t.Run("outputs and merge", func(t *testing.T) {
 		whole, lse := out(), Of(make([]T, batch*heads*queries), batch, heads, queries, 1)
 		scores := Of(make([]T, batch*heads*queries*keys), batch, heads, queries, keys)
-		err := Attention(q, k, v, whole, AttentionOptions[T]{LSE: lse, Scores: scores, ScoresStage: Probabilities})
+		err := Attention(q, k, v, whole, AttentionOptions{LSE: lse, Scores: scores, ScoresStage: Probabilities})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +161,7 @@ func testAttention[T Float](t *testing.T) {
 				return &Tensor[T]{x.Data, x.Offset + from*x.Stride[1], shape, x.Stride}
 			}
 			o, l := out(), Of(make([]T, batch*heads*queries), batch, heads, queries, 1)
-			if err := Attention(q, cut(k), cut(v), o, AttentionOptions[T]{LSE: l}); err != nil {
+			if err := Attention(q, cut(k), cut(v), o, AttentionOptions{LSE: l}); err != nil {
 				t.Fatal(err)
 			}
 			return o, l
@@ -182,7 +185,7 @@ func TestAttention(t *testing.T) {
 	t.Run("float64", testAttention[float64])
 }
 
-func testMatmulSoftmax[T Float](t *testing.T) {
+func testMatmulSoftmax[T float](t *testing.T) {
 	const m, k, n = 7, 19, 5
 	a, b := Weight(normals[T](m*k), 1, m, k), Of(normals[T](2*k*n), n, 2*k)
 	b.Shape, b.Stride = []int{k, n}, []int{2, 2 * k} // every other element
@@ -190,8 +193,8 @@ func testMatmulSoftmax[T Float](t *testing.T) {
 	for i := range c.Data {
 		c.Data[i] = 1
 	}
-	alpha := T(0.5)
-	if err := Matmul(a, b, c, MatmulOptions[T]{Alpha: &alpha, Beta: 2, Bias: bias}); err != nil {
+	alpha := 0.5
+	if err := Matmul(a, b, c, MatmulOptions{Alpha: &alpha, Beta: 2, Bias: bias}); err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; i < m; i++ {
@@ -211,11 +214,11 @@ func testMatmulSoftmax[T Float](t *testing.T) {
 	for i := range mask.Data {
 		mask.Data[i] = i%m != 3
 	}
-	if err := Softmax(x, y, SoftmaxOptions[T]{Scale: 2, Mask: mask, LSE: lse}); err != nil {
+	if err := Softmax(x, y, SoftmaxOptions{Scale: 2, Mask: mask, LSE: lse}); err != nil {
 		t.Fatal(err)
 	}
 	logs := Of(make([]T, n*m), n, m)
-	if err := Softmax(x, logs, SoftmaxOptions[T]{Scale: 2, Mask: mask, Log: true}); err != nil {
+	if err := Softmax(x, logs, SoftmaxOptions{Scale: 2, Mask: mask, Log: true}); err != nil {
 		t.Fatal(err)
 	}
 	for j := 0; j < n; j++ {
@@ -257,7 +260,7 @@ func TestVersion(t *testing.T) {
 func TestGoroutines(t *testing.T) {
 	q := Of(normals[float32](4*33*16), 4, 33, 16)
 	want := Of(make([]float32, 4*33*16), 4, 33, 16)
-	options := AttentionOptions[float32]{Causal: TopLeft}
+	options := AttentionOptions{Causal: TopLeft}
 	if err := Attention(q, q, q, want, options); err != nil {
 		t.Fatal(err)
 	}
@@ -305,10 +308,10 @@ func TestMemory(t *testing.T) {
 	bad := Of(make([]float32, 6), 2, 3)
 	round := func() {
 		for i := 0; i < 1000; i++ {
-			if err := Attention(q, q, q, out, AttentionOptions[float32]{}); err != nil {
+			if err := Attention(q, q, q, out, AttentionOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			if Attention(q, bad, q, out, AttentionOptions[float32]{}) == nil {
+			if Attention(q, bad, q, out, AttentionOptions{}) == nil {
 				t.Fatal("no error")
 			}
 		}

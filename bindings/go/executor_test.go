@@ -14,7 +14,7 @@ func TestExecutor(t *testing.T) {
 	q := Of(normals[float32](heads*n*d), heads, n, d)
 	bits := func(threads int) []float32 {
 		out := Of(make([]float32, heads*n*d), heads, n, d)
-		if err := Attention(q, q, q, out, AttentionOptions[float32]{Causal: TopLeft, Threads: threads}); err != nil {
+		if err := Attention(q, q, q, out, AttentionOptions{Causal: TopLeft, Threads: threads}); err != nil {
 			t.Error(err)
 		}
 		return out.Data

@@ -19,15 +19,15 @@ func notebookInputs(t testing.TB) map[string]*Tensor[float64] {
 	return inputs
 }
 
-func weights(in map[string]*Tensor[float64]) Weights[float64] {
-	return Weights[float64]{WQ: in["omega_q"], WK: in["omega_k"], WV: in["omega_v"], BQ: in["beta_q"],
+func weights(in map[string]*Tensor[float64]) Weights {
+	return Weights{WQ: in["omega_q"], WK: in["omega_k"], WV: in["omega_v"], BQ: in["beta_q"],
 		BK: in["beta_k"], BV: in["beta_v"]}
 }
 
 func TestNotebook(t *testing.T) {
 	in := notebookInputs(t)
 	out := Of(make([]float64, 12), 3, 4)
-	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions[float64]{Scale: 1}); err != nil {
+	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions{Scale: 1}); err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; i < 4; i++ {
@@ -38,7 +38,7 @@ func TestNotebook(t *testing.T) {
 		}
 	}
 	// The scaled version, which the notebook computes and throws away.
-	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions[float64]{}); err != nil {
+	if err := SelfAttention(in["x"], weights(in), out, AttentionOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	scaled := []float64{0.97411966, -0.23738409, -0.72333202, -0.34413007}
@@ -53,7 +53,7 @@ func BenchmarkNotebook(b *testing.B) {
 	in := notebookInputs(b)
 	out, w := Of(make([]float64, 12), 3, 4), weights(in)
 	for i := 0; i < b.N; i++ {
-		if err := SelfAttention(in["x"], w, out, AttentionOptions[float64]{}); err != nil {
+		if err := SelfAttention(in["x"], w, out, AttentionOptions{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -37,10 +37,10 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
   return attend_softmax(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
 }
 
-static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[6], void *mask,
-                                                  void *bias, void *slopes, void *sinks, void *lse, void *scores,
-                                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                                                  const shim_view views[6]) {
+static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[8], void *mask,
+                                                  void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale,
+                                                  void *lse, void *scores, int64_t *query_offsets, int64_t *kv_lengths,
+                                                  int64_t *kv_first, const shim_view views[8]) {
   attend_attention_options options = {.size = sizeof options, .flags = s->flags, .scale = s->scale};
   options.softcap = s->softcap;
   options.query_offset = s->query_offset;
@@ -53,19 +53,21 @@ static attend_attention_options attention_options(const shim_attention_scalars *
   options.bias = tensor(&t[1], bias, &views[1]);
   options.alibi_slopes = tensor(&t[2], slopes, &views[2]);
   options.sinks = tensor(&t[3], sinks, &views[3]);
-  options.lse = tensor(&t[4], lse, &views[4]);
-  options.scores = tensor(&t[5], scores, &views[5]);
+  options.k_scale = tensor(&t[4], k_scale, &views[4]);
+  options.v_scale = tensor(&t[5], v_scale, &views[5]);
+  options.lse = tensor(&t[6], lse, &views[6]);
+  options.scores = tensor(&t[7], scores, &views[7]);
   options.scores_stage = s->scores_stage;
   return options;
 }
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
-                             void *bias, void *slopes, void *sinks, void *lse, void *scores, int64_t *query_offsets,
-                             int64_t *kv_lengths, int64_t *kv_first, const shim_view views[10],
-                             char message[shim_message_size]) {
-  attend_tensor t[10];
-  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, lse, scores,
-                                                       query_offsets, kv_lengths, kv_first, &views[4]);
+                             void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
+                             void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                             const shim_view views[12], char message[shim_message_size]) {
+  attend_tensor t[12];
+  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, k_scale, v_scale, lse,
+                                                       scores, query_offsets, kv_lengths, kv_first, &views[4]);
   options.threads = scalars->threads;
   options.message = message;
   options.message_size = shim_message_size;
@@ -84,10 +86,10 @@ attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b,
 
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
-                                  void *bias, void *slopes, void *sinks, void *lse, void *scores,
-                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                                  const shim_view views[16], char message[shim_message_size]) {
-  attend_tensor t[16];
+                                  void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
+                                  void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                                  const shim_view views[18], char message[shim_message_size]) {
+  attend_tensor t[18];
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = tensor(&t[2], w_q, &views[2]);
   weights.w_k = tensor(&t[3], w_k, &views[3]);
@@ -99,10 +101,21 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   weights.b_o = tensor(&t[9], b_o, &views[9]);
   const attend_self_attention_options options = {
       .size = sizeof options, .threads = scalars->threads, .message = message, .message_size = shim_message_size};
-  const attend_attention_options attention = attention_options(scalars, &t[10], mask, bias, slopes, sinks, lse, scores,
-                                                               query_offsets, kv_lengths, kv_first, &views[10]);
+  const attend_attention_options attention =
+      attention_options(scalars, &t[10], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, query_offsets,
+                        kv_lengths, kv_first, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
+}
+
+attend_status shim_convert(uint32_t flags, int32_t threads, void *x, void *y, void *scale, const shim_view views[3],
+                           char message[shim_message_size]) {
+  attend_tensor t[3];
+  attend_convert_options options = {.size = sizeof options, .flags = flags, .threads = threads};
+  options.message = message;
+  options.message_size = shim_message_size;
+  options.scale = tensor(&t[2], scale, &views[2]);
+  return attend_convert(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
 }
 
 static void run(void *context, int32_t tasks, attend_task task, void *argument) {

@@ -12,15 +12,15 @@ import (
 	"unsafe"
 )
 
-// Float is an element type that is computed in.
-type Float interface{ float32 | float64 }
-
-// Element is a type of which there are tensors; bool is for masks.
-type Element interface{ float32 | float64 | bool }
+// Operand is a *Tensor of any element type; nil, of whatever type, is an absent one.
+type Operand interface {
+	describe(o *operands, argument string, view *C.shim_view) unsafe.Pointer
+	batches() int
+}
 
 // Tensor is a view of a slice, in the words of the C interface: up to four dimensions (rows, columns, heads, batch), the
-// element (i, j, h, b) at Data[Offset + i*Stride[0] + j*Stride[1] + h*Stride[2] + b*Stride[3]]. A nil *Tensor is an
-// absent operand. Strides may be negative, and 0 in inputs.
+// element (i, j, h, b) at Data[Offset + i*Stride[0] + j*Stride[1] + h*Stride[2] + b*Stride[3]]. Strides may be
+// negative, and 0 in inputs.
 type Tensor[T Element] struct {
 	Data   []T
 	Offset int
@@ -102,7 +102,8 @@ var goNames = strings.NewReplacer(
 	"kv_first", "KVFirst", "alibi_slopes", "ALiBiSlopes", "options.mask", "options.Mask",
 	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE",
 	"options.scores_stage", "options.ScoresStage", "options.scores", "options.Scores", "options.scale", "options.Scale",
-	"options.softcap", "options.Softcap", "options.threads", "options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK",
+	"options.flags: has ATTEND_COMPUTE_SCALE", "options.ComputeScale: is set", "ATTEND_COMPUTE_SCALE", "ComputeScale",
+	"options.k_scale", "options.KScale", "options.v_scale", "options.VScale", "options.softcap", "options.Softcap", "options.threads", "options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK",
 	"weights.w_v", "w.WV", "weights.b_q", "w.BQ", "weights.b_k", "w.BK", "weights.b_v", "w.BV", "weights.w_o", "w.WO",
 	"weights.b_o", "w.BO",
 	"out_a", "outA", "lse_a", "lseA", "out_b", "outB", "lse_b", "lseB")
@@ -130,18 +131,6 @@ func (o *operands) failure(status C.attend_status) error {
 	return err
 }
 
-func dtype[T Element]() C.uint32_t {
-	var x T
-	switch any(x).(type) {
-	case float32:
-		return C.ATTEND_F32
-	case float64:
-		return C.ATTEND_F64
-	default:
-		return C.ATTEND_BOOL
-	}
-}
-
 // operands gathers the views of a call, and the first thing wrong with them; message is the library's word on it.
 type operands struct {
 	views   []C.shim_view
@@ -149,20 +138,28 @@ type operands struct {
 	message [C.shim_message_size]C.char
 }
 
-func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 16)} }
+func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 18)} }
 
 // add checks that t stays inside its slice, whatever its strides, and returns the address of its first element.
-func add[T Element](o *operands, argument string, t *Tensor[T]) unsafe.Pointer {
-	var view C.shim_view
-	var data unsafe.Pointer
-	if t != nil {
-		data = describe(o, argument, t, &view)
+func (o *operands) add(argument string, t Operand) unsafe.Pointer {
+	o.views = append(o.views, C.shim_view{})
+	if t == nil {
+		return nil
 	}
-	o.views = append(o.views, view)
-	return data
+	return t.describe(o, argument, &o.views[len(o.views)-1])
 }
 
-func describe[T Element](o *operands, argument string, t *Tensor[T], view *C.shim_view) unsafe.Pointer {
+func (t *Tensor[T]) batches() int {
+	if t == nil || len(t.Shape) < 4 {
+		return 1
+	}
+	return t.Shape[3]
+}
+
+func (t *Tensor[T]) describe(o *operands, argument string, view *C.shim_view) unsafe.Pointer {
+	if t == nil {
+		return nil
+	}
 	fail := func(err error, format string, values ...any) unsafe.Pointer {
 		if o.err == nil {
 			o.err = newError(err, argument, format, values...)

@@ -22,14 +22,14 @@ func main() {
 	for name, of := range matrices {
 		m[name] = attend.Weight(of.Data, 1, of.Rows, of.Columns)
 	}
-	weights := attend.Weights[float64]{WQ: m["omega_q"], WK: m["omega_k"], WV: m["omega_v"],
+	weights := attend.Weights{WQ: m["omega_q"], WK: m["omega_k"], WV: m["omega_v"],
 		BQ: m["beta_q"], BK: m["beta_k"], BV: m["beta_v"]}
 	for _, run := range []struct {
 		title string
 		scale float64
 	}{{"x_prime, unscaled:", 1}, {"x_prime, scaled by 1/sqrt(D):", 0}} {
 		out := make([]float64, 12)
-		err := attend.SelfAttention(m["x"], weights, attend.Of(out, 3, 4), attend.AttentionOptions[float64]{Scale: run.scale})
+		err := attend.SelfAttention(m["x"], weights, attend.Of(out, 3, 4), attend.AttentionOptions{Scale: run.scale})
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -67,7 +67,7 @@ func main() {
 	of := func(x []float32) *attend.Tensor[float32] { return attend.Of(x, heads, n, d) }
 	call := func(threads int) func() {
 		return func() {
-			options := attend.AttentionOptions[float32]{Threads: threads}
+			options := attend.AttentionOptions{Threads: threads}
 			if err := attend.Attention(of(q), of(k), of(v), of(ours), options); err != nil {
 				log.Fatal(err)
 			}

@@ -1,6 +1,16 @@
 /** attend: matrix multiply, column softmax and fused attention on CPUs. Shapes are NumPy's, [..., N, D]. */
 
-export type Floats = Float32Array | Float64Array;
+/** Element types. A Uint16Array is of bits, and a view of one needs a dtype; float8_e4m3 is 8 bits of a Uint8Array ("fn": the largest is 448). */
+export type Dtype = 'float32' | 'float64' | 'bfloat16' | 'float16' | 'int8' | 'uint8' | 'int32' | 'float8_e4m3';
+
+/** Where the runtime and its declarations have it. */
+type Half = typeof globalThis extends { Float16Array: { readonly prototype: infer T } } ? T : never;
+
+/** What is computed with: in float32 each in its own of float32, bfloat16 and float16, rounded once; or all in float64. */
+export type Floats = Float32Array | Float64Array | Uint16Array | Half;
+/** Keys and values: Int8Array with scales, float8_e4m3 with or without. */
+export type Stored = Floats | Int8Array | Uint8Array;
+export type Numbers = Stored | Int32Array;
 
 /** A typed array with shape, strides and offset, in elements; nothing is copied. Strides may be negative, in inputs 0. */
 export interface View<T = Floats> {
@@ -8,13 +18,15 @@ export interface View<T = Floats> {
   shape: number[];
   strides?: number[];
   offset?: number;
+  /** What the array alone says by default: float16 of a Float16Array, uint8 of a Uint8Array. */
+  dtype?: Dtype;
 }
 
 /** A view, or a typed array of one dimension. */
 export type Operand<T = Floats> = View<T> | T;
 
 /** A row-major view unless strides say otherwise. Whether it stays in its array is checked by the call it is given to. */
-export function view<T extends Floats | Uint8Array>(data: T, shape?: readonly number[], strides?: readonly number[], offset?: number): Required<View<T>>;
+export function view<T extends Numbers>(data: T, shape?: readonly number[], strides?: readonly number[], offset?: number, dtype?: Dtype): Required<View<T>>;
 
 /** Why a call was refused; nothing was written then. */
 export class AttendError extends Error {
@@ -47,12 +59,12 @@ export interface SoftmaxOptions extends Threads {
   /** 0 = takes no part; broadcast to x. */
   mask?: Operand<Uint8Array>;
   bias?: Operand;
-  /** Receives the log-sum-exp: the shape of x without the axis. */
+  /** Receives the log-sum-exp, float32 (of float64 float64): the shape of x without the axis. */
   lse?: Operand;
 }
 
 /** All of them compose. */
-export interface AttentionOptions extends Threads {
+export interface SelfAttentionOptions extends Threads {
   out?: Operand;
   causal?: 'top-left' | 'bottom-right';
   /** Keys to the left and right of each query; -1 = no bound. */
@@ -71,11 +83,28 @@ export interface AttentionOptions extends Threads {
   bias?: Operand;
   alibiSlopes?: Operand;
   sinks?: Operand;
-  /** Receives [..., Nq]. */
+  /** Receives [..., Nq], float32 (of float64 float64). */
   lse?: Operand;
-  /** Receives [..., Nq, Nk]. */
+  /** Receives [..., Nq, Nk], the same. */
   scores?: Operand;
   scoresStage?: 'scaled' | 'softcapped' | 'masked' | 'probabilities';
+}
+
+export interface AttentionOptions extends SelfAttentionOptions {
+  /** What one step of a key of 8 bits stands for, needed with int8: [..., Nk, 1], one for each key, or [..., 1, D], for each feature. */
+  kScale?: Operand<Float32Array>;
+  /** The same of v. */
+  vScale?: Operand<Float32Array>;
+}
+
+export interface ConvertOptions extends Threads {
+  /** Of a new result, which is a Float16Array, if there are such, for float16. */
+  dtype?: Dtype;
+  out?: Operand<Numbers>;
+  /** Of int8, uint8 or float8_e4m3: y = scale x from them, x / scale to them. [..., N, 1] by item, [1, D] by feature, or [1]. */
+  scale?: Operand<Float32Array>;
+  /** To int8 and float8_e4m3: scale is written first, the largest magnitude that it stands for over 127 or 448. */
+  computeScale?: boolean;
 }
 
 /** Weights [heads, out, in] or [out, in], biases [heads, out] or [out]. */
@@ -91,15 +120,15 @@ export interface Weights {
 }
 
 interface Functions<R> {
-  /** a @ b: [..., M, K] and [..., K, N]. */
+  /** a @ b: [..., M, K] and [..., K, N]. New results are of a's type, of the first operand's elsewhere. */
   matmul(a: View, b: View, options?: MatmulOptions): R;
   softmax(x: Operand, options?: SoftmaxOptions): R;
   /** q [batch, H, Nq, D], k [batch, Hkv, Nk, D], v [batch, Hkv, Nk, Dv]; leading axes may be left out. */
-  attention(q: View, k: View, v: View, options?: AttentionOptions): R;
+  attention(q: View, k: View<Stored>, v: View<Stored>, options?: AttentionOptions): R;
   /** (outA, lseA) become the attention over the union of two disjoint key sets. */
   merge(outA: View, lseA: Operand, outB: View, lseB: Operand, options?: Threads): R;
   /** x [batch, N, D] or [N, D]; the result is [batch, H, N, Dv], or with wo [batch, N, Dout]. */
-  selfAttention(x: View, weights: Weights, options?: AttentionOptions): R;
+  selfAttention(x: View, weights: Weights, options?: SelfAttentionOptions): R;
 }
 
 export const matmul: Functions<Required<View>>['matmul'];
@@ -107,9 +136,13 @@ export const softmax: Functions<Required<View>>['softmax'];
 export const attention: Functions<Required<View>>['attention'];
 export const merge: Functions<Required<View>>['merge'];
 export const selfAttention: Functions<Required<View>>['selfAttention'];
+/** x in another element type, rounded once, to nearest even; integers and float8_e4m3 take the nearest that there is. out may be x itself. */
+export function convert(x: Operand<Numbers>, options: ConvertOptions): Required<View<Numbers>>;
 
 /** The same on libuv's threads: the event loop goes on. The arrays must not be written, transferred or resized meanwhile. */
-export const promises: Functions<Promise<Required<View>>>;
+export const promises: Functions<Promise<Required<View>>> & {
+  convert(x: Operand<Numbers>, options: ConvertOptions): Promise<Required<View<Numbers>>>;
+};
 
 /** The instruction set in use. */
 export function isa(): string;

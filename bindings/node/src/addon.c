@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { kOperands = 16, kLists = 3, kNumbers = 11 /* rank, shape, stride, offset, needed length */ };
-enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention };
+enum { kOperands = 16, kLists = 3, kNumbers = 12 /* rank, shape, stride, offset, needed length, dtype */ };
+enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention, kConvert };
 
 typedef struct {
   attend_tensor tensors[kOperands];
@@ -77,6 +77,8 @@ static attend_status run(call *c) {
   }
   if (c->function == kAttention) {
     attend_attention_options options = attention_options(c, 4);
+    options.k_scale = o[10];
+    options.v_scale = o[11];
     options.threads = threads;
     options.message = c->message;
     options.message_size = sizeof c->message;
@@ -85,6 +87,12 @@ static attend_status run(call *c) {
   if (c->function == kMerge) {
     const attend_merge_options options = {.size = sizeof options, .threads = threads, WITH_MESSAGE(c)};
     return attend_attention_merge(o[0], o[1], o[2], o[3], &options);
+  }
+  if (c->function == kConvert) {
+    attend_convert_options options = {
+        .size = sizeof options, .flags = (uint32_t)s[0], .threads = threads, WITH_MESSAGE(c)};
+    options.scale = o[2];
+    return attend_convert(o[0], o[1], &options);
   }
   attend_self_attention_weights weights = {.size = sizeof weights, .w_q = o[2], .w_k = o[3], .w_v = o[4]};
   weights.b_q = o[5];
@@ -97,15 +105,25 @@ static attend_status run(call *c) {
   return attend_self_attention(o[0], &weights, o[1], &options, &attention);
 }
 
-static uint32_t dtype_of(napi_typedarray_type type) {
-  return type == napi_float32_array ? ATTEND_F32 : type == napi_float64_array ? ATTEND_F64 : ATTEND_BOOL;
+static size_t bytes_of(uint32_t dtype) {
+  switch (dtype) {
+    case ATTEND_F64:
+      return 8;
+    case ATTEND_F32:
+    case ATTEND_I32:
+      return 4;
+    case ATTEND_BF16:
+    case ATTEND_F16:
+      return 2;
+    default:
+      return 1;
+  }
 }
 
 /* (function, [typed array or null, ...], numbers: Float64Array, scalars: Float64Array, [BigInt64Array or null, ...]) */
 static call *read(napi_env env, napi_callback_info info, call *c, napi_value *arrays) {
   napi_value arguments[5], element;
   size_t count = 5, length;
-  napi_typedarray_type type;
   void *data;
   TRY(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
   memset(c, 0, offsetof(call, message));
@@ -122,21 +140,20 @@ static call *read(napi_env env, napi_callback_info info, call *c, napi_value *ar
     TRY(napi_get_element(env, arguments[1], i, &element));
     TRY(napi_typeof(env, element, &kind));
     if (kind != napi_object) continue;
-    TRY(napi_get_typedarray_info(env, element, &type, &length, &data, NULL, NULL));
+    TRY(napi_get_typedarray_info(env, element, NULL, &length, &data, NULL, NULL));
     /* Since it was checked, other code of the caller's (a getter of an option) may have shrunk the array. */
     if ((double)length < numbers[10]) {
       napi_throw_range_error(env, NULL, "attend: an array became shorter during the call");
       return NULL;
     }
     attend_tensor *t = &c->tensors[i];
-    t->dtype = dtype_of(type);
+    t->dtype = (uint32_t)numbers[11];
     t->rank = (uint32_t)numbers[0];
     for (int d = 0; d < 4; ++d) {
       t->shape[d] = (int64_t)numbers[1 + d];
       t->stride[d] = (int64_t)numbers[5 + d];
     }
-    const size_t bytes = t->dtype == ATTEND_F32 ? 4 : t->dtype == ATTEND_F64 ? 8 : 1;
-    t->data = data == NULL ? NULL : (char *)data + (size_t)numbers[9] * bytes;
+    t->data = data == NULL ? NULL : (char *)data + (size_t)numbers[9] * bytes_of(t->dtype);
     c->operands[i] = t;
   }
   for (uint32_t i = 0; i < kLists; ++i) {

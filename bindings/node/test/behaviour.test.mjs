@@ -91,7 +91,7 @@ test('messages', async () => {
   await says("weights.wk: has 3 rows, not weights.wq's 4.",
     (a) => a.selfAttention(x(3, 4), { wq: x(4, 4), wk: x(3, 4), wv: x(4, 4) }));
   await says("lseB: has 2 queries, not outA's 3.", (a) => a.merge(x(3, 4), x(3), x(3, 4), x(2)));
-  await says('q: is Int32Array; Float32Array or Float64Array is needed.', (a) => a.attention({ data: new Int32Array(4), shape: [2, 2] }, k, k));
+  await says('q: is int32; float32, float64, bfloat16 or float16 is needed.', (a) => a.attention({ data: new Int32Array(4), shape: [2, 2] }, k, k));
   await says('q: the view reaches elements 0 to 29 of an array of 24.', (a) => a.attention({ ...q, shape: [2, 3, 5], strides: [15, 5, 1] }, k, k));
   await says('kv_lengths: is unknown: did you mean kvLengths?', (a) => a.attention(q, k, k, { kv_lengths: [5] }));
   await says('axes: is unknown: did you mean axis?', (a) => a.softmax(q, { axes: 0 }));

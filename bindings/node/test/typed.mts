@@ -5,6 +5,13 @@ const x: attend.View = { data: new Float32Array(12), shape: [3, 4] };
 const y: Required<attend.View> = attend.attention(x, x, x, { causal: 'top-left', window: [4, 0], mask: new Uint8Array(9) });
 const later: Promise<Required<attend.View>> = attend.promises.softmax(x, { axis: 0, out: x });
 const name: string = attend.isa();
+const small = attend.convert(x, { dtype: 'int8', scale: new Float32Array(3), computeScale: true }) as Required<attend.View<Int8Array>>;
+const narrow: attend.View = { data: new Uint16Array(12), shape: [3, 4], dtype: 'bfloat16' };
+attend.attention(narrow, small, x, { kScale: new Float32Array(1) });
+// @ts-expect-error projections are of floats
+attend.selfAttention(small, { wq: x, wk: x, wv: x });
+// @ts-expect-error there is no such type
+attend.convert(x, { dtype: 'f32' });
 // @ts-expect-error there is no such causal mask
 attend.attention(x, x, x, { causal: true });
 // @ts-expect-error integers are not computed in

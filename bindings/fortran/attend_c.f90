@@ -13,9 +13,9 @@ module attend_c
   integer(c_int32_t), parameter :: attend_invalid_value = 7, attend_overflow = 8, attend_overlap = 9
   integer(c_int32_t), parameter :: attend_unsupported = 10, attend_workspace_too_small = 11
   integer(c_int32_t), parameter :: attend_out_of_memory = 12, attend_unknown_isa = 13
-  integer(c_int32_t), parameter :: dtype_f32 = 1, dtype_f64 = 2, dtype_bf16 = 3, dtype_f16 = 4, dtype_i8 = 5
-  integer(c_int32_t), parameter :: dtype_u8 = 6, dtype_bool = 7, dtype_i32 = 8, dtype_f8e4m3 = 9
-  integer(c_int32_t), parameter :: attend_native_dot = 65536
+  integer(c_int32_t), parameter :: attend_f32 = 1, attend_f64 = 2, attend_bf16 = 3, attend_f16 = 4, attend_i8 = 5
+  integer(c_int32_t), parameter :: attend_u8 = 6, attend_bool = 7, attend_i32 = 8, attend_f8e4m3 = 9
+  integer(c_int32_t), parameter :: attend_native_dot = 65536, compute_scale_flag = 1
   integer, parameter :: attend_causal_top_left = 1, attend_causal_bottom_right = 2
   integer, parameter :: attend_scores_scaled = 0, attend_scores_softcapped = 1
   integer, parameter :: attend_scores_masked = 2, attend_scores_probabilities = 3
@@ -94,6 +94,16 @@ module attend_c
     type(c_ptr) :: executor = c_null_ptr
   end type
 
+  type, bind(c) :: convert_options
+    integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
+    type(c_ptr) :: workspace = c_null_ptr
+    integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
+    type(c_ptr) :: scale = c_null_ptr
+  end type
+
   interface
     integer(c_int32_t) function c_matmul(alpha, a, b, beta, c, options) bind(c, name='attend_matmul')
       import
@@ -123,6 +133,11 @@ module attend_c
       type(self_attention_weights), intent(in) :: weights
       type(self_attention_options), intent(in) :: options
       type(attention_options), intent(in) :: attention
+    end function
+    integer(c_int32_t) function c_convert(x, y, options) bind(c, name='attend_convert')
+      import
+      type(attend_tensor), intent(in) :: x, y
+      type(convert_options), intent(in) :: options
     end function
     type(c_ptr) function c_status_string(status) bind(c, name='attend_status_string')
       import

@@ -1,52 +1,5 @@
 ! The binding against the formula in double precision; `error stop` at the first difference.
-module checks
-  use, intrinsic :: iso_c_binding
-  implicit none
-  integer, parameter :: d = 9, nq = 5, nk = 37, h = 4, hkv = 2, b = 2
-contains
-
-  subroutine check(condition, what)
-    logical, intent(in) :: condition
-    character(len=*), intent(in) :: what
-    if (.not. condition) then
-      print '(2a)', 'failed: ', what
-      error stop 1
-    end if
-  end subroutine
-
-  subroutine normals(x)
-    real(c_double), intent(out) :: x(:)
-    real(c_double) :: u(size(x)), w(size(x))
-    call random_number(u)
-    call random_number(w)
-    x = sqrt(-2 * log(1 - u)) * cos(6.283185307179586d0 * w)
-  end subroutine
-
-  ! The formula; added holds -huge where a key is hidden.
-  subroutine formula(q, k, v, scale, added, out)
-    real(c_double), intent(in) :: q(:, :, :, :), k(:, :, :, :), v(:, :, :, :), scale, added(:, :, :, :)
-    real(c_double), intent(out) :: out(:, :, :, :)
-    real(c_double) :: s(size(k, 2))
-    integer :: i, j, head, batch, kv
-    do batch = 1, size(q, 4)
-      do head = 1, size(q, 3)
-        kv = (head - 1) / (size(q, 3) / size(k, 3)) + 1
-        do i = 1, size(q, 2)
-          do j = 1, size(k, 2)
-            s(j) = scale * dot_product(q(:, i, head, batch), k(:, j, kv, batch)) + added(j, i, head, batch)
-          end do
-          if (maxval(s) < -1d300) then
-            out(:, i, head, batch) = 0
-            cycle
-          end if
-          s = merge(exp(s - maxval(s)), 0d0, s > -1d300)
-          out(:, i, head, batch) = matmul(v(:, :, kv, batch), s / sum(s))
-        end do
-      end do
-    end do
-  end subroutine
-
-end module
+#include "checks.inc"
 
 #define MODULE attention_f32
 #define ATTENTION of_attention_f32

@@ -2,9 +2,17 @@
 ! is written in attend.h; this module has its functions, flags and shapes, which are Fortran's own: column-major, so an
 ! array x(d, n) has the items of the book as its columns.
 !
-! Operands are views: view(x) of an array or section of rank 1 to 4, of real(c_float), real(c_double) or, for masks,
-! logical(c_bool). Nothing is copied, whatever the strides. The array must have the target attribute, and must live as
-! long as the view is used.
+! Operands are views: view(x) of an array or section of rank 1 to 4. Nothing is copied, whatever the strides. The array must
+! have the target attribute, and must live as long as the view is used. Its elements are
+!
+!     real(c_float), real(c_double), logical(c_bool) for masks
+!     integer(c_int16_t)      view(x, attend_bf16) or view(x, attend_f16): the bits of numbers
+!     integer(c_int8_t)       view(x): integers; view(x, attend_u8), view(x, attend_f8e4m3): the bits of others
+!     integer(c_int32_t)      for attend_convert
+!
+! Each operand of a call may be of c_float, bf16 or f16, whatever the others are: computed in c_float, rounded once. Keys and
+! values may also be of 8-bit integers with scales, or f8e4m3. Or all are of c_double. What attend does not take together
+! is attend_invalid_dtype. lse, scores and scales are c_float, lse and scores c_double where all is.
 !
 ! Every procedure ends with an optional status. With it, the caller decides, and the optional message, as errmsg of
 ! allocate, receives what is wrong with a call that fails, its numbers included; without it, a failure is an error stop
@@ -15,11 +23,14 @@
 module attend
   use, intrinsic :: iso_c_binding
   use attend_c
+  use attend_status
+  use attend_views
   implicit none
   private
 
   public :: view, attend_tensor
   public :: attend_matmul, attend_softmax, attend_attention, attend_self_attention, attend_merge
+  public :: attend_convert, attend_bf16, attend_f16, attend_i8, attend_u8, attend_f8e4m3
   public :: attend_message, attend_reason, attend_argument
   public :: attend_version, attend_isa, attend_set_isa, attend_threads, attend_set_threads
   public :: attend_invalid_rank, attend_invalid_shape, attend_invalid_stride, attend_invalid_value, attend_invalid_dtype
@@ -27,132 +38,7 @@ module attend
   public :: attend_causal_top_left, attend_causal_bottom_right
   public :: attend_scores_scaled, attend_scores_softcapped, attend_scores_masked, attend_scores_probabilities
 
-  ! Letters for what attend says of a call.
-  integer, parameter :: room = 512
-
-  interface view
-    module procedure view_f32_1, view_f32_2, view_f32_3, view_f32_4
-    module procedure view_f64_1, view_f64_2, view_f64_3, view_f64_4
-    module procedure view_bool_1, view_bool_2, view_bool_3, view_bool_4
-  end interface
-
 contains
-
-  pure function tensor_of(data, dtype, extents, strides) result(t)
-    type(c_ptr), intent(in) :: data
-    integer(c_int32_t), intent(in) :: dtype
-    integer(c_int64_t), intent(in) :: extents(:), strides(:)
-    type(attend_tensor) :: t
-    t%data = data
-    t%dtype = dtype
-    t%rank = size(extents)
-    t%shape(1:t%rank) = extents
-    t%stride(1:t%rank) = strides
-  end function
-
-#define VIEW_TYPE real(c_float)
-#define VIEW_DTYPE dtype_f32
-#define VIEW_BYTES 4
-#define VIEW_1 view_f32_1
-#define VIEW_2 view_f32_2
-#define VIEW_3 view_f32_3
-#define VIEW_4 view_f32_4
-#include "ranks.inc"
-#define VIEW_TYPE real(c_double)
-#define VIEW_DTYPE dtype_f64
-#define VIEW_BYTES 8
-#define VIEW_1 view_f64_1
-#define VIEW_2 view_f64_2
-#define VIEW_3 view_f64_3
-#define VIEW_4 view_f64_4
-#include "ranks.inc"
-#define VIEW_TYPE logical(c_bool)
-#define VIEW_DTYPE dtype_bool
-#define VIEW_BYTES 1
-#define VIEW_1 view_bool_1
-#define VIEW_2 view_bool_2
-#define VIEW_3 view_bool_3
-#define VIEW_4 view_bool_4
-#include "ranks.inc"
-
-  ! ------------------------------------------------------------------------------------------------------- status ---
-
-  function text_of(address) result(text)
-    type(c_ptr), intent(in) :: address
-    character(len=:), allocatable :: text
-    character(kind=c_char), pointer :: letters(:)
-    integer :: i
-    call c_f_pointer(address, letters, [int(c_strlen(address))])
-    allocate (character(len=size(letters)) :: text)
-    do i = 1, size(letters)
-      text(i:i) = letters(i)
-    end do
-  end function
-
-  pure integer(c_int32_t) function attend_reason(status)
-    integer(c_int32_t), intent(in) :: status
-    attend_reason = iand(status, 255_c_int32_t)
-  end function
-
-  ! The argument at fault, as attend.h spells it, or ''.
-  function attend_argument(status) result(text)
-    integer(c_int32_t), intent(in) :: status
-    character(len=:), allocatable :: text
-    text = text_of(c_status_argument(status))
-  end function
-
-  ! What is wrong and what to do about it.
-  function attend_message(status) result(text)
-    integer(c_int32_t), intent(in) :: status
-    character(len=:), allocatable :: text
-    text = text_of(c_status_string(status))
-    if (len(attend_argument(status)) > 0) text = attend_argument(status)//': '//text
-  end function
-
-  ! The text without any `part`.
-  pure recursive function without(text, part) result(rest)
-    character(len=*), intent(in) :: text, part
-    character(len=:), allocatable :: rest
-    integer :: at
-    at = index(text, part)
-    if (at == 0) then
-      rest = text
-    else
-      rest = text(:at - 1)//without(text(at + len(part):), part)
-    end if
-  end function
-
-  ! Ends a procedure; said is what is known beyond the status, ''  if nothing is.
-  subroutine finish(result, said, status, message)
-    integer(c_int32_t), intent(in) :: result
-    character(len=*), intent(in) :: said
-    integer(c_int32_t), intent(out), optional :: status
-    character(len=*), intent(inout), optional :: message
-    character(len=:), allocatable :: text
-    if (present(status)) status = result
-    if (result == 0) return
-    text = said
-    if (said == '') text = attend_message(result)
-    if (present(message)) message = text
-    if (.not. present(status)) error stop 'attend: '//text
-  end subroutine
-
-  ! The same with what attend left in a call's message, by the names of the arguments here.
-  subroutine finish_call(result, letters, status, message)
-    integer(c_int32_t), intent(in) :: result
-    character(kind=c_char), intent(in), target :: letters(room)
-    integer(c_int32_t), intent(out), optional :: status
-    character(len=*), intent(inout), optional :: message
-    character(len=:), allocatable :: said
-    if (result == 0) then
-      call finish(result, '', status, message)
-      return
-    end if
-    said = text_of(c_loc(letters))
-    said = without(without(without(said, 'attention_options.'), 'options.'), 'weights.')
-    if (index(said, 'window_left:') == 1) said = 'window:'//said(13:)
-    call finish(result, said, status, message)
-  end subroutine
 
   ! Fortran has no moment of loading: every call looks, which costs a nanosecond.
   subroutine check_version()
@@ -169,16 +55,6 @@ contains
     optional_loc = c_null_ptr
     if (present(t)) optional_loc = c_loc(t)
   end function
-
-  ! Lets a call leave its message in letters.
-  subroutine receive(letters, message, message_size)
-    character(kind=c_char), intent(out), target, contiguous :: letters(:)
-    type(c_ptr), intent(out) :: message
-    integer(c_int64_t), intent(out) :: message_size
-    letters(1) = c_null_char
-    message = c_loc(letters)
-    message_size = size(letters)
-  end subroutine
 
   ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b).
   subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status, message)
@@ -284,14 +160,17 @@ contains
   end function
 
   ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
+  ! k_scale: what one step of a key of 8 bits stands for, needed with integers: as k, with 1 row (of each key) or 1 key (of
+  ! each feature); v_scale: the same of v.
   subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
-                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, threads, status, message)
+                              kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, k_scale, v_scale, &
+                              threads, status, message)
     type(attend_tensor), intent(in), target :: q, k, v, out
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
-    type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
+    type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores, k_scale, v_scale
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
     character(kind=c_char), target :: letters(room)
@@ -305,6 +184,8 @@ contains
     end if
     options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                          bias, alibi_slopes, sinks, lse, scores, scores_stage)
+    options%k_scale = optional_loc(k_scale)
+    options%v_scale = optional_loc(v_scale)
     call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     call finish_call(c_attention(q, k, v, out, options), letters, status, message)
@@ -365,6 +246,28 @@ contains
     weights%w_o = optional_loc(w_o)
     weights%b_o = optional_loc(b_o)
     call finish_call(c_self_attention(x, weights, out, options, attention), letters, status, message)
+  end subroutine
+
+  ! y = x in another type, any but logical: x, y (m, n, h, b). Rounded once, to nearest even; integers and f8e4m3 take the
+  ! nearest that there is. y may be x's memory where elements have one size. scale, of 8-bit types: y = scale x from them,
+  ! x / scale to them; broadcasts to x: (1, n) by column, as of each item, (m, 1) by row, (1, 1). With compute_scale, to i8
+  ! and f8e4m3, it is written first: the largest magnitude that it stands for over 127 or 448.
+  subroutine attend_convert(x, y, scale, compute_scale, threads, status, message)
+    type(attend_tensor), intent(in), target :: x, y
+    type(attend_tensor), intent(in), target, optional :: scale
+    logical, intent(in), optional :: compute_scale
+    integer, intent(in), optional :: threads
+    integer(c_int32_t), intent(out), optional :: status
+    character(len=*), intent(inout), optional :: message
+    character(kind=c_char), target :: letters(room)
+    type(convert_options), target :: options
+    call check_version()
+    if (present(compute_scale)) options%flags = merge(compute_scale_flag, 0, compute_scale)
+    if (present(threads)) options%threads = threads
+    options%size = int(c_sizeof(options), c_int32_t)
+    call receive(letters, options%message, options%message_size)
+    options%scale = optional_loc(scale)
+    call finish_call(c_convert(x, y, options), letters, status, message)
   end subroutine
 
   ! ------------------------------------------------------------------------------------------------------ library ---

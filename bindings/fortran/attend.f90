@@ -8,7 +8,7 @@
 !     real(c_float), real(c_double), logical(c_bool) for masks
 !     integer(c_int16_t)      view(x, attend_bf16) or view(x, attend_f16): the bits of numbers
 !     integer(c_int8_t)       view(x): integers; view(x, attend_u8), view(x, attend_f8e4m3): the bits of others
-!     integer(c_int32_t)      for attend_convert
+!     integer(c_int32_t)      of attend_convert, and products of 8-bit integers
 !
 ! Each operand of a call may be of c_float, bf16 or f16, whatever the others are: computed in c_float, rounded once. Keys and
 ! values may also be of 8-bit integers with scales, or f8e4m3. Or all are of c_double. What attend does not take together
@@ -56,11 +56,14 @@ contains
     if (present(t)) optional_loc = c_loc(t)
   end function
 
-  ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b).
-  subroutine attend_matmul(a, b, c, alpha, beta, bias, threads, status, message)
+  ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b). Of a and b of 8-bit
+  ! integers, view(x) or view(x, attend_u8), c is of 32-bit integers, exact, or of floating-point types, and one of signed
+  ! integers may stand beside one of those. They then count as a_scale (a - a_zero), b_scale (b - b_zero): (m, 1, h, b) of
+  ! a, (1, n, h, b) of b, broadcast; zero points are integer(c_int32_t), between two of integers.
+  subroutine attend_matmul(a, b, c, alpha, beta, bias, a_scale, b_scale, a_zero, b_zero, threads, status, message)
     type(attend_tensor), intent(in), target :: a, b, c
     real(c_double), intent(in), optional :: alpha, beta
-    type(attend_tensor), intent(in), target, optional :: bias
+    type(attend_tensor), intent(in), target, optional :: bias, a_scale, b_scale, a_zero, b_zero
     integer, intent(in), optional :: threads
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
@@ -76,6 +79,10 @@ contains
     options%size = int(c_sizeof(options), c_int32_t)
     call receive(letters, options%message, options%message_size)
     options%bias = optional_loc(bias)
+    options%a_scale = optional_loc(a_scale)
+    options%b_scale = optional_loc(b_scale)
+    options%a_zero = optional_loc(a_zero)
+    options%b_zero = optional_loc(b_zero)
     call finish_call(c_matmul(factor, a, b, keep, c, options), letters, status, message)
   end subroutine
 

@@ -91,19 +91,26 @@ func SetThreads(n int) error {
 	return nil
 }
 
-// MatmulOptions: the zero value is A B.
+// MatmulOptions: the zero value is A B. Scales and zero points are of operands of int8 or uint8, which then count as
+// AScale (a - AZero) and BScale (b - BZero): (M, 1, H, B) of a, (1, N, H, B) of b, broadcast.
 type MatmulOptions struct {
-	Alpha   *float64 // nil = 1
-	Beta    float64
-	Bias    Operand
-	Threads int
+	Alpha          *float64 // nil = 1
+	Beta           float64
+	Bias           Operand
+	AScale, BScale *Tensor[float32]
+	AZero, BZero   *Tensor[int32]
+	Threads        int
 }
 
 // Matmul computes c = alpha a b + beta c + bias; a (M, K, H, B), b (K, N, H, B), c (M, N, H, B). Each, the bias too, may
 // be of float32, BFloat16 or Float16, whatever the others are, computed in float32 and rounded once; or all are of float64.
+// With a and b of int8 or uint8, c is of int32, exact, or of a floating-point type; one of int8 may stand beside one of
+// floats. See MatmulOptions.
 func Matmul(a, b, c Operand, options MatmulOptions) error {
 	o := newOperands()
 	pa, pb, pc, pbias := o.add("a", a), o.add("b", b), o.add("c", c), o.add("options.bias", options.Bias)
+	aScale, bScale := o.add("options.a_scale", options.AScale), o.add("options.b_scale", options.BScale)
+	aZero, bZero := o.add("options.a_zero", options.AZero), o.add("options.b_zero", options.BZero)
 	if o.err != nil {
 		return o.err
 	}
@@ -112,7 +119,7 @@ func Matmul(a, b, c Operand, options MatmulOptions) error {
 		alpha = *options.Alpha
 	}
 	return o.failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), threads(options.Threads), pa, pb, pc, pbias,
-		&o.views[0], &o.message[0]))
+		aScale, bScale, aZero, bZero, &o.views[0], &o.message[0]))
 }
 
 // SoftmaxOptions: the zero value is a plain softmax.

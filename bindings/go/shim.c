@@ -15,12 +15,17 @@ static attend_tensor *tensor(attend_tensor *t, void *data, const shim_view *view
 }
 
 attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
-                          const shim_view views[4], char message[shim_message_size]) {
-  attend_tensor t[4];
+                          void *a_scale, void *b_scale, void *a_zero, void *b_zero, const shim_view views[8],
+                          char message[shim_message_size]) {
+  attend_tensor t[8];
   attend_matmul_options options = {.size = sizeof options, .threads = threads};
   options.message = message;
   options.message_size = shim_message_size;
   options.bias = tensor(&t[3], bias, &views[3]);
+  options.a_scale = tensor(&t[4], a_scale, &views[4]);
+  options.b_scale = tensor(&t[5], b_scale, &views[5]);
+  options.a_zero = tensor(&t[6], a_zero, &views[6]);
+  options.b_zero = tensor(&t[7], b_zero, &views[7]);
   return attend_matmul(alpha, tensor(&t[0], a, &views[0]), tensor(&t[1], b, &views[1]), beta,
                        tensor(&t[2], c, &views[2]), &options);
 }

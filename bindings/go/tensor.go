@@ -103,7 +103,9 @@ var goNames = strings.NewReplacer(
 	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE",
 	"options.scores_stage", "options.ScoresStage", "options.scores", "options.Scores", "options.scale", "options.Scale",
 	"options.flags: has ATTEND_COMPUTE_SCALE", "options.ComputeScale: is set", "ATTEND_COMPUTE_SCALE", "ComputeScale",
-	"options.k_scale", "options.KScale", "options.v_scale", "options.VScale", "options.softcap", "options.Softcap", "options.threads", "options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK",
+	"options.a_scale", "options.AScale", "options.b_scale", "options.BScale", "options.a_zero", "options.AZero",
+	"options.b_zero", "options.BZero", "options.k_scale", "options.KScale", "options.v_scale", "options.VScale",
+	"options.softcap", "options.Softcap", "options.threads", "options.Threads", "weights.w_q", "w.WQ", "weights.w_k", "w.WK",
 	"weights.w_v", "w.WV", "weights.b_q", "w.BQ", "weights.b_k", "w.BK", "weights.b_v", "w.BV", "weights.w_o", "w.WO",
 	"weights.b_o", "w.BO",
 	"out_a", "outA", "lse_a", "lseA", "out_b", "outB", "lse_b", "lseB")

@@ -41,12 +41,17 @@ export interface Threads {
   threads?: number;
 }
 
+/** Of int8 and uint8 a counts as aScale (a - aZero), b likewise: of a [..., M, 1], of b [..., 1, N], broadcast. */
 export interface MatmulOptions extends Threads {
-  out?: Operand;
+  out?: Operand<Floats | Int32Array>;
   alpha?: number;
   beta?: number;
   /** Broadcast to the result. */
-  bias?: Operand;
+  bias?: Operand<Floats | Int32Array>;
+  aScale?: Operand<Float32Array>;
+  bScale?: Operand<Float32Array>;
+  aZero?: Operand<Int32Array>;
+  bZero?: Operand<Int32Array>;
 }
 
 export interface SoftmaxOptions extends Threads {
@@ -119,9 +124,11 @@ export interface Weights {
   bo?: Operand;
 }
 
+type Bytes = Int8Array | Uint8Array;
+type Product<A, B> = A extends Bytes ? (B extends Bytes ? Int32Array | Float32Array : Floats) : Floats;
+
 interface Functions<R> {
-  /** a @ b: [..., M, K] and [..., K, N]. New results are of a's type, of the first operand's elsewhere. */
-  matmul(a: View, b: View, options?: MatmulOptions): R;
+  /** New results are of the first operand's type, here as elsewhere. */
   softmax(x: Operand, options?: SoftmaxOptions): R;
   /** q [batch, H, Nq, D], k [batch, Hkv, Nk, D], v [batch, Hkv, Nk, Dv]; leading axes may be left out. */
   attention(q: View, k: View<Stored>, v: View<Stored>, options?: AttentionOptions): R;
@@ -131,7 +138,11 @@ interface Functions<R> {
   selfAttention(x: View, weights: Weights, options?: SelfAttentionOptions): R;
 }
 
-export const matmul: Functions<Required<View>>['matmul'];
+/**
+ * a @ b: [..., M, K] and [..., K, N]. Of int8 and uint8 a new result is int32, exact, or with a scale float32; of int8 beside floats it has
+ * their type.
+ */
+export function matmul<A extends Stored, B extends Stored>(a: View<A>, b: View<B>, options?: MatmulOptions): Required<View<Product<A, B>>>;
 export const softmax: Functions<Required<View>>['softmax'];
 export const attention: Functions<Required<View>>['attention'];
 export const merge: Functions<Required<View>>['merge'];
@@ -141,6 +152,7 @@ export function convert(x: Operand<Numbers>, options: ConvertOptions): Required<
 
 /** The same on libuv's threads: the event loop goes on. The arrays must not be written, transferred or resized meanwhile. */
 export const promises: Functions<Promise<Required<View>>> & {
+  matmul<A extends Stored, B extends Stored>(a: View<A>, b: View<B>, options?: MatmulOptions): Promise<Required<View<Product<A, B>>>>;
   convert(x: Operand<Numbers>, options: ConvertOptions): Promise<Required<View<Numbers>>>;
 };
 

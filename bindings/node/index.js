@@ -15,7 +15,7 @@ const { Float16Array } = globalThis; // of newer runtimes
 const ARRAYS = { float32: [Float32Array], float64: [Float64Array], bfloat16: [Uint16Array],
   float16: [Float16Array, Uint16Array].filter(Boolean), int8: [Int8Array], uint8: [Uint8Array], bool: [Uint8Array],
   int32: [Int32Array], float8_e4m3: [Uint8Array] };
-const NUMBERS = Object.keys(ARRAYS).filter((dtype) => dtype !== 'bool');
+const NUMBERS = Object.keys(ARRAYS).filter((dtype) => dtype !== 'bool'), ALL = NUMBERS.join(', ');
 // Without a word on it an array is of the type that it alone holds; a Uint16Array is of none.
 const OWN = [['float16', Float16Array], ['float32', Float32Array], ['float64', Float64Array], ['int8', Int8Array],
   ['uint8', Uint8Array], ['int32', Int32Array]].filter(([, Type]) => Type);
@@ -33,7 +33,8 @@ class AttendError extends Error {
 const error = (status, argument, message) => new AttendError(CODES[status & 0xff] ?? 'ERROR', argument, message);
 
 // The library's words with the names that things have here.
-const RENAMED = { window_left: 'window', matmul: { a: 'b', b: 'a', c: 'out' }, softmax: { y: 'out' },
+const RENAMED = { window_left: 'window', softmax: { y: 'out' },
+  matmul: { a: 'b', b: 'a', c: 'out', a_scale: 'bScale', b_scale: 'aScale', a_zero: 'bZero', b_zero: 'aZero' },
   convert: { y: 'out', flags: 'computeScale' } };
 function nameOf(name, call) {
   const field = name.replace(/^(attention_)?options\./, '');
@@ -114,8 +115,9 @@ function operand(given, argument, mask = false) {
   const fail = (code, message) => { throw new AttendError(code, argument, message); };
   const name = v.data?.constructor?.name ?? typeof v.data, bits = v.data instanceof Uint16Array;
   if (mask) v.dtype = v.data instanceof Uint8Array ? 'bool' : fail('INVALID_DTYPE', `is ${name}; Uint8Array is needed.`);
-  else if (v.dtype === undefined) fail('INVALID_DTYPE', bits ? `is ${name}, which needs a dtype: bfloat16 or float16.` : `is ${name}; a typed array of ${NUMBERS.join(', ')} is needed.`);
-  else if (!NUMBERS.includes(v.dtype)) fail('INVALID_DTYPE', `has dtype ${String(v.dtype)}, not one of ${NUMBERS.join(', ')}.`);
+  else if (v.dtype === undefined && bits) fail('INVALID_DTYPE', `is ${name}, which needs a dtype: bfloat16 or float16.`);
+  else if (v.dtype === undefined) fail('INVALID_DTYPE', `is ${name}; a typed array of ${ALL} is needed.`);
+  else if (!NUMBERS.includes(v.dtype)) fail('INVALID_DTYPE', `has dtype ${String(v.dtype)}, not one of ${ALL}.`);
   else if (!ARRAYS[v.dtype].some((one) => v.data instanceof one)) fail('INVALID_DTYPE', `is ${name}, which holds no ${v.dtype}.`);
   if (v.shape.length < 1 || v.shape.length > 4) fail('INVALID_RANK', `has ${v.shape.length} dimensions, not 1 to 4.`);
   if (v.strides.length !== v.shape.length) fail('INVALID_STRIDE', `has ${v.strides.length} strides for ${v.shape.length} dimensions.`);
@@ -181,18 +183,27 @@ function expect(v, argument, rank = 1) {
   return v;
 }
 
+// Of 8-bit integers: int32, which is exact, float32 with a scale; beside a floating-point operand, its type.
+function productType(a, b, [bScale, aScale]) {
+  const isByte = ({ dtype }) => dtype === 'int8' || dtype === 'uint8';
+  if (!isByte(a)) return a;
+  if (!isByte(b)) return b;
+  return aScale || bScale ? 'float32' : 'int32';
+}
+
 const prepare = {
   matmul(a, b, options = {}) {
     a = expect(operand(a, 'a'), 'a', 2);
     b = expect(operand(b, 'b'), 'b', 2);
     const lead = a.shape.length >= b.shape.length ? a.shape.slice(0, -2) : b.shape.slice(0, -2);
-    const out = result(options.out, 'out', a, [...lead.map((n, i) => {
+    const numbers = ['bScale', 'aScale', 'bZero', 'aZero'].map((name) => operand(options[name], name));
+    const out = result(options.out, 'out', productType(a, b, numbers), [...lead.map((n, i) => {
       const other = (a.shape.length >= b.shape.length ? b : a).shape.slice(0, -2);
       const j = i - (lead.length - other.length);
       return j >= 0 ? Math.max(n, other[j]) : n;
     }), a.shape.at(-2), b.shape.at(-1)]);
     // (A B)^T = B^T A^T
-    const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias'))];
+    const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias')), ...numbers.map(reversed)];
     return [out, pack('matmul', operands, [0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
       number(options.beta, 0, 'beta')]), () => MATRICES];
   },
@@ -255,7 +266,7 @@ const prepare = {
     x = expect(operand(x, 'x'), 'x');
     const { dtype } = options;
     if (dtype == null ? options.out == null : !NUMBERS.includes(dtype))
-      throw new AttendError('INVALID_DTYPE', 'dtype', `is ${String(dtype)}, not one of ${NUMBERS.join(', ')}.`);
+      throw new AttendError('INVALID_DTYPE', 'dtype', `is ${String(dtype)}, not one of ${ALL}.`);
     const out = result(options.out, 'out', dtype, x.shape);
     if (dtype != null && out.dtype !== dtype) throw new AttendError('INVALID_DTYPE', 'dtype', `is ${dtype}, but out's is ${out.dtype}.`);
     const operands = [x, out, operand(options.scale, 'scale')].map(reversed);
@@ -295,7 +306,7 @@ function attentionOptions(options, batch) {
 
 const ATTENTION = ['out', 'causal', 'window', 'scale', 'softcap', 'queryOffset', 'queryOffsets', 'kvLengths', 'kvFirst', 'mask',
   'bias', 'alibiSlopes', 'sinks', 'lse', 'scores', 'scoresStage', 'threads'];
-const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'threads'],
+const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'aScale', 'bScale', 'aZero', 'bZero', 'threads'],
   softmax: ['axis', 'out', 'log', 'scale', 'mask', 'bias', 'lse', 'threads'],
   attention: [...ATTENTION, 'kScale', 'vScale'], merge: ['threads'], selfAttention: ATTENTION,
   convert: ['dtype', 'out', 'scale', 'computeScale', 'threads'] };

@@ -25,6 +25,7 @@ program types_test
   call of_conversion(f16)
   call of_other_conversions()
   call of_scales()
+  call of_integers()
   call of_messages()
   print '(a)', 'all types passed'
 
@@ -206,6 +207,40 @@ contains
     call check(all(abs(y - x / spread(scale(1, :), 1, 100)) <= 0.50001), 'scaled to integers')
     call attend_convert(view(y), view(back), scale=view(scale), threads=1)
     call check(all(back == y * spread(scale(1, :), 1, 100)), 'scaled from integers')
+  end subroutine
+
+  ! Products of 8-bit integers: exact sums, and scales of powers of two, with which it is the c_float product's.
+  subroutine of_integers()
+    integer, parameter :: m = 7, k = 1100, n = 5
+    integer(c_int8_t), target :: a(m, k), b(k, n)
+    integer(c_int32_t), target :: a_zero(m, 1), b_zero(1), bias(m), c(m, n), sums(m, n)
+    real(c_float), target :: a_scale(m, 1), b_scale(1, n), scaled(m, n), x(k, n), wide(m, k), want(m, n)
+    real(c_float) :: u(m, k)
+    integer(c_int32_t) :: status
+    character(len=120) :: message
+    call random_number(u)
+    a = int(floor(256 * u) - 128, c_int8_t)
+    call random_number(x)
+    b = int(floor(256 * x) - 128, c_int8_t) ! as unsigned, with 256 for what is below 0
+    a_zero(:, 1) = [-9, -6, -3, 0, 3, 6, 9]
+    b_zero = 128
+    bias = 1000 * [0, 1, 2, 3, 4, 5, 6]
+    sums = matmul(int(a) - spread(a_zero(:, 1), 2, k), iand(int(b), 255) - 128)
+    call attend_matmul(view(a), view(b, attend_u8), view(c), a_zero=view(a_zero), b_zero=view(b_zero), bias=view(bias))
+    call check(all(c == sums + spread(bias, 2, n)), 'sums of integers')
+    a_scale(:, 1) = 2.0**[-9, -8, -7, -6, -5, -4, -3]
+    b_scale(1, :) = [1.0, 0.5, 0.25, 0.125, 2.0]
+    call attend_matmul(view(a), view(b, attend_u8), view(scaled), a_scale=view(a_scale), b_scale=view(b_scale), &
+                       a_zero=view(a_zero), b_zero=view(b_zero))
+    call check(all(scaled == spread(a_scale(:, 1), 2, n) * spread(b_scale(1, :), 1, m) * sums), 'scaled sums of integers')
+    ! Weights of integers beside floats.
+    wide = a * spread(a_scale(:, 1), 2, k)
+    call attend_matmul(view(a), view(x), view(scaled), a_scale=view(a_scale))
+    call attend_matmul(view(wide), view(x), view(want))
+    call check(all(scaled == want), 'weights of integers')
+    call attend_matmul(view(a), view(b), view(c), a_scale=view(a_scale), status=status, message=message)
+    call expect(status, message, attend_invalid_value, &
+                "a_scale: is given, but c's type is int32, not a floating-point type.")
   end subroutine
 
   subroutine of_messages()

@@ -63,7 +63,11 @@ static attend_status run(call *c) {
   const double *s = c->scalars;
   const int32_t threads = (int32_t)s[1];
   if (c->function == kMatmul) {
-    const attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3], WITH_MESSAGE(c)};
+    attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3], WITH_MESSAGE(c)};
+    options.a_scale = o[4];
+    options.b_scale = o[5];
+    options.a_zero = o[6];
+    options.b_zero = o[7];
     return attend_matmul(s[2], o[0], o[1], s[3], o[2], &options);
   }
   if (c->function == kSoftmax) {

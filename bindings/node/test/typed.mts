@@ -8,6 +8,9 @@ const name: string = attend.isa();
 const small = attend.convert(x, { dtype: 'int8', scale: new Float32Array(3), computeScale: true }) as Required<attend.View<Int8Array>>;
 const narrow: attend.View = { data: new Uint16Array(12), shape: [3, 4], dtype: 'bfloat16' };
 attend.attention(narrow, small, x, { kScale: new Float32Array(1) });
+const sums = attend.matmul(small, small, { aZero: new Int32Array(1) }).data satisfies Int32Array | Float32Array;
+// @ts-expect-error zero points are int32
+attend.matmul(small, small, { aZero: new Float32Array(1) });
 // @ts-expect-error projections are of floats
 attend.selfAttention(small, { wq: x, wk: x, wv: x });
 // @ts-expect-error there is no such type
@@ -18,4 +21,4 @@ attend.attention(x, x, x, { causal: true });
 attend.softmax(new Int32Array(3));
 // @ts-expect-error an array has a shape
 attend.matmul({ data: new Float32Array(4) }, x);
-export { y, later, name };
+export { y, later, name, sums };

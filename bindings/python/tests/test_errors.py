@@ -141,7 +141,8 @@ def test_the_name_is_told_as_it_was_given(name, said):
     (r"dim: softmax\(\) has no such argument; .* has axis=", lambda: attend.softmax(X, dim=-1)),
     (r"axes: matmul\(\) has no such argument; .* numpy.moveaxis", lambda: attend.matmul(X, X.T, axes=[(-2, -1)] * 3)),
     ("kv_length: .*; did you mean kv_lengths=?", lambda: attend.attention(X, X, X, kv_length=[6])),
-    ("xyzzy: .*; there are a, b, out, bias, alpha, beta, threads$", lambda: attend.matmul(X, X.T, xyzzy=1)),
+    ("xyzzy: .*; there are a, b, out, bias, alpha, beta, a_scale, b_scale, a_zero, b_zero, threads$",
+     lambda: attend.matmul(X, X.T, xyzzy=1)),
 ])
 def test_arguments_of_other_libraries(words, call):
     with pytest.raises(TypeError, match=f"^{words}"):
@@ -200,7 +201,7 @@ def read_only(array):
     (TypeError, r"k: an array is needed \(numpy.asarray\(..\) makes one\), not list",
      lambda: attend.attention(X, X.tolist(), X)),
     (TypeError, r"q: elements must be float32, float16, bfloat16 or float64 .* \(keys and values also float8_e4m3fn and int8; "
-     r"masks bool\), not datetime64\[s\]", lambda: attend.attention(X.astype("M8[s]"), X, X)),
+     r"factors int8 and uint8; masks bool\), not datetime64\[s\]", lambda: attend.attention(X.astype("M8[s]"), X, X)),
     (TypeError, "v: elements must be .*, not int64", lambda: attend.attention(X, X, X.astype("i8"))),
     (TypeError, "softcap: a number is needed, not None", lambda: attend.attention(X, X, X, softcap=None)),
     (TypeError, "scale: a number is needed, not 'a'", lambda: attend.attention(X, X, X, scale="a")),

@@ -1,12 +1,13 @@
 """Matrix products, stable softmax and fused attention on CPUs, for NumPy arrays and anything with DLPack.
 
-Arrays follow NumPy's conventions: an activation is ``[..., N, D]``, items along the last but one axis, features along
-the last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are NumPy arrays, objects with the buffer
+Arrays follow NumPy's conventions: an activation is ``[..., N, D]``, items along the last but one axis, features along the
+last; heads and batch come before them, ``[batch, heads, N, D]``. Inputs are NumPy arrays, objects with the buffer
 protocol, or CPU tensors with ``__dlpack__`` (PyTorch, JAX, ...); their memory is used where it lies, whatever its
-strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. Each array
-of a call may be float32, float16 or bfloat16 (NumPy's ``ml_dtypes``), computed in float32 and rounded once, keys and values
-of :func:`attention` float8_e4m3fn or int8 too; or all are float64. New results have the type of the first array, lse and scores float32; masks are
-bool. Masked arrays of ``numpy.ma`` are refused, since their masks would be ignored.
+strides. Results are new NumPy arrays, or are written to ``out`` and ``out`` is returned. Each array of a call may be
+float32, float16 or bfloat16 (NumPy's ``ml_dtypes``), computed in float32 and rounded once, keys and values of
+:func:`attention` float8_e4m3fn or int8, factors of :func:`matmul` int8 or uint8 too; or all are float64. New results have
+the type of the first array, lse and scores float32; masks are bool. Masked arrays of ``numpy.ma`` are refused, since
+their masks would be ignored.
 
 Every function may be called from any number of threads at once and releases the GIL while it computes. ``threads`` bounds
 the threads of one call; 0 means the setting of :func:`set_threads`. What attend does not accept raises
@@ -160,20 +161,28 @@ def _unexpected(function: Callable[..., Any], unknown: dict[str, Any]) -> TypeEr
 
 @overload
 def matmul(a: Array, b: Array, *, out: None = ..., bias: Array | None = ..., alpha: float = ...,
-           threads: int = ...) -> _New: ...
+           a_scale: Array | None = ..., b_scale: Array | None = ..., a_zero: Array | None = ...,
+           b_zero: Array | None = ..., threads: int = ...) -> _New: ...
 @overload
 def matmul(a: Array, b: Array, *, out: _A, bias: Array | None = ..., alpha: float = ..., beta: float = ...,
-           threads: int = ...) -> _A: ...
+           a_scale: Array | None = ..., b_scale: Array | None = ..., a_zero: Array | None = ...,
+           b_zero: Array | None = ..., threads: int = ...) -> _A: ...
 def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None = None, alpha: float = 1.0,
-           beta: float = 0.0, threads: int = 0, **unknown: Any) -> Any:
+           beta: float = 0.0, a_scale: Array | None = None, b_scale: Array | None = None, a_zero: Array | None = None,
+           b_zero: Array | None = None, threads: int = 0, **unknown: Any) -> Any:
     """alpha * a @ b + beta * out + bias.
 
     a ``[..., M, K]``, b ``[..., K, N]``, out ``[..., M, N]``. Up to two leading axes, which broadcast; bias broadcasts to
     out, so ``[N]`` is a bias per column. With beta = 0 out is never read.
+
+    a and b may also be int8 or uint8. Their product is int32, exact, or of floats: float32 where there is a scale, or out's
+    type. Or one of them is int8 beside one of floats, whose type the product has. An array of integers then counts as
+    a_scale * (a - a_zero), zero points between two such: a_scale and a_zero ``[..., M, 1]``, b_scale and b_zero
+    ``[..., 1, N]``, broadcast, scales float32, zero points int32.
     """
     if unknown:
         raise _unexpected(matmul, unknown)
-    return _attend.matmul(a, b, out, bias, alpha, beta, threads)
+    return _attend.matmul(a, b, out, bias, alpha, beta, threads, a_scale, b_scale, a_zero, b_zero)
 
 
 @overload

@@ -61,12 +61,22 @@ static attend_status check_self_attention(const attend_tensor *x, const attend_s
 
 /* ------------------------------------------------------------------------------------------------------- matmul -- */
 
-/* (a, b, out, bias, alpha, beta, threads): row-major arrays, so (A B)^T = B^T A^T with the names changed over. */
+/* Of 8-bit integers: int32, which is exact, float32 with a scale; beside a floating-point factor, its type. */
+static uint32_t product_dtype(uint32_t a, uint32_t b, const attend_matmul_options *options) {
+  const int a_is_byte = a == ATTEND_I8 || a == ATTEND_U8, b_is_byte = b == ATTEND_I8 || b == ATTEND_U8;
+  if (!a_is_byte || !b_is_byte) return a_is_byte ? b : a;
+  return options->a_scale || options->b_scale ? ATTEND_F32 : ATTEND_I32;
+}
+
+/* (a, b, out, bias, alpha, beta, threads, a_scale, b_scale, a_zero, b_zero): row-major arrays, so (A B)^T = B^T A^T with
+ * the names changed over. */
 static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  static renaming renamed[] = {{"a", "b"}, {"b", "a"}, {"c", "out"}, {NULL, NULL}};
+  static renaming renamed[] = {
+      {"a", "b"},           {"b", "a"},           {"c", "out"}, {"a_scale", "b_scale"}, {"b_scale", "a_scale"},
+      {"a_zero", "b_zero"}, {"b_zero", "a_zero"}, {NULL, NULL}};
   static const naming names = {renamed, {"columns", "rows", "along axis -3", "along axis -4"}};
   (void)module;
-  if (!expect_count(count, 7)) return NULL;
+  if (!expect_count(count, 11)) return NULL;
   call self;
   call_begin(&self, &names);
   const attend_tensor *a = take_required(&self, args[0], "a", AS_ACTIVATION);
@@ -75,6 +85,10 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
       .size = sizeof options, .threads = take_int32(&self, args[6], "threads"), WITH_MESSAGE(self)};
   const double alpha = take_double(&self, args[4], "alpha"), beta = take_double(&self, args[5], "beta");
   options.bias = take_input(&self, args[3], "bias", AS_ACTIVATION);
+  options.b_scale = take_input(&self, args[7], "a_scale", AS_ACTIVATION);
+  options.a_scale = take_input(&self, args[8], "b_scale", AS_ACTIVATION);
+  options.b_zero = take_input(&self, args[9], "a_zero", AS_ACTIVATION);
+  options.a_zero = take_input(&self, args[10], "b_zero", AS_ACTIVATION);
   for (int i = 0; i < 2 && !self.failed; ++i) {
     const view *factor = &self.views[i];
     if (factor->array.axes >= 2) continue;
@@ -86,7 +100,8 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
 
   const int64_t shape[4] = {extent(b, 0), extent(a, 1), broadcast(extent(a, 2), extent(b, 2)),
                             broadcast(extent(a, 3), extent(b, 3))};
-  const attend_tensor *c = take_output(&self, args[2], "out", AS_ACTIVATION, shape, larger(a->rank, b->rank), a->dtype);
+  const attend_tensor *c = take_output(&self, args[2], "out", AS_ACTIVATION, shape, larger(a->rank, b->rank),
+                                       product_dtype(a->dtype, b->dtype, &options));
   if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_matmul(alpha, b, a, beta, c, &options));
   if (self.failed) return call_end(&self);
 

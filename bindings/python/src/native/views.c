@@ -5,7 +5,7 @@
 
 #include "dlpack.h"
 
-static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float16, *float32, *float64, *int64;
+static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float16, *float32, *float64, *int32, *int64;
 static PyObject *no_arguments, *max_version; /* of __dlpack__ */
 static PyObject *no_text;
 
@@ -20,6 +20,7 @@ int views_prepare(void) {
     float16 = PyObject_CallFunction(dtype, "s", "f2");
     float32 = PyObject_CallFunction(dtype, "s", "f4");
     float64 = PyObject_CallFunction(dtype, "s", "f8");
+    int32 = PyObject_CallFunction(dtype, "s", "i4");
     int64 = PyObject_CallFunction(dtype, "s", "i8");
   }
   Py_XDECREF(dtype);
@@ -27,7 +28,7 @@ int views_prepare(void) {
   no_arguments = PyTuple_New(0);
   no_text = PyUnicode_FromString("");
   max_version = Py_BuildValue("{s(ii)}", "max_version", 1, 0);
-  return numpy_array && numpy_empty && numpy_ascontiguousarray && float16 && float32 && float64 && int64 &&
+  return numpy_array && numpy_empty && numpy_ascontiguousarray && float16 && float32 && float64 && int32 && int64 &&
                  no_arguments && no_text && max_version
              ? 0
              : -1;
@@ -46,6 +47,8 @@ static uint32_t dtype_of_format(const char *format) {
       return ATTEND_F64;
     case 'e':
       return ATTEND_F16;
+    case 'i':
+      return ATTEND_I32;
     case 'b':
       return ATTEND_I8;
     case 'B':
@@ -68,7 +71,7 @@ static int bad_dtype(const char *name, PyObject *object) {
   PyErr_Format(
       PyExc_TypeError,
       "%s: elements must be float32, float16, bfloat16 or float64 of this machine's byte order (keys and values also "
-      "float8_e4m3fn and int8; masks bool)%s%S",
+      "float8_e4m3fn and int8; factors int8 and uint8; masks bool)%s%S",
       name, dtype ? ", not " : "", dtype ? dtype : no_text);
   Py_XDECREF(dtype);
   return -1;
@@ -76,8 +79,9 @@ static int bad_dtype(const char *name, PyObject *object) {
 
 /* Checks what both protocols leave open. Elements have to lie at multiples of their size. */
 static int check_aligned(const strided_array *array, const char *name) {
-  static const unsigned char size[] = {[ATTEND_F32] = 4, [ATTEND_F64] = 8, [ATTEND_BF16] = 2, [ATTEND_F16] = 2,
-                                       [ATTEND_I8] = 1,  [ATTEND_U8] = 1,  [ATTEND_BOOL] = 1, [ATTEND_F8E4M3] = 1};
+  static const unsigned char size[] = {
+      [ATTEND_F32] = 4, [ATTEND_F64] = 8,  [ATTEND_BF16] = 2, [ATTEND_F16] = 2,   [ATTEND_I8] = 1,
+      [ATTEND_U8] = 1,  [ATTEND_BOOL] = 1, [ATTEND_I32] = 4,  [ATTEND_F8E4M3] = 1};
   if ((uintptr_t)array->data % size[array->dtype] == 0) return 0;
   PyErr_Format(PyExc_ValueError, "%s: its memory is not aligned to its elements", name);
   return -1;
@@ -154,6 +158,8 @@ static uint32_t dtype_of_dlpack(DLDataType type) {
       return ATTEND_BF16;
     case kDLFloat8_e4m3fn << 8 | 8:
       return ATTEND_F8E4M3;
+    case kDLInt << 8 | 32:
+      return ATTEND_I32;
     case kDLInt << 8 | 8:
       return ATTEND_I8;
     case kDLUInt << 8 | 8:
@@ -315,7 +321,10 @@ PyObject *new_array(const strided_array *planned) {
     }
   }
   PyObject *ml_dtypes = NULL;
-  PyObject *dtype = planned->dtype == ATTEND_F64 ? float64 : planned->dtype == ATTEND_F16 ? float16 : float32;
+  PyObject *dtype = planned->dtype == ATTEND_F64   ? float64
+                    : planned->dtype == ATTEND_F16 ? float16
+                    : planned->dtype == ATTEND_I32 ? int32
+                                                   : float32;
   if (planned->dtype == ATTEND_BF16) {
     ml_dtypes = PyImport_ImportModule("ml_dtypes");
     dtype = ml_dtypes ? PyObject_GetAttrString(ml_dtypes, "bfloat16") : NULL;

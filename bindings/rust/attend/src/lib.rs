@@ -97,11 +97,16 @@ fn of_mut<T>(view: &Option<ViewMut<'_, T>>) -> *const Tensor {
     view.as_ref().map_or(null(), |v| &v.tensor)
 }
 
-/// Options of [`matmul`].
+/// Options of [`matmul`]. Scales and zero points are of operands of `i8` or `u8`, which then count as a_scale (a - a_zero) and
+/// b_scale (b - b_zero): (M, 1, H, B) of a, (1, N, H, B) of b, broadcast.
 pub struct MatmulOptions<'a> {
     pub alpha: f64,
     pub beta: f64,
     pub bias: Option<View<'a>>,
+    pub a_scale: Option<View<'a, f32>>,
+    pub b_scale: Option<View<'a, f32>>,
+    pub a_zero: Option<View<'a, i32>>,
+    pub b_zero: Option<View<'a, i32>>,
     /// At most so many; 0 = [`threads`].
     pub threads: i32,
 }
@@ -112,13 +117,18 @@ impl Default for MatmulOptions<'_> {
             alpha: 1.0,
             beta: 0.0,
             bias: None,
+            a_scale: None,
+            b_scale: None,
+            a_zero: None,
+            b_zero: None,
             threads: 0,
         }
     }
 }
 
 /// c = alpha a b + beta c + bias: a (M, K, H, B), b (K, N, H, B), c (M, N, H, B). Each, the bias too, may be of `f32`, `bf16`
-/// or `f16`, whatever the others are, computed in f32 and rounded once; or all are of `f64`.
+/// or `f16`, whatever the others are, computed in f32 and rounded once; or all are of `f64`. With a and b of `i8` or `u8`, c is
+/// of `i32`, exact, or of a floating-point type; one of `i8` may stand beside one of floats. See [`MatmulOptions`].
 pub fn matmul<'a, 'b, 'c>(
     a: impl Into<View<'a>>,
     b: impl Into<View<'b>>,
@@ -133,6 +143,10 @@ pub fn matmul<'a, 'b, 'c>(
         message: message.text(),
         message_size: message.size(),
         bias: of(&options.bias),
+        a_scale: of(&options.a_scale),
+        b_scale: of(&options.b_scale),
+        a_zero: of(&options.a_zero),
+        b_zero: of(&options.b_zero),
         ..sys::attend_matmul_options::init()
     };
     let status = unsafe {

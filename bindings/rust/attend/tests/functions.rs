@@ -217,6 +217,7 @@ fn matmul_and_softmax() {
         beta: 2.0,
         bias: Some(View::new(&bias, &[7]).unwrap().into()),
         threads: 1,
+        ..Default::default()
     };
     // Every other element of b.
     let strided = View::strided(&b, 0, &[19, 5], &[2, 38]).unwrap();

@@ -72,7 +72,8 @@ void attention(const char *what, int64_t features, int64_t queries, int64_t keys
 
 // Weights by rows, [out, in], times columns; with `all` these and the results are of the type too.
 void linear(int64_t out, int64_t in, int64_t items, bool all) {
-  for (const Type &type : {kF32, kBf16, kF16}) {
+  for (const Type &type : {kF32, kBf16, kF16, kI8}) {
+    if (all && type.dtype == ATTEND_I8) continue;
     add("linear/" + std::to_string(out) + "x" + std::to_string(in) + "/items:" + std::to_string(items) +
             (all ? "/all" : "/weights"),
         type, [=](benchmark::State &state) {
@@ -80,9 +81,29 @@ void linear(int64_t out, int64_t in, int64_t items, bool all) {
           const Stored w(type, out, in, 1, Layout::contiguous_rows), x(other, in, items), y(other, out, items);
           attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
           options.threads = 1;
+          if (type.dtype == ATTEND_I8) options.a_scale = Stored::scale();
           time_calls(state, kBest, [&] { return attend_matmul(1, &w.view, &x.view, 0, &y.view, &options); });
         });
   }
+}
+
+// A by rows and B by columns both of the type: f32, or i8 with sums in i32 and scaled to f32.
+void integers(int64_t m, int64_t k, int64_t n) {
+  const auto product = [=](const Type &type, const Type &to) {
+    return [=](benchmark::State &state) {
+      const Stored a(type, m, k, 1, Layout::contiguous_rows), b(type, k, n);
+      Stored c(kF32, m, n);
+      c.view.dtype = to.dtype;
+      attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
+      options.threads = 1;
+      if (type.dtype == ATTEND_I8 && to.dtype == ATTEND_F32) options.a_scale = options.b_scale = Stored::scale();
+      time_calls(state, kBest, [&] { return attend_matmul(1, &a.view, &b.view, 0, &c.view, &options); });
+    };
+  };
+  const std::string name = "integers/" + std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n);
+  add(name, kF32, product(kF32, kF32));
+  add(name, {"i8 to i32", 0}, product(kI8, {"i32", ATTEND_I32}));
+  add(name, {"i8 to f32", 0}, product(kI8, kF32));
 }
 
 void softmax(int64_t rows, int64_t columns, Layout layout) {
@@ -113,6 +134,9 @@ int main(int argc, char **argv) {
     linear(1536, 384, 128, true);
     linear(2048, 2048, 512, true);
     for (const int64_t items : {1, 2}) linear(4096, 4096, items, false);
+    integers(1024, 1024, 1024);
+    integers(1536, 384, 128);
+    integers(4096, 4096, 1);
     softmax(1024, 1024, Layout::contiguous_columns);
     softmax(1024, 1024, Layout::contiguous_rows);
   });

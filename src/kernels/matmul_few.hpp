@@ -214,12 +214,15 @@ __attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) 
   T *const to = x.b_panel + Contract<T>::kLongColumn;
   with_factor<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data);
-    for (int64_t j = 0; j < kFewColumns; ++j) {
-      for (int64_t k = 0; k < x.k; ++k) {
-        to[j * kHeight + k] = j < x.n ? widened(from[k * x.b.row_stride + j * x.b.col_stride]) : T(0);
+    if (x.b.row_stride == 1) {
+      pack_columns(x.n, x.k, from, x.b.col_stride, to, kHeight);
+    } else {
+      for (int64_t j = 0; j < x.n; ++j) {
+        for (int64_t k = 0; k < x.k; ++k) to[j * kHeight + k] = widened(from[k * x.b.row_stride + j * x.b.col_stride]);
       }
     }
   });
+  for (int64_t k = 0; x.n == 3 && k < x.k; ++k) to[3 * kHeight + k] = T(0);
   return {to, 1, kHeight};
 }
 

@@ -1,10 +1,14 @@
-# cmake --install: the headers, both libraries, the CMake package and attend.pc. The tree can be moved afterwards.
+# cmake --install: the headers, both libraries, the CMake package, attend.pc and the licences. The tree can be moved
+# afterwards. Components: runtime (libattend.so.<major>, all that a linked program needs), licence,
+# and development (the rest).
 include(CMakePackageConfigHelpers)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME development)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/attend DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN *.h PATTERN *.hpp)
-install(TARGETS attend EXPORT attend)
+install(TARGETS attend EXPORT attend
+  LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
 install(TARGETS attend_static EXPORT attend_static)
 install(EXPORT attend NAMESPACE attend:: DESTINATION ${package_dir} FILE attendTargets.cmake)
 install(EXPORT attend_static NAMESPACE attend:: DESTINATION ${package_dir} FILE attendStaticTargets.cmake)
@@ -49,3 +53,7 @@ write_basic_package_version_file(attendConfigVersion.cmake COMPATIBILITY SameMin
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attend.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attendConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/attendConfigVersion.cmake
   DESTINATION ${package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licence)
+if(NOT ATTEND_ISA_ROWS MATCHES "^generic")
+  install(FILES ${PROJECT_SOURCE_DIR}/packaging/LICENSE.xsimd DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licence)
+endif()

@@ -22,6 +22,34 @@ else()
   set(ATTEND_ISA_ROWS "generic -O2")
 endif()
 
+# For who compiles what he alone runs, as `pip install` of the sources does: of the rows that this machine's CPU has the
+# best one, and the last, which then runs on other machines only and is compiled at -O1: in less than half the time where
+# the best is avx2. Which rows it has the compiler says, by the macros of their flags.
+option(ATTEND_NATIVE "Build the best kernels of this machine's CPU, and generic, alone" OFF)
+set(rows "")
+if(ATTEND_NATIVE AND NOT CMAKE_CROSSCOMPILING)
+  execute_process(COMMAND ${CMAKE_CXX_COMPILER} -march=native -dM -E -x c++ /dev/null OUTPUT_VARIABLE macros)
+  foreach(row IN LISTS ATTEND_ISA_ROWS)
+    string(REGEX MATCHALL "-m[a-z0-9.]+( |$)" flags "${row}")
+    set(has ON)
+    foreach(flag IN LISTS flags)
+      string(REGEX REPLACE "^-m| $" "" macro "${flag}")
+      string(TOUPPER "__${macro}__" macro)
+      string(REPLACE . _ macro ${macro})
+      if(NOT macros MATCHES "define ${macro} ")
+        set(has OFF)
+      endif()
+    endforeach()
+    if(has)
+      list(APPEND rows "${row}")
+    endif()
+  endforeach()
+  list(POP_FRONT rows best)
+  list(POP_BACK rows last)
+  string(REPLACE -O2 -O1 last "${last}")
+  set(ATTEND_ISA_ROWS ${best} ${last})
+endif()
+
 # For builds that are only tested (tests/mutations, sanitizers): a list of names, to build these rows alone, those of this
 # architecture, and quickly, at -O1.
 # `generic`, the last resort of dispatch, must be among them.

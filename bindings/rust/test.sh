@@ -11,7 +11,7 @@ skip() {
 command -v cargo >/dev/null || skip cargo
 features=
 if [ "${1-}" = --source ]; then
-  features="--features attend/source"
+  features="--features attend-cpu/source"
 else
   pkg-config attend || skip "attend where pkg-config looks"
 fi
@@ -21,8 +21,8 @@ export CARGO_TARGET_DIR LD_LIBRARY_PATH
 
 # shellcheck disable=SC2086 # a list of words
 {
-  cargo test --locked $features --features attend/half
+  cargo test --locked $features --features attend-cpu/half
   cargo check -q --locked $features
-  cargo run -q --locked --release $features -p attend --example notebook
-  cargo run -q --locked --release $features -p attend --example real_size
+  cargo run -q --locked --release $features -p attend-cpu --example notebook
+  cargo run -q --locked --release $features -p attend-cpu --example real_size
 }

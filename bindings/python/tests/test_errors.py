@@ -392,7 +392,7 @@ def test_version_check(header, library, fits):
 
 def test_settings():
     assert attend.version() >= tuple(map(int, attend.__version__.split(".")))
-    assert importlib.metadata.version("attend") == attend.__version__
+    assert importlib.metadata.version("attend-cpu") == attend.__version__
     assert attend.isa() == attend.isa_names()[0]
     try:
         attend.set_isa(attend.isa_names()[-1])

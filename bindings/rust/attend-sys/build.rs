@@ -1,4 +1,4 @@
-//! Finds the installed library with pkg-config, or builds the repository's with CMake (feature `source`).
+//! Finds the installed library with pkg-config, or builds it with CMake (feature `source`).
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PKG_CONFIG_PATH");
@@ -31,11 +31,14 @@ fn find() {
 
 #[cfg(feature = "source")]
 fn build() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    if !root.join("include/attend/attend.h").exists() {
-        eprintln!("the feature `source` needs the crate to lie in attend's repository");
-        std::process::exit(1);
-    }
+    // The crate as it is packed has the sources inside, that of the repository lies beside them.
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packed = here.join("attend");
+    let root = if packed.exists() {
+        packed
+    } else {
+        here.join("../../..")
+    };
     for part in ["CMakeLists.txt", "src", "include"] {
         println!("cargo:rerun-if-changed={}", root.join(part).display());
     }
@@ -44,6 +47,8 @@ fn build() {
         .profile("Release")
         .define("ATTEND_BUILD_TESTS", "OFF")
         .define("ATTEND_BUILD_BENCH", "OFF")
+        .define("ATTEND_BUILD_EXAMPLES", "OFF")
+        .define("CMAKE_INSTALL_LIBDIR", "lib")
         .build();
     println!(
         "cargo:rustc-link-search=native={}",

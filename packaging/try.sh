@@ -16,8 +16,8 @@ bare() {
   debootstrap --variant=minbase "${DEBIAN_SUITE-bookworm}" "$out/bare" ${DEBIAN_MIRROR-}
   cp -L /etc/resolv.conf "$out/bare/etc/"
   mkdir -p "$out/bare/etc/ssl"
-  for file in /etc/ssl/certs /etc/pip.conf /etc/npmrc; do
-    [ ! -e "$file" ] || cp -rL "$file" "$out/bare$(dirname "$file")/"
+  for file in /etc/ssl/certs /usr/local/share/ca-certificates /etc/pip.conf /etc/npmrc; do
+    [ ! -e "$file" ] || cp -rLT "$file" "$out/bare$file"
   done
   touch "$out/bare/complete"
 }
@@ -52,8 +52,10 @@ for name in "$@"; do
     vendor "$root"
     ;;
   esac
-  chroot "$root" env -u PIP_FIND_LINKS PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    sh -eu /src/packaging/try/inside.sh "$name"
+  # With a /proc of its own, which ends with the command.
+  unshare --mount sh -c 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" \
+    env -u PIP_FIND_LINKS PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+    DEBIAN_FRONTEND=noninteractive sh -eu /src/packaging/try/inside.sh "$name"
   rm -rf "$root"
 done
 echo "installed and used: $*"

@@ -55,7 +55,9 @@ go)
   go run . ../notebook/inputs.txt | notebook
   ;;
 node)
-  mkdir app test
+  mkdir -p node/app node/test
+  mv ./*.deb ./*.tgz node/
+  cd node
   cp /src/bindings/node/test/common.mjs test/
   sed "s|'../index.mjs'|'attend'|" /src/bindings/node/examples/notebook.mjs >app/notebook.mjs
   commands bindings/node/README.md 1

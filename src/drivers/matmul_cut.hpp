@@ -9,7 +9,7 @@
 namespace attend {
 
 // Below this many FMAs a thread costs more to wake (some microseconds) than it saves.
-constexpr double kWorkPerThread = 1 << 19;
+constexpr double kFmasPerThread = 1 << 19;
 // Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's
 // columns.
 constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
@@ -66,9 +66,9 @@ inline void scale_sums(const KernelTable &kernels, const Matmul &p, bool transpo
 inline int64_t tasks_of(int64_t m, int64_t n, int64_t k, int64_t slices) {
   const double work =
       static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(slices) * (static_cast<double>(k) + 1);
-  if (work < 2 * kWorkPerThread) return 1;
+  if (work < 2 * kFmasPerThread) return 1;
   const int64_t cells = divide_up(m, kRowUnit) * divide_up(n, kColumnUnit) * slices;
-  return work < kWorkPerThread * static_cast<double>(cells) ? static_cast<int64_t>(work / kWorkPerThread) : cells;
+  return work < kFmasPerThread * static_cast<double>(cells) ? static_cast<int64_t>(work / kFmasPerThread) : cells;
 }
 
 // How C is cut into tasks: columns first, then rows.

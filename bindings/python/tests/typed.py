@@ -37,6 +37,9 @@ assert_type(attend.attention(x, tensor, tensor, k_scale=x, v_scale=tensor), New)
 assert_type(attend.self_attention(x, x, x, x, scale=1, w_o=x, b_o=x), New)
 assert_type(attend.self_attention(x, x, x, x, x, x, x, return_lse=True), tuple[New, New])
 assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
+assert_type(attend.convert(x, np.int8, scale=x), New)
+assert_type(attend.convert(x, out=tensor), Tensor)
+assert_type(attend.convert(x, "int8", scale_axis=(0, -1)), tuple[New, New])
 assert_type(attend.version(), tuple[int, int, int])
 assert_type(attend.isa_names(), list[str])
 attend.set_executor(ThreadPoolExecutor(2), workers=2)
@@ -47,6 +50,7 @@ attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
 attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, k_scale=x)  # type: ignore[call-overload]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
+attend.convert(x)  # type: ignore[call-overload]
 attend.softmax([1.0, 2.0])  # type: ignore[call-overload]
 attend.set_threads("2")  # type: ignore[arg-type]
 attend.set_executor(2)  # type: ignore[arg-type]

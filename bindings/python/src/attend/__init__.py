@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # a part of every type checker
 
 __all__ = [
-    "AttendError", "attention", "isa", "isa_names", "matmul", "merge", "self_attention", "set_executor", "set_isa",
-    "set_threads", "softmax", "threads", "version",
+    "AttendError", "attention", "convert", "isa", "isa_names", "matmul", "merge", "self_attention", "set_executor",
+    "set_isa", "set_threads", "softmax", "threads", "version",
 ]
 
 
@@ -141,7 +141,7 @@ _ELSEWHERE = {  # what other libraries call it
     "dropout_p": "leave it out: there is no dropout", "softmax_scale": "scale=", "sm_scale": "scale=",
     "window_size": "window=(left, right)", "logits_soft_cap": "softcap=", "cu_seqlens_k": "kv_lengths=",
     "key_padding_mask": "mask= of shape [B, 1, 1, Nk], True is visible, or kv_lengths=",
-    "dim": _AXIS, "axes": _AXIS, "dtype": "leave it out: results have the type of the arrays", "where": "mask=",
+    "dim": _AXIS, "axes": _AXIS, "dtype": "leave it out: results have the type of the arrays, or convert them", "where": "mask=",
     "num_threads": "threads=",
 }
 
@@ -381,3 +381,51 @@ def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0)
     """
     merged: tuple[_A, _B] = _attend.merge(out_a, lse_a, out_b, lse_b, threads)
     return merged
+
+
+# ---------------------------------------------------------------------------------------------------------- convert --
+
+
+@overload
+def convert(x: Array, dtype: npt.DTypeLike, *, out: None = ..., scale: Array | None = ...,
+            scale_axis: None = ..., threads: int = ...) -> _New: ...
+@overload
+def convert(x: Array, *, out: _A, scale: Array | None = ..., scale_axis: None = ..., threads: int = ...) -> _A: ...
+@overload
+def convert(x: Array, dtype: npt.DTypeLike, *, out: None = ..., scale_axis: int | tuple[int, ...],
+            threads: int = ...) -> tuple[_New, _New]: ...
+@overload
+def convert(x: Array, *, out: _A, scale_axis: int | tuple[int, ...], threads: int = ...) -> tuple[_A, _New]: ...
+def convert(x: Array, dtype: npt.DTypeLike | None = None, *, out: Array | None = None, scale: Array | None = None,
+            scale_axis: int | tuple[int, ...] | None = None, threads: int = 0, **unknown: Any) -> Any:
+    """x in another element type, each number rounded once, to nearest even: float32, float64, float16, bfloat16,
+    float8_e4m3fn, int8, uint8, int32.
+
+    x has up to four axes. The result is a new array of `dtype`, or `out`, of x's shape. To integers: then the nearest there
+    is, NaN gives 0; to float8_e4m3fn: at most +-448.
+
+    scale (float32, broadcasts to x) goes with exactly one array of 8 bits: from it, scale * x, to it, x / scale. With
+    scale_axis it is computed, to int8 and float8_e4m3fn, and returned beside the result: one number for all along these
+    axes, of which it keeps 1: largest magnitude / 127 or 448, 1 where all are 0. Of a cache ``[B, H, N, D]`` axis -1 gives a
+    scale for each token and head, ``[B, H, N, 1]``, as :func:`attention` takes it.
+    """
+    if unknown:
+        raise _unexpected(convert, unknown)
+    shape = np.shape(x)  # type: ignore[arg-type]
+    if out is None:
+        if dtype is None:
+            raise TypeError("dtype: a type is needed where there is no out")
+        out = np.empty(shape, dtype)
+    elif dtype is not None:
+        raise TypeError("dtype: out has its own")
+    if scale_axis is None:
+        return _attend.convert(x, out, scale, False, threads)
+    if scale is not None:
+        raise TypeError("scale: it is computed along scale_axis")
+    axes = scale_axis if isinstance(scale_axis, tuple) else (scale_axis,)
+    for axis in axes:
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(f"scale_axis: {axis}, but x has {len(shape)} axes")
+    along = {axis % len(shape) for axis in axes}
+    computed = np.empty([1 if axis in along else n for axis, n in enumerate(shape)], np.float32)
+    return _attend.convert(x, out, computed, True, threads)

@@ -326,9 +326,43 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
   return call_end(&self);
 }
 
-static PyMethodDef methods[] = {{"matmul", FAST(py_matmul)},       {"softmax", FAST(py_softmax)},
-                                {"attention", FAST(py_attention)}, {"self_attention", FAST(py_self_attention)},
-                                {"merge", FAST(py_merge)},         {NULL, NULL, 0, NULL}};
+/* ------------------------------------------------------------------------------------------------------ convert -- */
+
+/* (x, out, scale, computes_scale, threads): arrays that are there, out of x's shape. */
+static PyObject *py_convert(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  static renaming renamed[] = {{"y", "out"}, {"flags", "scale_axis"}, {NULL, NULL}};
+  static const naming names = {renamed, {"columns", "rows", "along axis -3", "along axis -4"}};
+  (void)module;
+  if (!expect_count(count, 5)) return NULL;
+  call self;
+  call_begin(&self, &names);
+  const attend_tensor *x = take_required(&self, args[0], "x", AS_ACTIVATION);
+  const attend_tensor *y = take_inout(&self, args[1], "out", AS_ACTIVATION);
+  attend_convert_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
+  const int computes = args[3] == Py_True;
+  options.scale = computes ? take_inout(&self, args[2], "scale", AS_ACTIVATION)
+                           : take_input(&self, args[2], "scale", AS_ACTIVATION);
+  if (computes) options.flags = ATTEND_COMPUTE_SCALE;
+  if (self.failed) return call_end(&self);
+  call_keep(&self, Py_NewRef(args[1]));
+  if (computes) call_keep(&self, Py_NewRef(args[2]));
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_convert(x, y, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status);
+  return call_end(&self);
+}
+
+static PyMethodDef methods[] = {{"matmul", FAST(py_matmul)},
+                                {"softmax", FAST(py_softmax)},
+                                {"attention", FAST(py_attention)},
+                                {"self_attention", FAST(py_self_attention)},
+                                {"merge", FAST(py_merge)},
+                                {"convert", FAST(py_convert)},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "attend._attend", NULL, -1, methods, NULL, NULL, NULL, NULL};

@@ -82,7 +82,7 @@ class Writer:
         if guard:
             text = text[guard.end() : text.rindex("#endif")]
         if not guard and "#pragma once" not in text:
-            self.write(own_names(text, path) if path.suffix == ".cpp" else text, path.parent)
+            self.write(own_names(path) if path.suffix == ".cpp" else text, path.parent)
             return
         # What is xsimd's comes before whatever includes it again.
         self.seen[-1 if SRC in path.parents else 0].add(path)
@@ -98,11 +98,14 @@ def private_names(path):
     return set(re.findall(r"^[a-z][\w:<>,&* ]*?[ *&](\w+)(?= *[({=\[;])", "\n".join(inside), re.MULTILINE))
 
 
-def own_names(text, path):
-    """The text with a name of its own for each private name that another file has too."""
+def own_names(path):
+    """The file with a name of its own for each private name that another file's private one, or a header's constant, has too."""
     others = set().union(*(private_names(other) for other in SRC.glob("*/*.cpp") if other != path))
+    for header in SRC.glob("*/*.hpp"):
+        others.update(re.findall(r"^(?:inline )?constexpr [\w:<>]+ (\w+) =", header.read_text(), re.MULTILINE))
+    text = path.read_text()
     for name in private_names(path) & others:
-        text = re.sub(rf"(?<![.\w>]){name}\b", f"{name}_{path.stem}", text)
+        text = re.sub(rf"(?<![.:\w>]){name}\b", f"{name}_{path.stem}", text)
     return text
 
 

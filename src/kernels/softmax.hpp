@@ -88,16 +88,17 @@ ATTEND_INLINE vec<T> only(vec<T> v, int64_t count) {
 // The scores of `count` elements from (row, column) on, along rows or along columns, -inf behind them. kPlain: scale
 // 1, no bias, no mask. Otherwise fma(scale, x, bias); an entry is masked by its mask or by a bias of -inf, whatever x
 // is there. `narrow`: x or the bias may be of a narrower type (asked once by the caller, since the compiler cannot know that
-// a store changes neither).
+// a store changes neither). `widened`: the elements of x, where they were widened ahead.
 template <class T, bool kPlain, bool kAlongRows>
-ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count, bool narrow) {
+ATTEND_INLINE vec<T> scores(const SoftmaxBlock<T> &x, int64_t row, int64_t column, int64_t count, bool narrow,
+                            const T *widened = nullptr) {
   vec<T> s = broadcast(T(0));
   if (kPlain) {
     const int64_t x_row = kAlongRows ? 1 : x.x.row_stride;
     const T *p = static_cast<const T *>(x.x.data) + row * x_row + column * x.x.col_stride;
     s = load_lanes<T>(p, kAlongRows ? 1 : x.x.col_stride, count);
   } else {
-    s = lanes_of<T, kAlongRows>(x.x, row, column, count, narrow);
+    s = widened != nullptr ? load(widened) : lanes_of<T, kAlongRows>(x.x, row, column, count, narrow);
     const vec<T> least = broadcast(kMinusInfinity<T>);
     if (x.bias.data == nullptr) {
       s = s * broadcast(x.scale);

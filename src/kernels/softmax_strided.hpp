@@ -14,6 +14,35 @@
 namespace attend {
 namespace {
 
+// A strip's rows of a narrower type, `width` elements of the scratch each: in one pass, which asks for the type once.
+template <class T>
+__attribute__((noinline)) void widen_strip(const StoredMatrix &m, int64_t column, int64_t rows, int64_t columns,
+                                           int64_t width, T *scratch) {
+  constexpr int W = kLanes<T>;
+  with_float<T>(m.type, [&](auto stored) {
+    const auto *from = static_cast<const decltype(stored) *>(m.data) + column;
+    for (int64_t i = 0; i < rows; ++i, from += m.row_stride, scratch += width) {
+      __builtin_prefetch(from + 8 * m.row_stride);
+      int64_t l = 0;
+      for (; l + W <= columns; l += W) store(scratch + l, load_as<T>(from + l));
+      if (l < columns) store(scratch + l, load_some<T>(from + l, columns - l));
+    }
+  });
+}
+template <class T>
+__attribute__((noinline)) void narrow_strip(const StoredMatrix &m, int64_t column, int64_t rows, int64_t columns,
+                                            int64_t width, const T *scratch) {
+  constexpr int W = kLanes<T>;
+  with_float<T>(m.type, [&](auto stored) {
+    auto *to = static_cast<decltype(stored) *>(m.data) + column;
+    for (int64_t i = 0; i < rows; ++i, to += m.row_stride, scratch += width) {
+      int64_t l = 0;
+      for (; l + W <= columns; l += W) store_as<T>(to + l, load(scratch + l));
+      if (l < columns) store_some(to + l, load(scratch + l), columns - l);
+    }
+  });
+}
+
 template <class T, bool kPlain, int V>
 void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T *scratch) {
   constexpr int W = kLanes<T>;
@@ -30,17 +59,21 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     top[v] = broadcast(kMinusInfinity<T>);
   }
   const bool narrow = !kPlain && has_narrow_scores(x), rounds = !kPlain && is_narrow<T>(x.y.type);
-  const auto score = [&](int64_t i, int v) __attribute__((always_inline)) {
-    return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v], narrow);
+  const bool widens = narrow && scratch != nullptr && is_narrow<T>(x.x.type) && x.x.col_stride == 1;
+  const bool narrows = rounds && scratch != nullptr && y_col == 1;
+  if (widens) widen_strip(x.x, column, rows, smaller<int64_t>(columns, V * W), V * W, scratch);
+  const auto score = [&](int64_t i, int v, const T *widened = nullptr) __attribute__((always_inline)) {
+    return count[v] == 0 ? broadcast(T(0)) : scores<T, kPlain, false>(x, i, column + v * W, count[v], narrow, widened);
   };
   for (int64_t i = 0; i < rows; ++i) {
     if (dense) __builtin_prefetch(x_data + (i + kAhead) * x_row + column);
     if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x_data + (i + kAhead) * x_row + column + V * W - 1);
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      const vec<T> s = score(i, v);
+      T *const at = scratch + (i * V + v) * W;
+      const vec<T> s = score(i, v, widens ? at : nullptr);
       top[v] = maximum(s, top[v]);
-      if (scratch != nullptr) store(scratch + (i * V + v) * W, s);
+      if (scratch != nullptr) store(at, s);
     }
   }
   vec<T> shift[V];
@@ -85,6 +118,10 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
         if (scratch == nullptr) r = exp_nonpositive(r - shift[v]);
         r = r * results[v].factor;
       }
+      if (narrows) {
+        store(scratch + (i * V + v) * W, r);
+        continue;
+      }
       if (rounds) {
         store_narrow_lanes(element_of(x.y, i, column + v * W), x.y.type, y_col, count[v], r);
         continue;
@@ -97,6 +134,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
       }
     }
   }
+  if (narrows) narrow_strip(x.y, column, rows, smaller<int64_t>(columns, V * W), V * W, scratch);
 }
 
 // What is known of a strip between its sweeps.

@@ -102,8 +102,8 @@ void integers(int64_t m, int64_t k, int64_t n) {
   };
   const std::string name = "integers/" + std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n);
   add(name, kF32, product(kF32, kF32));
-  add(name, {"i8 to i32", 0}, product(kI8, {"i32", ATTEND_I32}));
-  add(name, {"i8 to f32", 0}, product(kI8, kF32));
+  add(name, {"i8_to_i32", 0}, product(kI8, {"i32", ATTEND_I32}));
+  add(name, {"i8_to_f32", 0}, product(kI8, kF32));
 }
 
 void softmax(int64_t rows, int64_t columns, Layout layout) {

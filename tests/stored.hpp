@@ -75,6 +75,26 @@ inline uint32_t nearest_in(uint32_t dtype, double v) {
   return static_cast<uint32_t>(static_cast<int32_t>(std::clamp(std::nearbyint(v), least, most))) & 0xffu;
 }
 
+inline uint32_t any_float(Random &random) { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}); }
+
+struct Product {
+  int64_t m, n, k;
+};
+
+// `most` bounds the work. Thin products, packed ones, edges of tiles and blocks; `depths`: those of the chunks of k.
+inline Product random_product(Random &random, int64_t most, std::initializer_list<int64_t> depths) {
+  Product p;
+  do {
+    const auto extent = [&] {
+      return random.one_in(3) ? random.in(1, 6)
+                              : random.pick<int64_t>({7,  8,  9,  15,  16,  17,  31,  33,  47,  48, 49,
+                                                      95, 96, 97, 128, 191, 193, 200, 383, 385, 390});
+    };
+    p = {extent(), extent(), random.one_in(4) ? random.pick<int64_t>(depths) : extent()};
+  } while (p.m * p.n * p.k > most);
+  return p;
+}
+
 // An operand of any of these types, or f32, and its numbers in f32 in the same layout.
 class Stored {
  public:

@@ -77,6 +77,7 @@ void fill_holes(KernelTable *table, const KernelTable &lower) {
   fill_holes(&table->f64, lower.f64);
   if (table->convert == nullptr) table->convert = lower.convert;
   if (table->integers == nullptr) table->integers = lower.integers;
+  if (table->scale == nullptr) table->scale = lower.scale;
 }
 
 const KernelTable *active_kernels() {

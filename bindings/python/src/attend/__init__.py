@@ -17,9 +17,7 @@ the threads of one call; 0 means the setting of :func:`set_threads`. What attend
 from __future__ import annotations
 
 import atexit
-import difflib
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
@@ -27,6 +25,7 @@ import numpy.typing as npt
 
 from . import _attend
 from ._attend import AttendError, isa, isa_names, set_isa, set_threads, threads
+from ._hints import unexpected
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -132,30 +131,6 @@ def set_executor(executor: Executor | None, workers: int = 0) -> None:
 atexit.register(set_executor, None)  # threads that go on after it must not wait for the interpreter
 
 
-_MASK = "mask= (bool, True is visible), or bias= for numbers that are added to the scores"
-_AXIS = "softmax has axis=; matmul works on the last two axes: numpy.moveaxis brings others there"
-_ELSEWHERE = {  # what other libraries call it
-    "attn_mask": _MASK, "attention_mask": _MASK, "attn_bias": "bias=",
-    "is_causal": 'causal="top-left" is PyTorch\'s; with "bottom-right" the last query sees the last key',
-    "enable_gqa": "leave it out: grouped heads come from the shapes",
-    "dropout_p": "leave it out: there is no dropout", "softmax_scale": "scale=", "sm_scale": "scale=",
-    "window_size": "window=(left, right)", "logits_soft_cap": "softcap=", "cu_seqlens_k": "kv_lengths=",
-    "key_padding_mask": "mask= of shape [B, 1, 1, Nk], True is visible, or kv_lengths=",
-    "dim": _AXIS, "axes": _AXIS, "dtype": "leave it out: results have the type of the arrays, or convert them", "where": "mask=",
-    "num_threads": "threads=",
-}
-
-
-def _unexpected(function: Callable[..., Any], unknown: dict[str, Any]) -> TypeError:
-    name = next(iter(unknown))
-    known = [*inspect.signature(function).parameters][:-1]
-    hint = _ELSEWHERE.get(name)
-    if hint is None:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}=?" if close else f"there are {', '.join(known)}"
-    return TypeError(f"{name}: {function.__name__}() has no such argument; {hint}")
-
-
 # ------------------------------------------------------------------------------------------------ matmul and softmax --
 
 
@@ -181,7 +156,7 @@ def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None =
     ``[..., 1, N]``, broadcast, scales float32, zero points int32.
     """
     if unknown:
-        raise _unexpected(matmul, unknown)
+        raise unexpected(matmul, unknown)
     return _attend.matmul(a, b, out, bias, alpha, beta, threads, a_scale, b_scale, a_zero, b_zero)
 
 
@@ -211,7 +186,7 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
     A vector with nothing in it but masked entries gives 0, not NaN, and an lse of -inf.
     """
     if unknown:
-        raise _unexpected(softmax, unknown)
+        raise unexpected(softmax, unknown)
     return _attend.softmax(x, axis, out, mask, bias, scale, bool(log), bool(return_lse), threads)
 
 
@@ -318,7 +293,7 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     Returns out, or a tuple (out, lse, scores) of what was asked for. A query that sees no key gives 0 and -inf.
     """
     if unknown:
-        raise _unexpected(attention, unknown)
+        raise unexpected(attention, unknown)
     return _attend.attention(q, k, v, out, threads, k_scale, v_scale, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores))
@@ -366,7 +341,7 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
     out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. Everything else as in :func:`attention`.
     """
     if unknown:
-        raise _unexpected(self_attention, unknown)
+        raise unexpected(self_attention, unknown)
     return _attend.self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores))
@@ -410,7 +385,7 @@ def convert(x: Array, dtype: npt.DTypeLike | None = None, *, out: Array | None =
     scale for each token and head, ``[B, H, N, 1]``, as :func:`attention` takes it.
     """
     if unknown:
-        raise _unexpected(convert, unknown)
+        raise unexpected(convert, unknown)
     shape = np.shape(x)  # type: ignore[arg-type]
     if out is None:
         if dtype is None:

@@ -70,10 +70,10 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
     if (dense && V * W * sizeof(T) > 64) __builtin_prefetch(x_data + (i + kAhead) * x_row + column + V * W - 1);
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
-      T *const at = scratch + (i * V + v) * W;
-      const vec<T> s = score(i, v, widens ? at : nullptr);
+      const int64_t at = (i * V + v) * W;
+      const vec<T> s = score(i, v, widens ? scratch + at : nullptr);
       top[v] = maximum(s, top[v]);
-      if (scratch != nullptr) store(at, s);
+      if (scratch != nullptr) store(scratch + at, s);
     }
   }
   vec<T> shift[V];

@@ -6,8 +6,6 @@ using namespace attend::test;
 
 namespace {
 
-uint32_t any_float(Random &random) { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}); }
-
 // The same values, rounded to the type, in a layout of its own; `from` becomes what they are after that.
 Stored rounded(Random &random, uint32_t dtype, Operand<float> *from) {
   Stored s(dtype, from->shape(), Operand<float>::random_input_layout(random, 4));

@@ -4,12 +4,6 @@
 
 using namespace attend::test;
 
-namespace {
-
-uint32_t any_float(Random &random) { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}); }
-
-}  // namespace
-
 TEST_CASE("stored self-attention: any mixture of types, with and without an output projection") {
   Random random(1);
   for (int round = 0; round < rounds(60, 6000); ++round) {

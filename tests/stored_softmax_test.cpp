@@ -5,8 +5,6 @@ using namespace attend::test;
 
 namespace {
 
-uint32_t any_float(Random &random) { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16}); }
-
 void check(Random &random, int64_t rows, int64_t columns, bool contiguous) {
   using Layout = Operand<float>::Layout;
   const int64_t heads = random.in(1, 2);

@@ -286,8 +286,8 @@ TEST_CASE_TEMPLATE("each named shape: the formula, its path, and the plan", T, f
         for (const bool copies : {true, false}) {
           if (!copies && need.faster == 0) continue;
           INFO(requested << " threads, room for copies " << copies);
-          const int threads = static_cast<int>(
-              std::min<int64_t>(attention_threads(shape, usable_threads(requested)), std::max<int64_t>(1, need.tasks)));
+          const int threads = static_cast<int>(std::min<int64_t>(
+              attention_threads(attention_work(shape), usable_threads(requested)), std::max<int64_t>(1, need.tasks)));
           std::vector<char> workspace(static_cast<size_t>(need.bytes(threads)));
           call.options.threads = requested;
           call.options.workspace = copies ? nullptr : workspace.data();

@@ -216,22 +216,22 @@ TEST_CASE("caches are what the system says, or usual") {
 
 TEST_CASE("how many threads are worth starting") {
   AttentionShape shape = {4, 64, 4095, 32, 32, 1, 1, 1, 1, 32, 1, false, false};  // 2^24 FMAs
-  CHECK(attention_threads(shape, 1) == 1);
-  CHECK(attention_threads(shape, 64) == 64);
-  CHECK(attention_threads(shape, 65) == 64);
+  CHECK(attention_threads(attention_work(shape), 1) == 1);
+  CHECK(attention_threads(attention_work(shape), 64) == 64);
+  CHECK(attention_threads(attention_work(shape), 65) == 64);
   shape.heads = 2, shape.batch = 3;
-  CHECK(attention_threads(shape, 1000) == 6 * 64);
+  CHECK(attention_threads(attention_work(shape), 1000) == 6 * 64);
   shape.heads = shape.batch = 1;
   shape.value_features = 0;
-  CHECK(attention_threads(shape, 1000) == 32);
+  CHECK(attention_threads(attention_work(shape), 1000) == 32);
   shape.features = shape.value_features = 1;
   shape.keys = 0;
-  CHECK(attention_threads(shape, 8) == 1);
+  CHECK(attention_threads(attention_work(shape), 8) == 1);
   shape.queries = 0;
-  CHECK(attention_threads(shape, 8) == 1);
+  CHECK(attention_threads(attention_work(shape), 8) == 1);
   shape.queries = shape.keys = int64_t{1} << 60;  // does not overflow
   shape.features = shape.value_features = 1 << 20;
-  CHECK(attention_threads(shape, 8) == 8);
+  CHECK(attention_threads(attention_work(shape), 8) == 8);
 }
 
 TEST_CASE("what a call needs") {

@@ -16,8 +16,6 @@ struct Field {
   { #name, offsetof(type, name) }
 
 constexpr Field kOfAttention[] = {
-    FIELD(attend_attention_options, sequences),  FIELD(attend_attention_options, query_starts),
-    FIELD(attend_attention_options, key_starts), FIELD(attend_attention_options, pages),
     FIELD(attend_attention_options, key_offset), FIELD(attend_attention_options, state)};
 
 #undef FIELD

@@ -333,10 +333,10 @@ typedef struct attend_attention_options {
   const attend_tensor *k_scale;      /* F32, of I8 (required) and F8E4M3: as k, with 1 row or 1 key, broadcast */
   const attend_tensor *v_scale;      /* as v, the same */
   const int64_t *kv_first;           /* one per batch, 0..length: keys before it do not exist and are not read */
-  int64_t sequences;                 /* (0.3) packed one after the other in q, or in k and v, or in all */
-  const int64_t *query_starts;       /* (0.3) sequences + 1 columns of q where they begin */
-  const int64_t *key_starts;         /* (0.3) the same of k and v */
-  const attend_tensor *pages;        /* (0.3) the page of each block of keys; k and v are pools then */
+  int64_t sequences;                 /* packed one after the other in q, or in k and v, or in all; 0 = none are */
+  const int64_t *query_starts;       /* sequences + 1 columns of q: where they begin, and the number of all */
+  const int64_t *key_starts;         /* the same of k and v */
+  const attend_tensor *pages;        /* I32 (most pages of a sequence, B): k and v are pools of pages then */
   int64_t key_offset;                /* (0.5) position of key 0 */
   const attend_tensor *state;        /* (0.5) what ATTEND_PARTIAL and ATTEND_CONTINUE write and read */
 } attend_attention_options;
@@ -364,6 +364,22 @@ typedef struct attend_attention_options {
  * masks, windows, ALiBi and the rows of mask and bias count all columns of k. The bits are those of each sequence alone,
  * with k and v from kv_first on and a query_offset that is smaller by kv_first.
  *
+ * Ragged batches are packed, without padding: with query_starts q and out are (D, total, H), lse (1, total, H), and
+ * sequence b has columns query_starts[b] to query_starts[b + 1] - 1; with key_starts k, v and their scales are (D, total,
+ * Hkv). A side that is not packed has the sequences as its batch. What is per batch (kv_lengths, kv_first,
+ * query_offsets) is per sequence, and causal masks, windows and ALiBi count its own keys. Mask and bias are (R, total,
+ * H), or (R, Nq, H, sequences) where keys alone are packed: a row is a key of the query's own sequence, R at least the
+ * keys of the longest. `scores` is ATTEND_UNSUPPORTED. Starts begin with 0 and never decrease. Sequences may be empty.
+ *
+ * Paged caches: k is a pool (D, page size, Hkv, pages of the pool), v and scales likewise, of any strides, so that keys
+ * and values may share an allocation; key j of batch b lies in column j % page size of page pages[j / page size, b].
+ * Nk = rows of the table times page size; kv_lengths is required. Of the table the entries for keys kv_first to length
+ * - 1 are read; one outside of the pool is an error. Sequences may share pages. A scale of features is one for all pages.
+ * Any page size works; 16 and more, with contiguous features, are fast. q may be packed or not.
+ *
+ * Each sequence has the bits that it has alone, with its keys in one piece; work is shared out among the threads by the
+ * keys of each.
+ *
  * All options compose, in this order: scale, softcap, ALiBi and bias, masks (causal, window, mask, lengths, bias of
  * -inf), sink, softmax. Keys that no query of a block sees cost nothing. ALiBi takes offsets beyond +-2^60 as +-2^60.
  *
@@ -384,9 +400,10 @@ typedef struct attend_attention_options {
 ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                           const attend_tensor *out, const attend_attention_options *options);
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them; with narrower types
- * 256 (D + 16 + Dv) elements of f32 more, into which a chunk of keys and values is widened, and 128 Dv for results. Keys
- * whose stride is close to a multiple of 2 KiB are copied, for speed alone, where each thread has 256 (D + 32) elements
- * more. */
+ * or pages 256 (D + 16 + Dv) elements more, into which a chunk of keys and values is widened or gathered, and 128 Dv for
+ * narrower results. Keys whose stride is close to a multiple of 2 KiB are copied, for speed alone, where each thread has
+ * 256 (D + 32) elements more. Sequences that may differ take 8 bytes each. Never depends on the contents of starts,
+ * lengths or pages. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);
@@ -453,8 +470,9 @@ typedef struct attend_self_attention_options {
  *
  * x (D, N, 1, B)     out (Dv, N, H, B), or (Dout, N, 1, B) with w_o;     D, Dh, H and Hkv >= 1
  * attention_options holds for the attention in the middle (scale: 0 = 1 / sqrt(Dh)); its threads, workspace, message,
- * their sizes and executor must be 0, since `options` has them, and so must k_scale and v_scale. out may not overlap x or
- * a weight. The workspace holds Q, K and V (and O before an output projection), of order N. */
+ * their sizes and executor must be 0, since `options` has them, and so must k_scale, v_scale, key_starts and pages;
+ * query_starts packs x, and its keys with it. out may not overlap x or a weight. The workspace holds Q, K and V (and O
+ * before an output projection), of order N. */
 ATTEND_API attend_status attend_self_attention(const attend_tensor *x, const attend_self_attention_weights *weights,
                                                const attend_tensor *out, const attend_self_attention_options *options,
                                                const attend_attention_options *attention_options);

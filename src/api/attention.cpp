@@ -6,6 +6,7 @@
 
 #include "api/attention_options.hpp"
 #include "api/plain_matrix.hpp"
+#include "api/serving.hpp"
 #include "dispatch/registry.hpp"
 #include "drivers/attention_small.hpp"
 
@@ -22,8 +23,9 @@ constexpr AttentionAxes kAxes({Count::keys, Argument::k}, {Count::queries, Argum
                               {Count::batches, Argument::out});
 
 // The scale of K or V: integers want one, f8e4m3 may have one.
+// In pools it lies as they do, but that of features is the same in all pages.
 attend_status read_scale(const attend_tensor *given, Argument argument, const Tensor &of, Argument of_argument,
-                         int64_t batch, Operands *operands, const Message &message, Tensor *scale) {
+                         int64_t batch, bool paged, Operands *operands, const Message &message, Tensor *scale) {
   const char *const name = attend_status_argument(failure(0, of_argument));
   if (given == nullptr) {
     if (of.dtype != Dtype::i8) return ATTEND_OK;
@@ -38,10 +40,54 @@ attend_status read_scale(const attend_tensor *given, Argument argument, const Te
       {{Count::features, of_argument}, {Count::keys, of_argument}, {Count::heads, of_argument}, {Count::batches}}};
   const std::array<int64_t, 4> shape = {of.rows(), of.columns(), of.heads(), batch};
   if (attend_status s = expect_shape(*scale, argument, shape, axes, message, kAll)) return s;
-  if (scale->rows() == 1 || scale->columns() == 1) return ATTEND_OK;
-  return fail(message, ATTEND_INVALID_SHAPE, argument,
-              "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", scale->rows(),
-              scale->columns());
+  if (scale->rows() != 1 && scale->columns() != 1) {
+    return fail(message, ATTEND_INVALID_SHAPE, argument,
+                "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", scale->rows(),
+                scale->columns());
+  }
+  if (paged && scale->rows() != 1 && scale->batch() != 1) {
+    return fail(message, ATTEND_INVALID_SHAPE, argument,
+                "has %" PRId64 " features and %" PRId64 " pages; one of the two must be 1", scale->rows(),
+                scale->batch());
+  }
+  return ATTEND_OK;
+}
+
+// The table of pages; how many keys a sequence has room for in it.
+attend_status read_pages(const attend_tensor *given, const Tensor &k, int64_t batch, Operands *operands,
+                         const Message &message, Tensor *pages, int64_t *keys) {
+  constexpr Argument kPages = Argument::options_pages;
+  constexpr Axes kAxesOfPages = {{{Count::rows}, {Count::batches, Argument::out}, {Count::heads}, {Count::batches}}};
+  if (attend_status s = operands->read(given, kPages, Role::input, Kind::pages, pages)) return s;
+  if (attend_status s = expect_shape(*pages, kPages, {pages->rows(), batch, 1, 1}, kAxesOfPages, message)) return s;
+  if (__builtin_mul_overflow(pages->rows(), k.columns(), keys) || *keys > INT64_MAX / 4 / 8) {
+    return fail(message, ATTEND_OVERFLOW, kPages,
+                "has %" PRId64 " pages of %" PRId64 " keys for a sequence: more than can be counted", pages->rows(),
+                k.columns());
+  }
+  return ATTEND_OK;
+}
+
+// A sequence's entries of the table, as far as keys exist.
+attend_status check_entries(const Attention &p, int64_t batch, const Message &message) {
+  if (!p.pages || p.k.columns() == 0) return ATTEND_OK;
+  return check_pages(p.pages, p.k.columns(), p.k.batch(), p.firsts, p.lengths, batch, Argument::options_pages, message);
+}
+
+// Packed columns, and the number of batches, that of sequences if some are packed.
+attend_status read_packing(const Attention &p, Purpose purpose, const Message &message, int64_t *batch) {
+  if (p.query_starts != nullptr) {
+    constexpr Argument kStarts = Argument::options_query_starts;
+    if (attend_status s = expect_packed(p.query_starts, p.sequences, p.q, Argument::q, kStarts, purpose, message))
+      return s;
+  }
+  if (p.key_starts != nullptr) {
+    constexpr Argument kStarts = Argument::options_key_starts;
+    if (attend_status s = expect_packed(p.key_starts, p.sequences, p.k, Argument::k, kStarts, purpose, message))
+      return s;
+  }
+  *batch = p.sequences;
+  return ATTEND_OK;
 }
 
 attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v, const attend_tensor *out,
@@ -58,44 +104,62 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   if (attend_status s = operands.read(out, Argument::out, Role::output, Kind::out, &p->out)) return s;
   // The inputs settle the shape, so that an output of another is what is wrong.
   const int64_t features = p->q.rows(), heads = p->q.heads(), kv_heads = p->k.heads();
-  const int64_t batch = p->q.batch() != 1   ? p->q.batch()
-                        : p->k.batch() != 1 ? p->k.batch()
-                        : p->v.batch() != 1 ? p->v.batch()
-                                            : p->out.batch();
+  const bool paged = options.pages != nullptr;
+  int64_t batch = p->q.batch() != 1             ? p->q.batch()
+                  : !paged && p->k.batch() != 1 ? p->k.batch()
+                  : !paged && p->v.batch() != 1 ? p->v.batch()
+                                                : p->out.batch();
+  if (p->sequences > 0) {
+    if (attend_status s = read_packing(*p, purpose, *message, &batch)) return s;
+  }
+  const int64_t q_batch = p->query_starts != nullptr ? 1 : batch, k_batch = paged                      ? p->k.batch()
+                                                                            : p->key_starts != nullptr ? 1
+                                                                                                       : batch;
   if (features == 0) return fail(*message, ATTEND_INVALID_SHAPE, Argument::q, "has 0 features, not 1 or more");
   if (features > kMostFeatures) return too_many_features(*message, Argument::q, features);
   if (p->out.rows() > kMostFeatures) return too_many_features(*message, Argument::out, p->out.rows());
-  const std::array<int64_t, 4> of_k = {features, p->k.columns(), kv_heads, batch};
-  if (attend_status s = expect_shape(p->k, Argument::k, of_k, kAxesOfK, *message, kBatch)) return s;
-  const std::array<int64_t, 4> of_v = {p->v.rows(), p->k.columns(), kv_heads, batch};
-  if (attend_status s = expect_shape(p->v, Argument::v, of_v, kAxesOfV, *message, kBatch)) return s;
+  if (p->sequences > 0 && p->query_starts == nullptr) {
+    const std::array<int64_t, 4> of_q = {features, p->q.columns(), heads, batch};
+    if (attend_status s = expect_shape(p->q, Argument::q, of_q, kPlainAxes, *message, kBatch)) return s;
+  }
+  const std::array<int64_t, 4> of_k = {features, p->k.columns(), kv_heads, k_batch};
+  if (attend_status s = expect_shape(p->k, Argument::k, of_k, kAxesOfK, *message, paged ? 0 : kBatch)) return s;
+  const std::array<int64_t, 4> of_v = {p->v.rows(), p->k.columns(), kv_heads, k_batch};
+  if (attend_status s = expect_shape(p->v, Argument::v, of_v, kAxesOfV, *message, paged ? 0 : kBatch)) return s;
   if (heads != 0 && (kv_heads == 0 || heads % kv_heads != 0)) {
     return fail(*message, ATTEND_INVALID_SHAPE, Argument::k,
                 "has %" PRId64 " heads; q's %" PRId64 " heads are no multiple of them", kv_heads, heads);
   }
-  if (attend_status s = read_scale(options.k_scale, Argument::options_k_scale, p->k, Argument::k, batch, &operands,
-                                   *message, &p->k_scale)) {
+  if (attend_status s = read_scale(options.k_scale, Argument::options_k_scale, p->k, Argument::k, k_batch, paged,
+                                   &operands, *message, &p->k_scale)) {
     return s;
   }
-  if (attend_status s = read_scale(options.v_scale, Argument::options_v_scale, p->v, Argument::v, batch, &operands,
-                                   *message, &p->v_scale)) {
+  if (attend_status s = read_scale(options.v_scale, Argument::options_v_scale, p->v, Argument::v, k_batch, paged,
+                                   &operands, *message, &p->v_scale)) {
     return s;
   }
-  const std::array<int64_t, 4> shape = {p->v.rows(), p->q.columns(), heads, batch};
+  const std::array<int64_t, 4> shape = {p->v.rows(), p->q.columns(), heads, q_batch};
   if (attend_status s = expect_shape(p->out, Argument::out, shape, kAxesOfOut, *message)) return s;
-  if (attend_status s =
-          finish_attention(options, &operands, p->q.dtype, features, p->k.columns(), shape, kAxes, purpose, p)) {
+  int64_t keys = p->k.columns();
+  if (paged) {
+    if (attend_status s = read_pages(options.pages, p->k, batch, &operands, *message, &p->pages, &keys)) return s;
+  }
+  if (p->key_starts != nullptr) keys = purpose == Purpose::size ? 0 : longest(p->key_starts, p->sequences);
+  if (attend_status s = finish_attention(options, &operands, p->q.dtype, features, keys, shape, kAxes, purpose, p)) {
     return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
+  if (attend_status s = check_entries(*p, batch, *message)) return s;
   const struct {
     const Tensor *output;
     Argument argument;
   } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
   const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
-               lengths = integers(p->lengths, batch);
-  const Tensor *const others[] = {&p->q,    &p->k,   &p->v,    &p->mask,    &p->bias,    &p->slopes, &p->sinks,
-                                  &offsets, &firsts, &lengths, &p->k_scale, &p->v_scale, &p->out};
+               lengths = integers(p->lengths, batch), query_starts = integers(p->query_starts, p->sequences + 1),
+               key_starts = integers(p->key_starts, p->sequences + 1);
+  const Tensor *const others[] = {&p->q,         &p->k,       &p->v,     &p->mask, &p->bias,    &p->slopes,
+                                  &p->sinks,     &offsets,    &firsts,   &lengths, &p->k_scale, &p->v_scale,
+                                  &query_starts, &key_starts, &p->pages, &p->out};
   static constexpr Argument kOthers[] = {Argument::q,
                                          Argument::k,
                                          Argument::v,
@@ -108,6 +172,9 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
                                          Argument::options_kv_lengths,
                                          Argument::options_k_scale,
                                          Argument::options_v_scale,
+                                         Argument::options_query_starts,
+                                         Argument::options_key_starts,
+                                         Argument::options_pages,
                                          Argument::out};
   static_assert(std::size(others) == std::size(kOthers), "in the same order");
   for (const auto &o : outputs) {

@@ -1,10 +1,12 @@
 #include "api/attention_options.hpp"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <cstddef>
 
 #include "api/plain_matrix.hpp"
+#include "api/serving.hpp"
 
 namespace attend {
 namespace {
@@ -18,6 +20,30 @@ constexpr bool is(ScoresStage stage, int number) { return static_cast<int>(stage
 static_assert(is(ScoresStage::scaled, ATTEND_SCORES_SCALED) && is(ScoresStage::softcapped, ATTEND_SCORES_SOFTCAPPED) &&
               is(ScoresStage::masked, ATTEND_SCORES_MASKED) &&
               is(ScoresStage::probabilities, ATTEND_SCORES_PROBABILITIES));
+
+// What packs sequences, and pages, among themselves.
+attend_status check_serving(const attend_attention_options &o, const Message &message) {
+  const bool packs = o.query_starts != nullptr || o.key_starts != nullptr;
+  if (o.sequences < 0) return wrong_value(message, Argument::options_sequences, o.sequences, "0 or more");
+  if (o.sequences == 0 && packs) {
+    return wrong_value(message, Argument::options_sequences, o.sequences, "the number of packed sequences");
+  }
+  if (o.sequences > 0 && !packs) {
+    return wrong_value(message, Argument::options_sequences, o.sequences, "0 without query_starts and key_starts");
+  }
+  if (o.pages != nullptr && o.key_starts != nullptr) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_key_starts,
+                "is given, but keys in pages are not packed");
+  }
+  if (o.pages != nullptr && o.kv_lengths == nullptr) {
+    return fail(message, ATTEND_NULL_POINTER, Argument::options_kv_lengths,
+                "is null, but required where keys lie in pages");
+  }
+  if (o.scores != nullptr && o.sequences > 0) {
+    return fail(message, ATTEND_UNSUPPORTED, Argument::options_scores, "is given, but sequences are packed");
+  }
+  return ATTEND_OK;
+}
 
 }  // namespace
 
@@ -45,15 +71,12 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
     }
   }
   if (o.reserved2 != 0) return wrong_value(message, Argument::options_reserved2, int64_t{o.reserved2}, "0");
-  if (attend_status s = expect_unset({{o.sequences != 0, Argument::options_sequences},
-                                      {o.query_starts != nullptr, Argument::options_query_starts},
-                                      {o.key_starts != nullptr, Argument::options_key_starts},
-                                      {o.pages != nullptr, Argument::options_pages},
-                                      {o.key_offset != 0, Argument::options_key_offset},
-                                      {o.state != nullptr, Argument::options_state}},
-                                     message)) {
+  if (attend_status s = expect_unset(
+          {{o.key_offset != 0, Argument::options_key_offset}, {o.state != nullptr, Argument::options_state}},
+          message)) {
     return s;
   }
+  if (attend_status s = check_serving(o, message)) return s;
   if (o.scores_stage > ATTEND_SCORES_PROBABILITIES) {
     return wrong_value(message, Argument::options_scores_stage, int64_t{o.scores_stage}, "0, 1, 2 or 3");
   }
@@ -82,6 +105,9 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   p.offsets = o.query_offsets;
   p.firsts = o.kv_first;
   p.lengths = o.kv_lengths;
+  p.sequences = o.sequences;
+  p.query_starts = o.query_starts;
+  p.key_starts = o.key_starts;
   p.left = window ? o.window_left : -1;
   p.right = window ? o.window_right : -1;
   p.scores_stage = static_cast<ScoresStage>(o.scores_stage);
@@ -93,6 +119,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   result->scores = o.scores;
   result->k_scale = o.k_scale;
   result->v_scale = o.v_scale;
+  result->pages = o.pages;
   return ATTEND_OK;
 }
 
@@ -147,20 +174,24 @@ attend_status read_inputs(const AttentionOptions &options, Operands *operands, i
   for (const auto &i : inputs) {
     if (attend_status s = operands->read_optional(i.given, i.argument, Role::input, i.kind, i.to)) return s;
     if (!*i.to) continue;
-    if (attend_status s = expect_shape(*i.to, i.argument, i.shape, i.axes, options.message, i.broadcasts)) return s;
+    std::array<int64_t, 4> shape = i.shape;
+    // Of packed keys a row is one of the query's own sequence: there may be more than the longest has.
+    if (i.broadcasts != 0 && problem->key_starts != nullptr) shape[0] = std::max(keys, i.to->rows());
+    if (attend_status s = expect_shape(*i.to, i.argument, shape, i.axes, options.message, i.broadcasts)) return s;
   }
   return ATTEND_OK;
 }
 
-attend_status check_keys(const Attention &p, int64_t keys, int64_t batch, const Message &message) {
+attend_status check_keys(const Attention &p, int64_t keys, int64_t count, const Message &message) {
   if (p.lengths == nullptr && p.firsts == nullptr) return ATTEND_OK;
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t length = p.lengths != nullptr ? p.lengths[b] : keys, first = p.firsts != nullptr ? p.firsts[b] : 0;
-    const auto wrong = [&](Argument argument, int64_t is, int64_t most) {
+  for (int64_t b = 0; b < count; ++b) {
+    const int64_t most = p.key_starts != nullptr ? p.key_starts[b + 1] - p.key_starts[b] : keys,
+                  length = p.lengths != nullptr ? p.lengths[b] : most, first = p.firsts != nullptr ? p.firsts[b] : 0;
+    const auto wrong = [&](Argument argument, int64_t is, int64_t at_most) {
       return fail(message, ATTEND_INVALID_VALUE, argument,
-                  "is %" PRId64 " for batch %" PRId64 ", but must be 0 to %" PRId64, is, b, most);
+                  "is %" PRId64 " for batch %" PRId64 ", but must be 0 to %" PRId64, is, b, at_most);
     };
-    if (length < 0 || length > keys) return wrong(Argument::options_kv_lengths, length, keys);
+    if (length < 0 || length > most) return wrong(Argument::options_kv_lengths, length, most);
     if (first < 0 || first > length) return wrong(Argument::options_kv_first, first, length);
   }
   return ATTEND_OK;
@@ -169,7 +200,7 @@ attend_status check_keys(const Attention &p, int64_t keys, int64_t batch, const 
 }  // namespace
 
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
-                               int64_t keys, const std::array<int64_t, 4> &out_shape, const AttentionAxes &axes,
+                               int64_t keys, const std::array<int64_t, 4> &shape, const AttentionAxes &axes,
                                Purpose purpose, Attention *problem) {
   const Message &message = options.message;
   const Argument lse = Argument::options_lse, scores = Argument::options_scores;
@@ -185,21 +216,32 @@ attend_status finish_attention(const AttentionOptions &options, Operands *operan
   if (problem->scale == 0) problem->scale = 1 / std::sqrt(static_cast<double>(features));
   if (options.mask != nullptr || options.bias != nullptr || options.alibi_slopes != nullptr ||
       options.sinks != nullptr) {
-    if (attend_status s = read_inputs(options, operands, keys, out_shape, axes, problem)) return s;
+    if (attend_status s = read_inputs(options, operands, keys, shape, axes, problem)) return s;
   }
   if (purpose == Purpose::compute) {
-    if (attend_status s = check_keys(*problem, keys, out_shape[3], message)) return s;
+    if (attend_status s = check_keys(*problem, keys, problem->sequences > 0 ? problem->sequences : shape[3], message))
+      return s;
   }
   if (problem->lse) {
-    const std::array<int64_t, 4> shape = {1, out_shape[1], out_shape[2], out_shape[3]};
-    if (attend_status s = expect_shape(problem->lse, lse, shape, axes.lse, message)) return s;
+    const std::array<int64_t, 4> of_lse = {1, shape[1], shape[2], shape[3]};
+    if (attend_status s = expect_shape(problem->lse, lse, of_lse, axes.lse, message)) return s;
   }
   if (problem->scores) {
-    const std::array<int64_t, 4> shape = {keys, out_shape[1], out_shape[2], out_shape[3]};
-    if (attend_status s = expect_shape(problem->scores, scores, shape, axes.scores, message)) return s;
+    const std::array<int64_t, 4> of_scores = {keys, shape[1], shape[2], shape[3]};
+    if (attend_status s = expect_shape(problem->scores, scores, of_scores, axes.scores, message)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   return expect_apart(problem->scores, scores, problem->lse, lse, message);
+}
+
+attend_status expect_packed(const int64_t *starts, int64_t sequences, const Tensor &of, Argument argument,
+                            Argument starts_argument, Purpose purpose, const Message &message) {
+  if (of.batch() != 1) {
+    return fail(message, ATTEND_INVALID_SHAPE, argument, "has %" PRId64 " batches, not 1, but its sequences are packed",
+                of.batch());
+  }
+  if (purpose == Purpose::size) return ATTEND_OK;
+  return check_starts(starts, sequences, of.columns(), starts_argument, message);
 }
 
 }  // namespace attend

@@ -12,6 +12,7 @@ struct AttentionOptions {
   Message message;
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr, *k_scale = nullptr, *v_scale = nullptr;
+  const attend_tensor *pages = nullptr;
 };
 
 // Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0
@@ -36,10 +37,15 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
 // Whether nothing but `scale`, threads, a workspace and a message is asked for, and nothing can be wrong.
 bool only_scales(const attend_attention_options *given, Dtype dtype, double *scale);
 
-// Settles what depends on the operands: on D and a query's type, on Nk, and the tensors among the options. That these
-// outputs overlap no input is for the caller to check, who knows all inputs.
+// Settles what depends on the operands: on D and a query's type, and the tensors among the options. `shape` is that of
+// `out`; `keys` are those that each sequence has room for. That these outputs overlap no input is for the caller to
+// check, who knows all inputs.
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
-                               int64_t keys, const std::array<int64_t, 4> &out_shape, const AttentionAxes &axes,
+                               int64_t keys, const std::array<int64_t, 4> &shape, const AttentionAxes &axes,
                                Purpose purpose, Attention *problem);
+
+// Packed sequences: that what begins with `argument` holds the columns that starts say.
+attend_status expect_packed(const int64_t *starts, int64_t sequences, const Tensor &of, Argument argument,
+                            Argument starts_argument, Purpose purpose, const Message &message);
 
 }  // namespace attend

@@ -8,6 +8,7 @@
 
 #include "api/attention_options.hpp"
 #include "api/plain_matrix.hpp"
+#include "api/serving.hpp"
 #include "dispatch/registry.hpp"
 #include "drivers/attention_small.hpp"
 
@@ -137,6 +138,12 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
       if (o.given) return fail(said, ATTEND_INVALID_VALUE, o.argument, "is given, but that of options counts");
     }
   }
+  Attention &attention = p->attention;
+  if (attention.key_starts != nullptr || inner.pages != nullptr) {
+    return fail(said, ATTEND_INVALID_VALUE,
+                inner.pages != nullptr ? Argument::options_pages : Argument::options_key_starts,
+                "is given, but keys are those of x, which query_starts pack");
+  }
   if (inner.k_scale != nullptr || inner.v_scale != nullptr) {
     return fail(said, ATTEND_INVALID_VALUE,
                 inner.k_scale != nullptr ? Argument::options_k_scale : Argument::options_v_scale,
@@ -150,6 +157,14 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   const int64_t items = p->x.columns(), batch = p->x.batch();
   if (p->x.rows() == 0) return fail(said, ATTEND_INVALID_SHAPE, Argument::x, "has 0 features, not 1 or more");
   if (p->x.heads() != 1) return wrong_extent(said, Argument::x, kHeads, p->x.heads(), 1, false);
+  if (attention.sequences > 0) {
+    constexpr Argument kStarts = Argument::options_query_starts;
+    if (attend_status s =
+            expect_packed(attention.query_starts, attention.sequences, p->x, Argument::x, kStarts, purpose, said)) {
+      return s;
+    }
+    attention.key_starts = attention.query_starts;
+  }
   const std::array<int64_t, 4> attended = {p->w_v.rows(), items, p->w_q.heads(), batch};
   const std::array<int64_t, 4> expected = p->w_o ? std::array<int64_t, 4>{p->w_o.rows(), items, 1, batch} : attended;
   const Axes &axes = p->w_o ? kAxesOfProjected : kAxesOfOut;
@@ -159,13 +174,18 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                 "Q, K and V of its %" PRId64 " items in %" PRId64 " batches take more bytes than 63 bits can count",
                 items, batch);
   }
-  if (attend_status s = finish_attention(inner, &operands, p->x.dtype, p->w_q.rows(), items, attended, kAxes, purpose,
-                                         &p->attention)) {
+  const int64_t keys = attention.sequences == 0   ? items
+                       : purpose == Purpose::size ? 0
+                                                  : longest(attention.key_starts, attention.sequences);
+  if (attend_status s =
+          finish_attention(inner, &operands, p->x.dtype, p->w_q.rows(), keys, attended, kAxes, purpose, &attention)) {
     return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
-  const Tensor offsets = integers(p->attention.offsets, batch), firsts = integers(p->attention.firsts, batch),
-               lengths = integers(p->attention.lengths, batch);
+  const int64_t count = attention.sequences > 0 ? attention.sequences : batch;
+  const Tensor offsets = integers(attention.offsets, count), firsts = integers(attention.firsts, count),
+               lengths = integers(attention.lengths, count),
+               starts = integers(attention.query_starts, attention.sequences + 1);
   const Tensor *const inputs[] = {&p->x,
                                   &p->w_q,
                                   &p->w_k,
@@ -181,7 +201,8 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                                   &p->attention.sinks,
                                   &offsets,
                                   &firsts,
-                                  &lengths};
+                                  &lengths,
+                                  &starts};
   static constexpr Argument kInputArguments[] = {Argument::x,
                                                  Argument::weights_w_q,
                                                  Argument::weights_w_k,
@@ -197,7 +218,8 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
                                                  Argument::options_sinks,
                                                  Argument::options_query_offsets,
                                                  Argument::options_kv_first,
-                                                 Argument::options_kv_lengths};
+                                                 Argument::options_kv_lengths,
+                                                 Argument::options_query_starts};
   static_assert(std::size(inputs) == std::size(kInputArguments), "in the same order");
   const struct {
     const Tensor *output;

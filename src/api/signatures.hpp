@@ -17,8 +17,9 @@ enum class Kind {
   acc,    // lse, scores, scales: of the type of the arithmetic
   mask,
   zero,  // zero points
+  pages,
 };
-constexpr size_t kKinds = 7, kTypes = ATTEND_F8E4M3 + 1;
+constexpr size_t kKinds = 8, kTypes = ATTEND_F8E4M3 + 1;
 
 // Sets of types; those of operands that the function lacks are empty.
 using Types = uint32_t;
@@ -59,8 +60,8 @@ constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
                                     {kBf16, 0, kF, kF32 | kBf16, kF32, kBool},
                                     {kF16, 0, kF, kF32 | kF16, kF32, kBool},
                                     {kF64, 0, kF64, kF64, kF64, kBool}});
-constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool},
-                                      {kF64, kF64, kF64, kF64, kF64, kBool}});
+constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool, 0, kI32},
+                                      {kF64, kF64, kF64, kF64, kF64, kBool, 0, kI32}});
 constexpr Signatures kMergeTypes({{kF, 0, 0, kF, kF32}, {kF64, 0, 0, kF64, kF64}});
 constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
 

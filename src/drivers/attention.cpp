@@ -3,19 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "drivers/attention_sequence.hpp"
+
 namespace attend {
 namespace {
 
+// Of the longest sequence that the operands have room for.
 AttentionShape shape_of(const Attention &p) {
   // One feature is contiguous whatever its stride.
   return {size_of(acc_of(p.out.dtype)),
           p.out.columns(),
-          p.k.columns(),
+          most_keys(p),
           p.q.rows(),
           p.v.rows(),
           p.out.heads(),
           p.k.heads(),
-          p.out.batch(),
+          count_sequences(p),
           p.k.stride[0],
           p.k.stride[1],
           p.v.rows() == 1 ? 1 : p.v.stride[0],
@@ -23,49 +26,32 @@ AttentionShape shape_of(const Attention &p) {
           p.scores.given,
           p.k.is_narrow(),
           p.v.is_narrow(),
-          p.out.is_narrow()};
+          p.out.is_narrow(),
+          p.pages.given};
 }
 
-// Where sums of a few positions cannot overflow.
-int64_t near(int64_t position) {
-  constexpr int64_t kFar = int64_t{1} << 60;
-  return std::clamp(position, -kFar, kFar);
+// Whether sequences may differ in queries or keys.
+bool are_uneven(const Attention &p) {
+  return count_sequences(p) > 1 &&
+         (p.query_starts != nullptr || p.key_starts != nullptr || p.lengths != nullptr || p.firsts != nullptr);
 }
 
-// The sum of two of any size, which may be near although they are not.
-int64_t near_sum(int64_t a, int64_t b) {
-  int64_t sum = 0;
-  if (__builtin_add_overflow(a, b, &sum)) sum = b < 0 ? INT64_MIN : INT64_MAX;
-  return near(sum);
+// What one of the sequences has.
+AttentionShape shape_of(const AttentionShape &longest, const Sequence &s) {
+  AttentionShape shape = longest;
+  shape.queries = s.queries;
+  shape.keys = s.end - s.first;
+  shape.batch = 1;
+  return shape;
 }
 
-// The keys of a batch: columns [first, end) of k. Blocks count them from 0, so that neither what is before them nor what
-// is behind them can matter to chunks and spans.
-struct Keys {
-  int64_t first, end;
-};
-Keys keys_of(const Attention &p, int64_t batch) {
-  return {p.firsts != nullptr ? p.firsts[batch] : 0, p.lengths != nullptr ? p.lengths[batch] : p.k.columns()};
-}
-
-// Which keys the block that begins with query `query` sees by position.
-template <class T>
-void set_visible(const Attention &p, const Keys &keys, int64_t query, int64_t batch, AttentionBlock<T> *x) {
-  const int64_t offset = p.bottom_right         ? keys.end - p.out.columns()
-                         : p.offsets != nullptr ? p.offsets[batch]
-                                                : p.offset;
-  const int64_t position = query - keys.first;  // of the block's first query, but for the offset
-  x->position = near(offset) + position;
-  x->keys = keys.end - keys.first;
-  x->key_end = x->keys;
-  if (p.causal || p.right >= 0) {
-    x->key_end = position + 1 + (p.causal ? near(offset) : near_sum(offset, p.right));
-    x->key_end_step = 1;
+double work_of(const Attention &p, const AttentionShape &shape) {
+  if (!are_uneven(p)) return attention_work(shape);
+  double work = 0;
+  for (int64_t b = 0, count = count_sequences(p); b < count; ++b) {
+    work += attention_work(shape_of(shape, sequence_of(p, b)));
   }
-  if (p.left >= 0) {
-    x->key_begin = position + near_sum(offset, -p.left);
-    x->key_begin_step = 1;
-  }
+  return work;
 }
 
 // One line for each row, from query `query` of head `head` and element `element` on.
@@ -85,7 +71,7 @@ StoredRows stored_rows_of(const Tensor &t, int64_t element, int64_t query, int64
   return {t.matrix(element, query, head, batch).data, t.stride[0], t.stride[1], t.stride[2], t.dtype};
 }
 
-// What all blocks of a call share.
+// What all blocks of a call that have one plan share.
 template <class T>
 struct Call {
   const Attention &p;
@@ -106,39 +92,63 @@ struct Call {
   T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
 };
 
+// What a block works on: queries of a head, or of as many heads as the plan says, from query `query` on.
+struct BlockPlace {
+  Sequence sequence;
+  int64_t query, head;
+  int64_t column() const { return sequence.query + query; }
+};
+
+PageTable pages_of(const Attention &p, const Sequence &s) {
+  if (!p.pages) return {};
+  const auto stride = [](const Tensor &t) { return t.given ? t.stride[3] : 0; };
+  return {p.pages.at<const int32_t>(0, s.batch, 0, 0),
+          p.pages.stride[0],
+          p.k.columns(),
+          s.first,
+          s.end,
+          stride(p.k),
+          stride(p.v),
+          stride(p.k_scale),
+          stride(p.v_scale)};
+}
+
 template <class T>
-AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int64_t batch, T *scratch,
+AttentionBlock<T> block_of(const Call<T> &call, const BlockPlace &at, T *scratch,
                            T (&of_heads)[2 * Contract<T>::kQueryBlock]) {
   const Attention &p = call.p;
   const AttentionPlan &plan = call.plan;
-  const int64_t kv_head = head / (p.out.heads() / p.k.heads());
-  const Keys keys = keys_of(p, batch);
+  const Sequence &s = at.sequence;
+  const int64_t head = at.head, kv_head = head / (p.out.heads() / p.k.heads()), column = at.column();
+  // Pools begin with their first page, whatever it belongs to.
+  const int64_t key = p.pages ? 0 : s.key + s.first, k_batch = p.pages ? 0 : s.k_batch;
   AttentionBlock<T> x = {};
-  x.items = std::min(plan.block, p.out.columns() - query);
+  x.items = std::min(plan.block, s.queries - at.query);
   x.heads = plan.heads;
-  set_visible(p, keys, query, batch, &x);
+  set_visible(p, s, at.query, &x);
   x.features = p.q.rows();
   x.value_features = p.v.rows();
   x.scratch = scratch;
   x.layout = plan.layout;
-  x.q = stored_rows_of(p.q, 0, query, head, batch);
-  x.k = p.k.matrix(0, keys.first, kv_head, batch);
-  x.v = p.v.matrix(0, keys.first, kv_head, batch);
-  x.k_scale = scale_of(p.k_scale, keys.first, kv_head, batch);
+  x.q = stored_rows_of(p.q, 0, column, head, s.q_batch);
+  x.k = p.k.matrix(0, key, kv_head, k_batch);
+  x.v = p.v.matrix(0, key, kv_head, k_batch);
+  x.pages = pages_of(p, s);
+  x.k_scale = scale_of(p.k_scale, key, kv_head, k_batch);
   // A number for each feature of V multiplies what is finished.
-  if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, keys.first, kv_head, batch);
-  x.out = rows_of<T>(p.out, 0, query, head, batch);
+  if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, key, kv_head, k_batch);
+  x.out = rows_of<T>(p.out, 0, column, head, s.q_batch);
   if (p.v.rows() == 1) x.v.row_stride = x.out.element_stride = 1;
   if (p.out.is_narrow()) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
   x.scale = static_cast<T>(p.scale);
   x.softcap = static_cast<T>(p.softcap);
   x.slopes = call.of_heads(p.slopes, head, of_heads, &x.slope_stride);
   x.sinks = call.of_heads(p.sinks, head, of_heads + plan.heads, &x.sink_stride);
-  x.bias = stored_rows_of(p.bias, keys.first, query, head, batch);
-  x.mask = rows_of<const uint8_t>(p.mask, keys.first, query, head, batch);
-  x.scores = rows_of<T>(p.scores, 0, query, head, batch);
-  x.scores_before = keys.first;
-  x.scores_keys = p.k.columns();
+  x.bias = stored_rows_of(p.bias, s.first, column, head, s.q_batch);
+  x.mask = rows_of<const uint8_t>(p.mask, s.first, column, head, s.q_batch);
+  x.scores = rows_of<T>(p.scores, 0, column, head, s.q_batch);
+  x.scores_before = s.first;
+  x.scores_keys = most_keys(p);
   x.scores_stage = p.scores_stage;
   x.query_tile = plan.query_tile;
   x.few_rows = plan.few_rows;
@@ -151,12 +161,12 @@ AttentionBlock<T> block_of(const Call<T> &call, int64_t query, int64_t head, int
 }
 
 template <class T>
-void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
+void store_lse(const Attention &p, const AttentionBlock<T> &x, const BlockPlace &at) {
   if (!p.lse) return;
   for (int64_t row = 0; row < x.items * x.heads; ++row) {
     // (The logarithm of 0 would raise a division by zero.)
     const double m = static_cast<double>(x.m[row]), l = static_cast<double>(x.l[row]);
-    *p.lse.at<T>(0, query + row % x.items, head + row / x.items, batch) =
+    *p.lse.at<T>(0, at.column() + row % x.items, at.head + row / x.items, at.sequence.q_batch) =
         static_cast<T>(l == 0 ? -HUGE_VAL : m + std::log(l));
   }
 }
@@ -164,11 +174,11 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, int64_t query, in
 // What is left to do with the results of a block: numbers of V's features; and those in the scratch are rounded to the
 // type of `out`.
 template <class T>
-void finish_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t query, int64_t head, int64_t batch) {
-  const int64_t dv = x.value_features;
+void finish_results(const Call<T> &call, const AttentionBlock<T> &x, const BlockPlace &at) {
+  const int64_t dv = x.value_features, heads_of_one = call.p.out.heads() / call.p.k.heads();
   if (call.p.v_scale && call.p.v_scale.stride[0] != 0) {
     const MatrixRef<const float> scale =
-        scale_of(call.p.v_scale, 0, head / (call.p.out.heads() / call.p.k.heads()), batch);
+        scale_of(call.p.v_scale, 0, at.head / heads_of_one, call.p.pages ? 0 : at.sequence.k_batch);
     for (int64_t row = 0; row < x.rows; ++row) {
       T *const of_row = x.out.data + row % x.items * x.out.item_stride + row / x.items * x.out.head_stride;
       for (int64_t f = 0; f < dv; ++f)
@@ -180,29 +190,29 @@ void finish_results(const Call<T> &call, const AttentionBlock<T> &x, int64_t que
     call.convert({dv,
                   x.items,
                   {x.out.data + h * x.out.head_stride, 1, dv, dtype_of<T>()},
-                  call.p.out.matrix(0, query, head + h, batch),
+                  call.p.out.matrix(0, at.column(), at.head + h, at.sequence.q_batch),
                   {}});
   }
 }
 
 template <class T>
-__attribute__((noinline)) void run_block(const Call<T> &call, int64_t query, int64_t head, int64_t batch, int thread) {
+__attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &at, int thread) {
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, query, head, batch, call.scratch_of(thread), of_heads);
+  AttentionBlock<T> x = block_of(call, at, call.scratch_of(thread), of_heads);
   x.m = m;
   x.l = l;
   call.kernels.attention(x);
-  store_lse(call.p, x, query, head, batch);
-  finish_results(call, x, query, head, batch);
+  store_lse(call.p, x, at);
+  finish_results(call, x, at);
 }
 
 // One block, the chunks of its keys in parallel, as many as there is room for; then their fold in order. (Not inlined,
 // like run_block, to keep frames below 8 KiB.)
 template <class T>
-__attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, int64_t batch) {
+__attribute__((noinline)) void run_split_kv(const Call<T> &call, const BlockPlace &at) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk, kMostChunks = 256;
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, 0, head, batch, call.scratch_of(0), of_heads);
+  AttentionBlock<T> x = block_of(call, at, call.scratch_of(0), of_heads);
   x.m = m;
   x.l = l;
   const int64_t begin = x.seen.begin / kChunk, end = (x.seen.end + kChunk - 1) / kChunk, rows = x.rows;
@@ -233,41 +243,101 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, int64_t head, i
     call.kernels.attention_fold({&x, chunk == begin, chunk + count >= end, chunk, count, parts, open});
     chunk += count;
   } while (chunk < end);
-  store_lse(call.p, x, 0, head, batch);
-  finish_results(call, x, 0, head, batch);
+  store_lse(call.p, x, at);
+  finish_results(call, x, at);
+}
+
+// One task of a plan for sequences alike: blocks of one head follow each other, sharing its keys and values; under a causal
+// mask the longest come first.
+template <class T>
+void run_task(const Call<T> &call, const Sequence &s, int64_t task, int thread) {
+  const AttentionPlan &plan = call.plan;
+  const int64_t block = plan.blocks - 1 - task % plan.blocks;
+  run_block(call, {s, block * plan.block, task / plan.blocks * plan.heads}, thread);
+}
+
+template <class T>
+void split_sequence(const Call<T> &call, const Sequence &s) {
+  for (int64_t head = 0; head < call.p.out.heads(); head += call.plan.heads) run_split_kv(call, {s, 0, head});
+}
+
+// Sequences that differ in queries or keys. Tasks are numbered through all of them; those of a few neighbours are handed
+// out at a time, so that many short sequences cost a plan each and no more.
+template <class T>
+void run_sequences(const Attention &p, const AttentionShape &shape, const AttentionMeans &means, const Scratch &scratch,
+                   const KernelTable &table) {
+  const KernelsOf<T> &kernels = kernels_of<T>(table);
+  const int64_t count = count_sequences(p);
+  const auto plan_of = [&](const Sequence &s) {
+    AttentionShape one = shape;
+    one.queries = s.queries;
+    return plan_attention(one, means);
+  };
+  const double work = work_of(p, shape);
+  int64_t *const first = reinterpret_cast<int64_t *>(scratch.shared());  // the first task of each, and behind the last
+  first[0] = 0;
+  for (int64_t b = 0; b < count; ++b) {
+    const Sequence s = sequence_of(p, b);
+    first[b + 1] = first[b];
+    if (s.queries == 0) continue;
+    const AttentionPlan plan = plan_of(s);
+    if (splits_keys(plan, shape_of(shape, s), work)) {
+      split_sequence<T>({p, plan, scratch, kernels, table.convert}, s);
+    } else {
+      first[b + 1] += plan.tasks / count;
+    }
+  }
+  const int64_t tasks = first[count], together = std::max<int64_t>(1, tasks / (64 * means.threads));
+  parallel_for(scratch.executor(), means.threads, (tasks + together - 1) / together, [&](int64_t i, int thread) {
+    int64_t task = i * together, b = std::upper_bound(first, first + count + 1, task) - first - 1;
+    for (const int64_t end = std::min(tasks, task + together); task < end; ++b) {
+      if (first[b + 1] == first[b]) continue;
+      const Sequence s = sequence_of(p, b);
+      const AttentionPlan plan = plan_of(s);
+      const Call<T> call = {p, plan, scratch, kernels, table.convert};
+      for (const int64_t last = std::min(end, first[b + 1]); task < last; ++task) {
+        run_task(call, s, task - first[b], thread);
+      }
+    }
+  });
 }
 
 template <class T>
 Acquired run(const KernelTable &table, const Attention &p, const Execution &execution) {
   const KernelsOf<T> &kernels = kernels_of<T>(table);
   const AttentionShape shape = shape_of(p);
-  const Need need = attention_need(shape);
+  const Need need = attention_need(p);
   if (need.tasks == 0) return Acquired::ok;
-  const Scratch scratch(execution, need, attention_threads(shape, execution.usable_threads()));
+  const Scratch scratch(execution, need, attention_threads(work_of(p, shape), execution.usable_threads()));
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (p.k.heads() == 0) return Acquired::ok;
 
-  const AttentionPlan plan =
-      plan_attention(shape, {scratch.threads(), scratch.is_faster(), kernels.attention_lanes, caches()});
-  const Call<T> call = {p, plan, scratch, kernels, table.convert};
-  const int64_t heads = p.out.heads() / plan.heads;
-  if (plan.split_kv) {
-    for (int64_t slice = 0; slice < plan.tasks; ++slice) {
-      run_split_kv(call, slice % heads * plan.heads, slice / heads);
-    }
+  const AttentionMeans means = {scratch.threads(), scratch.is_faster(), kernels.attention_lanes, caches()};
+  if (are_uneven(p) && (p.query_starts != nullptr || means.threads > 1)) {
+    run_sequences<T>(p, shape, means, scratch, table);
     return Acquired::ok;
   }
-  // Blocks of one head follow each other, sharing its keys and values; under a causal mask the longest come first.
-  parallel_for(scratch.executor(), scratch.threads(), plan.tasks, [&](int64_t task, int thread) {
-    const int64_t block = plan.blocks - 1 - task % plan.blocks, slice = task / plan.blocks;
-    run_block(call, block * plan.block, slice % heads * plan.heads, slice / heads, thread);
-  });
+  const AttentionPlan plan = plan_attention(shape, means);
+  const Call<T> call = {p, plan, scratch, kernels, table.convert};
+  if (plan.split_kv) {
+    for (int64_t b = 0; b < shape.batch; ++b) split_sequence(call, sequence_of(p, b));
+    return Acquired::ok;
+  }
+  const int64_t each = plan.tasks / shape.batch;
+  parallel_for(scratch.executor(), scratch.threads(), plan.tasks,
+               [&](int64_t task, int thread) { run_task(call, sequence_of(p, task / each), task % each, thread); });
   return Acquired::ok;
 }
 
 }  // namespace
 
-Need attention_need(const Attention &problem) { return attention_need(shape_of(problem)); }
+Need attention_need(const Attention &p) {
+  Need need = attention_need(shape_of(p), p.query_starts != nullptr);
+  if (need.tasks != 0 && are_uneven(p)) {
+    need.shared = aligned((count_sequences(p) + 1) * static_cast<int64_t>(sizeof(int64_t)));
+  }
+  return need;
+}
 
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution) {
   return with_acc(problem.out.dtype, [&](auto t) { return run<decltype(t)>(kernels, problem, execution); });

@@ -13,6 +13,10 @@ struct Attention {
   bool causal = false, bottom_right = false;  // bottom_right: offset = keys - queries, of each batch
   int64_t offset = 0, left = -1, right = -1;
   const int64_t *offsets = nullptr, *firsts = nullptr, *lengths = nullptr;  // per batch, or null
+  // Packed sequences, so many: the columns of q and out, and of k and v, where they begin, and the number of all; or null.
+  int64_t sequences = 0;
+  const int64_t *query_starts = nullptr, *key_starts = nullptr;
+  Tensor pages;  // (most pages of a sequence, batch), i32: k and v are pools then, a page a batch
   double softcap = 0;
   Tensor k_scale, v_scale;  // (features or 1, keys or 1, heads of k, batch), f32
   Tensor q, k, v, out, mask, bias, slopes, sinks, lse, scores;

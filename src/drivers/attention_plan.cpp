@@ -36,10 +36,14 @@ int64_t most_packed(const AttentionShape &s) {
   return heads;
 }
 
+// Whether a chunk of K, and of V, is made ready in the scratch whatever its strides.
+bool stages_k(const AttentionShape &s) { return s.widens_k || s.paged; }
+bool stages_v(const AttentionShape &s) { return s.widens_v || s.paged; }
+
 // Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
 // 4 KiB.
 bool shares_sets_of_keys(const AttentionShape &s) {
-  if (s.widens_k) return false;
+  if (stages_k(s)) return false;
   constexpr int64_t kHalf = 2048;
   const int64_t bytes = s.k_key_stride * s.element;
   return s.k_feature_stride == 1 && std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
@@ -100,8 +104,8 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   // 128 bytes for each tile, which has two rows at least.
   l.results = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
   l.values = l.results + (s.rounds ? l.rows * s.value_features : 0);
-  l.copied = l.values + (s.widens_v ? l.keys * round_up(s.value_features) : 0);
-  l.end = l.copied + (s.widens_k ? l.keys * stride_of_copies(s) : 0);
+  l.copied = l.values + (stages_v(s) ? l.keys * round_up(s.value_features) : 0);
+  l.end = l.copied + (stages_k(s) ? l.keys * stride_of_copies(s) : 0);
   return l;
 }
 
@@ -111,24 +115,46 @@ int64_t attention_block_bytes(const AttentionShape &s, int64_t rows) {
 
 int64_t attention_parts_bytes(const AttentionShape &s) { return can_split(s) ? (parts_of(s) + 1) * part_bytes(s) : 0; }
 
-Need attention_need(const AttentionShape &s) {
+Need attention_need(const AttentionShape &s, bool packed) {
   Need need;
   if (s.kv_heads == 0) return need;
-  need.per_thread = attention_parts_bytes(s) + attention_block_bytes(s, most_rows(s));
+  const auto bytes = [](const AttentionShape &of) {
+    return attention_parts_bytes(of) + attention_block_bytes(of, most_rows(of));
+  };
+  need.per_thread = bytes(s);
   need.faster = copy_bytes(s);
   const int64_t block = query_block(s.element) / 2;
-  need.tasks = (s.queries + block - 1) / block * s.heads * s.batch;
+  need.tasks = (s.queries + block - 1) / block * s.heads;
+  if (!packed) need.tasks *= s.batch;
+  AttentionShape few = s;
+  for (few.queries = 1; packed && few.queries < std::min(s.queries, kFewQueries + 1); ++few.queries) {
+    need.per_thread = std::max(need.per_thread, bytes(few));
+  }
+  if (packed && s.queries > 0) need.tasks += s.batch * s.heads;  // a sequence may end inside a block
   // (A stride of 0 makes keys without end of a few elements.)
-  if (can_split(s) && need.tasks < kMostThreads) {
+  few.queries = packed ? 1 : s.queries;
+  if (can_split(few) && need.tasks < kMostThreads) {
     need.tasks *= std::min<int64_t>(kMostThreads, s.keys / kKeyChunk);
   }
   return need;
 }
 
-int attention_threads(const AttentionShape &s, int available) {
-  const double work = static_cast<double>(s.queries) * (static_cast<double>(s.keys) + 1) *
-                      static_cast<double>(s.heads * s.batch) * static_cast<double>(s.features + s.value_features);
+double attention_work(const AttentionShape &s) {
+  return static_cast<double>(s.queries) * (static_cast<double>(s.keys) + 1) * static_cast<double>(s.heads * s.batch) *
+         static_cast<double>(s.features + s.value_features);
+}
+
+int attention_threads(double work, int available) {
   return work < kWorkPerThread * available ? std::max(1, static_cast<int>(work / kWorkPerThread)) : available;
+}
+
+bool splits_keys(const AttentionPlan &plan, const AttentionShape &s, double work) {
+  AttentionShape block = s;
+  block.queries = std::min(plan.block, s.queries);
+  block.heads = plan.heads;
+  block.batch = 1;
+  return plan.threads > 1 && plan.parts > 0 && s.keys >= kManyKeys &&
+         attention_work(block) * 4 * static_cast<double>(plan.threads) > work;
 }
 
 AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &means) {
@@ -161,12 +187,12 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
 
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
-  plan.by_features = s.v_feature_stride == 1 || s.widens_v;
-  plan.copied_stride = s.widens_k || (shares_sets_of_keys(s) && means.copies) ? stride_of_copies(s) : 0;
-  plan.values_stride = s.widens_v ? round_up(s.value_features) : 0;
+  plan.by_features = s.v_feature_stride == 1 || stages_v(s);
+  plan.copied_stride = stages_k(s) || (shares_sets_of_keys(s) && means.copies) ? stride_of_copies(s) : 0;
+  plan.values_stride = stages_v(s) ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
-             s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;
+             (s.paged || s.k_key_stride == s.features) && s.keys * s.features * s.element > means.caches.l2;
   plan.layout = attention_layout(s, most_rows(s));
   return plan;
 }

@@ -16,6 +16,7 @@ struct AttentionShape {
   bool looks;                                                // at a mask or a bias
   bool shows_scores;
   bool widens_k = false, widens_v = false, rounds = false;  // K, V, out are of a narrower type than the arithmetic
+  bool paged = false;                                       // K and V are gathered from pages
 };
 
 // What the machine lends.
@@ -47,13 +48,21 @@ struct AttentionPlan {
   AttentionLayout layout;
 };
 
-// Bytes of scratch that hold for every machine: what is needed, and what copies of keys take beside.
-Need attention_need(const AttentionShape &shape);
+// Bytes of scratch that hold for every machine: what is needed, and what copies of keys take beside. `packed`: the
+// queries are those of all `batch` sequences together, however they are shared out.
+Need attention_need(const AttentionShape &shape, bool packed = false);
 
-// Of `available` threads those that are worth starting.
-int attention_threads(const AttentionShape &shape, int available);
+// FMAs of all sequences.
+double attention_work(const AttentionShape &shape);
+
+// Of `available` threads those that are worth starting for so many FMAs.
+int attention_threads(double work, int available);
 
 AttentionPlan plan_attention(const AttentionShape &shape, const AttentionMeans &means);
+
+// Whether one of several sequences has its keys shared out among the threads: where a block of it is much of what a thread
+// has to do. `shape` and `plan` are those of the one, `work` is that of all.
+bool splits_keys(const AttentionPlan &plan, const AttentionShape &shape, double work);
 
 // One block of all queries, as short calls have it.
 int64_t attention_block_bytes(const AttentionShape &shape, int64_t rows);

@@ -61,8 +61,8 @@ struct Plan {
     int64_t fast = 0;
     for (const Need &part : {matmul_need(q), matmul_need(k), matmul_need(v), attention_need(attention),
                              projects ? matmul_need(output) : Need()}) {
-      all.per_thread = std::max(all.per_thread, part.per_thread);
-      fast = std::max(fast, part.per_thread + part.faster);
+      all.per_thread = std::max(all.per_thread, part.shared + part.per_thread);
+      fast = std::max(fast, part.shared + part.per_thread + part.faster);
       all.tasks = std::max(all.tasks, part.tasks);
     }
     all.faster = fast - all.per_thread;

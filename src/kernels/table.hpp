@@ -236,6 +236,15 @@ struct KeyRange {
   int64_t begin, end;
 };
 
+// Where the keys of a sequence lie in pools, whose columns are those of one page: key j in column (first + j) % size of
+// page entries[(first + j) / size * stride].
+struct PageTable {
+  const int32_t *entries;  // or null: no pools
+  int64_t stride, size;
+  int64_t first, end;                          // columns of the sequence that exist
+  int64_t of_k, of_v, of_k_scale, of_v_scale;  // from page to page, in elements
+};
+
 // Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
 // and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
 // key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
@@ -243,7 +252,8 @@ template <class T>
 struct AttentionBlock {
   int64_t items, heads, keys, features, value_features;
   StoredRows q;
-  StoredMatrix k, v;  // (feature, key)
+  StoredMatrix k, v;  // (feature, key); of pools the first page
+  PageTable pages;
   // Of K's features or of its keys, one number by strides of 0; or null data. V's is of its keys: that of its features
   // comes after the block.
   MatrixRef<const float> k_scale, v_scale;

@@ -55,8 +55,7 @@ template <class Options>
 std::vector<LaterField> later_fields() {
   std::vector<LaterField> all;
   if constexpr (std::is_same_v<Options, attend_attention_options>) {
-    all.insert(all.end(), {ATTEND_FUZZ_LATER(sequences), ATTEND_FUZZ_LATER(query_starts), ATTEND_FUZZ_LATER(key_starts),
-                           ATTEND_FUZZ_LATER(pages), ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
+    all.insert(all.end(), {ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
   }
   return all;
 }

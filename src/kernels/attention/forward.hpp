@@ -71,19 +71,21 @@ void join(const KeySlice<T> &slice, KeyRuns *runs) {
 // Few rows: scores, and unless these must be turned, weights, whose sums are the result.
 template <class T>
 __attribute__((noinline)) vec<T> attend_few(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                                            bool turned) {
+                                            const KeyRuns &runs, const StagedPart<T> &k, bool turned) {
   vec<T> l = broadcast(T(0));
+  KeyPieces pieces;
+  k.pieces(runs, slice.begin, x.far ? keys_ahead(x) : kPageInPlace, &pieces);
   with_key_or_value<T>(slice.k.type, [&](auto stored) {
     using S = decltype(stored);
     if constexpr (kIsSame<T, S>) {
       with_constant<kFewRows<T>>(t.count, [&](auto nq) {
         constexpr int NQ = decltype(nq)::value;
-        few_scores<T, NQ, S>(x, t, slice, turned);
+        few_scores<T, NQ, S>(x, t, slice, k, pieces, turned);
         if (!turned) l = few_weights<T, NQ>(x, t, slice);
       });
     } else {  // half the shapes; the lanes behind the rows are 0
-      with_power_above<kFewRows<T>>(t.count,
-                                    [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, turned); });
+      with_power_above<kFewRows<T>>(
+          t.count, [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, k, pieces, turned); });
       if (!turned) {
         with_constant<kFewRows<T>>(t.count, [&](auto nq) { l = few_weights<T, decltype(nq)::value>(x, t, slice); });
       }
@@ -100,14 +102,18 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
     if (runs->count > 1) join(slice, runs);
     const bool modified = is_modified(x, runs->run[0]), turned = modified || !x.by_features;
-    const vec<T> l = attend_few(x, t, slice, turned);
+    if (!chunk.k.is_piecewise()) {
+      chunk.k.copy();
+      slice.k = chunk.k.from(slice.begin);
+    }
+    const vec<T> l = attend_few(x, t, slice, *runs, chunk.k, turned);
     if (!turned) {
-      if (chunk.v.room != nullptr && !reads_stored(x, t)) chunk.v.copy();
+      if (chunk.v.room != nullptr && !reads_stored(x, t, *runs, chunk.v)) chunk.v.copy();
       slice.v = chunk.v.from(slice.begin);
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
       if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
-      return output_slice(x, t, slice, *runs, true);
+      return output_slice(x, t, slice, *runs, chunk, true);
     }
     if (modified) modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
   } else {
@@ -120,9 +126,9 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
   // Few rows read V as it is stored, if nothing must be left out.
-  if (chunk.v.room != nullptr && (!finite || !reads_stored(x, t))) chunk.v.copy();
+  if (chunk.v.room != nullptr && (!finite || !reads_stored(x, t, *runs, chunk.v))) chunk.v.copy();
   slice.v = chunk.v.from(slice.begin);
-  output_slice(x, t, slice, *runs, finite);
+  output_slice(x, t, slice, *runs, chunk, finite);
 }
 
 // All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not

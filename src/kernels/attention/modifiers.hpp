@@ -112,7 +112,7 @@ __attribute__((noinline)) void scale_scores(const AttentionBlock<T> &x, const Qu
     vec<T> top = broadcast(kMinusInfinity<T>);
     T *at = t.s + i * W;
     for (int64_t j = 0; j < keys; ++j, at += t.lanes) {
-      const vec<T> s = load(at) * broadcast(static_cast<T>(x.k_scale.data[(key + j) * x.k_scale.col_stride]));
+      const vec<T> s = load(at) * broadcast(scale_at(x, x.k_scale, x.pages.of_k_scale, key + j));
       top = maximum(s, top);
       store(at, s);
     }
@@ -129,13 +129,14 @@ __attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const Q
   const auto scaled = [&](vec<T> weight, vec<T> scale) { return select(weight == zero, zero, weight * scale); };
   if (t.s_row != 1) {  // [row][key]
     for (int64_t j = 0; j < slice.size(); j += W) {
-      const vec<T> scale = scales_of<T>(x.v_scale, slice.begin + j, smaller<int64_t>(W, slice.size() - j));
+      const vec<T> scale =
+          scales_of(x, x.v_scale, x.pages.of_v_scale, slice.begin + j, smaller<int64_t>(W, slice.size() - j));
       for (int64_t q = 0; q < t.count; ++q) store(t.s + q * t.s_row + j, scaled(load(t.s + q * t.s_row + j), scale));
     }
     return;
   }
   for (int64_t j = 0; j < slice.size(); ++j) {
-    const vec<T> scale = broadcast(static_cast<T>(x.v_scale.data[(slice.begin + j) * x.v_scale.col_stride]));
+    const vec<T> scale = broadcast(scale_at(x, x.v_scale, x.pages.of_v_scale, slice.begin + j));
     for (int64_t i = 0; i < t.lanes; i += W) store(t.s + j * t.s_key + i, scaled(load(t.s + j * t.s_key + i), scale));
   }
 }

@@ -44,8 +44,8 @@ ATTEND_INLINE void with_power(int64_t n, const F &f) {
 // shapes' variables those of the loop would not all find a register.)
 template <class T, class S, int MV, int NQ, bool kPartial, class Stride>
 __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                                           const KeyRuns &runs, int64_t q0, int64_t rows, int64_t f, T *o, int64_t ld,
-                                           Stride s_row) {
+                                           const KeyPieces &pieces, int64_t q0, int64_t rows, int64_t f, T *o,
+                                           int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kRowsAhead = 8;
   const int64_t last_lanes = kPartial ? x.value_features - f - (MV - 1) * W : W;
@@ -53,15 +53,17 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
   const int64_t v_item = slice.v.col_stride;
   Tile<T, MV, NQ> tile;
   tile.zero();
-  for (int n = 0; n < runs.count; ++n) {
-    const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
-    const S *v = static_cast<const S *>(slice.v.data) + f + key * v_item;
-    const T *weights = t.s + q0 * t.s_row + key * t.s_key;
+  for (int n = 0; n < pieces.count; ++n) {
+    const KeyPiece &piece = pieces.piece[n];
+    const S *v = static_cast<const S *>(piece.data) + f;
+    const T *weights = t.s + q0 * t.s_row + piece.key * t.s_key;
     if (kPartial) {
-      tile.template accumulate<kPartial>(keys, v, v_item, weights, t.s_key, s_row, last_lanes);
+      tile.template accumulate<kPartial>(piece.keys, v, v_item, weights, t.s_key, s_row, last_lanes);
     } else {
-      const PanelAhead<T, MV, S> ahead = {v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item, v_item};
-      tile.accumulate(keys, v, v_item, weights, t.s_key, s_row, ahead);
+      const S *const next = piece.ahead != nullptr ? static_cast<const S *>(piece.ahead) + f
+                                                   : v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item;
+      const PanelAhead<T, MV, S> ahead = {next, v_item};
+      tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
     }
   }
   // Copies: a store might, for all the compiler knows, change the tile.
@@ -90,46 +92,49 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
 // All features of NQ rows: as many vectors at a time as MV, then its halves.
 template <class T, int MV, int NQ, class Stride>
 ATTEND_INLINE void output_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                               const KeyRuns &runs, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
+                               const KeyPieces &pieces, int64_t q0, int64_t rows, T *o, int64_t ld, Stride s_row) {
   constexpr int W = kLanes<T>;
   const int64_t whole = x.value_features / W * W;
   int64_t f = 0;
   while (f < whole) {
     with_power<MV>((whole - f) / W, [&](auto mv) __attribute__((always_inline)) {
       constexpr int M = decltype(mv)::value;
-      output_tile<T, T, M, NQ, false>(x, t, slice, runs, q0, rows, f, o, ld, s_row);
+      output_tile<T, T, M, NQ, false>(x, t, slice, pieces, q0, rows, f, o, ld, s_row);
       f += M * W;
     });
   }
-  if (whole < x.value_features) output_tile<T, T, 1, NQ, true>(x, t, slice, runs, q0, rows, whole, o, ld, s_row);
+  if (whole < x.value_features) output_tile<T, T, 1, NQ, true>(x, t, slice, pieces, q0, rows, whole, o, ld, s_row);
 }
 
 template <class T, int MV, int NQ, class Stride>
-void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
+void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyPieces &pieces,
                   Stride s_row) {
   T *o = sums_of(x, t);
-  for (int64_t q = 0, pieces = (t.count + NQ - 1) / NQ; q < t.count; --pieces) {
-    const int64_t rows = (t.count - q + pieces - 1) / pieces;
+  for (int64_t q = 0, groups = (t.count + NQ - 1) / NQ; q < t.count; --groups) {
+    const int64_t rows = (t.count - q + groups - 1) / groups;
     with_width<NQ>(
         rows, s_row, [&](auto nq) __attribute__((always_inline)) {
           constexpr int N = decltype(nq)::value;
           const int64_t real = smaller<int64_t>(N, t.count - q);
-          output_rows<T, MV, N>(x, t, slice, runs, q, real, o, x.ld, s_row);
+          output_rows<T, MV, N>(x, t, slice, pieces, q, real, o, x.ld, s_row);
           q += real;
         });
   }
 }
 
-// Whether V is read as it is stored, where it is narrower than the arithmetic: by few rows, in whole vectors.
+// Whether V is read as it is stored, where it is narrower than the arithmetic or lies in pages: by few rows, in whole
+// vectors, all keys of a slice.
 template <class T>
-ATTEND_INLINE bool reads_stored(const AttentionBlock<T> &x, const QueryTile<T> &t) {
-  return t.count <= kFewRows<T> && x.v.row_stride == 1 && x.value_features % kLanes<T> == 0;
+ATTEND_INLINE bool reads_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRuns &runs,
+                                const StagedPart<T> &v) {
+  return t.count <= kFewRows<T> && x.v.row_stride == 1 && x.value_features % kLanes<T> == 0 &&
+         (v.pages == nullptr || (v.is_piecewise() && runs.count == 1));
 }
 
 // Then: few shapes, one, two and four rows at a time (the third row may be none).
 template <class T>
 void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                      const KeyRuns &runs) {
+                      const KeyPieces &pieces) {
   constexpr int kRows = kFewRows<T> < 4 ? kFewRows<T> : 4;
   T *const o = sums_of(x, t);
   with_key_or_value<T>(slice.v.type, [&](auto stored) {
@@ -142,7 +147,7 @@ void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const K
           for (int64_t f = 0; f < x.value_features;) {
             with_power<MV>((x.value_features - f) / kLanes<T>, [&](auto mv) {
               constexpr int M = decltype(mv)::value;
-              output_tile<T, S, M, NQ, false>(x, t, slice, runs, q, rows, f, o, x.ld, t.s_row);
+              output_tile<T, S, M, NQ, false>(x, t, slice, pieces, q, rows, f, o, x.ld, t.s_row);
               f += M * kLanes<T>;
             });
           }
@@ -154,20 +159,21 @@ void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const K
 
 template <class T>
 ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                                      const KeyRuns &runs) {
-  if (is_narrow<T>(slice.v.type)) return output_of_stored(x, t, slice, runs);
+                                      const KeyPieces &pieces) {
+  if (is_narrow<T>(slice.v.type)) return output_of_stored(x, t, slice, pieces);
   if (t.count <= Tiles<T>::kFewQueries) {
-    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, runs, t.s_row);
+    output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, pieces, t.s_row);
   } else if (t.s_row == 1) {
-    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, runs, Adjacent());
+    output_tiles<T, Tiles<T>::kOutVectors, Tiles<T>::kOutQueries>(x, t, slice, pieces, Adjacent());
   } else {
-    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, runs, t.s_row);
+    output_tiles<T, Tiles<T>::kOutVectors, kFewRows<T>>(x, t, slice, pieces, t.s_row);
   }
 }
 
 // The turned tile: lanes = rows, b = V with any strides; o is [feature][lane] in the scratch.
 template <class T, int MV>
-void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs) {
+void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                    const KeyPieces &pieces) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>;
   const MatrixRef<const T> v = slice.values();
   const int64_t width = balanced(x.value_features, NR);
@@ -176,11 +182,11 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
         smaller(width, x.value_features - f), [&](auto nr) __attribute__((always_inline)) {
           Tile<T, MV, decltype(nr)::value> tile;
           tile.zero();
-          for (int n = 0; n < runs.count; ++n) {
-            const int64_t key = runs.run[n].begin - slice.begin, keys = runs.run[n].end - runs.run[n].begin;
-            tile.template accumulate<false>(keys, t.s + key * t.lanes, t.lanes,
-                                            v.data + f * v.row_stride + key * v.col_stride, v.col_stride, v.row_stride,
-                                            W);
+          for (int n = 0; n < pieces.count; ++n) {
+            const KeyPiece &piece = pieces.piece[n];
+            const T *const at = static_cast<const T *>(piece.data) + f * v.row_stride;
+            tile.template accumulate<false>(piece.keys, t.s + piece.key * t.lanes, t.lanes, at, v.col_stride,
+                                            v.row_stride, W);
           }
           tile.each([&](int i, int j, vec<T> acc) __attribute__((always_inline)) {
             T *at = t.output + (f + j) * t.lanes + i * W;
@@ -197,15 +203,17 @@ void output_by_rows(const AttentionBlock<T> &x, const QueryTile<T> &t, const Key
 // `finite`: nothing that the tile does not see can spoil a sum.
 template <class T>
 void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const KeyRuns &runs,
-                  bool finite) {
+                  const StagedChunk<T> &chunk, bool finite) {
   if (x.value_features == 0) return;  // lse and scores may be wanted all the same
   if (!finite) {
     return output_without_hidden(x, t, slice, sums_of(x, t), x.by_features ? x.ld : 1, x.by_features ? 1 : t.lanes);
   }
-  if (x.by_features) return output_by_features(x, t, slice, runs);
+  KeyPieces pieces;
+  chunk.v.pieces(runs, slice.begin, x.far ? Contract<T>::kKeyChunk : kPageInPlace, &pieces);
+  if (x.by_features) return output_by_features(x, t, slice, pieces);
   with_constant<Tiles<T>::kScoreVectors>(
       t.vectors, [&](auto mv)
-                     __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice, runs); });
+                     __attribute__((always_inline)) { output_by_rows<T, decltype(mv)::value>(x, t, slice, pieces); });
 }
 
 template <class T>

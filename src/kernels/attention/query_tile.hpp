@@ -93,13 +93,21 @@ ATTEND_INLINE void items_of(const AttentionBlock<T> &x, const QueryTile<T> &t, i
 ATTEND_INLINE bool scales_keys(const MatrixRef<const float> &scale) {
   return scale.data != nullptr && scale.row_stride == 0;
 }
-// The numbers of `count` keys from `key` on; 0 behind them.
+// That of one key; `of_page`: from page to page.
 template <class T>
-ATTEND_INLINE vec<T> scales_of(const MatrixRef<const float> &scale, int64_t key, int64_t count) {
+ATTEND_INLINE T scale_at(const AttentionBlock<T> &x, const MatrixRef<const float> &scale, int64_t of_page,
+                         int64_t key) {
+  if (x.pages.entries == nullptr) return static_cast<T>(scale.data[key * scale.col_stride]);
+  const int64_t column = x.pages.first + key, page = column / x.pages.size;
+  return static_cast<T>(
+      scale.data[x.pages.entries[page * x.pages.stride] * of_page + column % x.pages.size * scale.col_stride]);
+}
+// Those of `count` keys from `key` on; 0 behind them.
+template <class T>
+ATTEND_INLINE vec<T> scales_of(const AttentionBlock<T> &x, const MatrixRef<const float> &scale, int64_t of_page,
+                               int64_t key, int64_t count) {
   T lanes[kLanes<T>];
-  for (int64_t l = 0; l < kLanes<T>; ++l) {
-    lanes[l] = l < count ? static_cast<T>(scale.data[(key + l) * scale.col_stride]) : T(0);
-  }
+  for (int64_t l = 0; l < kLanes<T>; ++l) lanes[l] = l < count ? scale_at(x, scale, of_page, key + l) : T(0);
   return load(lanes);
 }
 

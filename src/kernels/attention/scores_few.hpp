@@ -12,6 +12,13 @@
 namespace attend {
 namespace {
 
+// Keys from memory are asked for 64 KiB or so ahead.
+template <class T>
+ATTEND_INLINE int64_t keys_ahead(const AttentionBlock<T> &x) {
+  const int64_t bytes = (is_narrow<T>(x.k.type) ? size_of(x.k.type) : static_cast<int64_t>(sizeof(T))) * x.features;
+  return larger<int64_t>(1, (int64_t{1} << 16) / bytes);
+}
+
 // Scores of kLanes keys, a line a row, into [key][lane] like those of score_tiles. (Rare, and so not inlined.)
 template <class T>
 __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lines, T *s) {
@@ -26,21 +33,43 @@ __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lin
   }
 }
 
+// Columns of S that are contiguous, to where they lie side by side: keys that a page's end parts. (Rare, and so not inlined.)
+template <class T, class S>
+__attribute__((noinline)) void gather_keys(const StagedPart<T> &k, int64_t key, int64_t keys, S *to) {
+  k.each_page(key, key + keys, [&](int64_t, int64_t count, const void *data, int64_t) {
+    const S *from = static_cast<const S *>(data);
+    for (int64_t j = 0; j < count; ++j, from += k.at.col_stride, to += k.rows) {
+      for (int64_t i = 0; i < k.rows; ++i) to[i] = from[i];
+    }
+  });
+}
+
 // Scores of the slice into t.s, and their maxima into t.slice_m(): [row][key] with whole vectors of keys, the last filled
 // up with -inf; or, if `turned`, [key][lane].
 template <class T, int NQ, class S>
-void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, bool turned) {
+void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const StagedPart<T> &part,
+                const KeyPieces &pieces, bool turned) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
-  const int64_t k_item = slice.k.col_stride;
-  // How far ahead keys from memory are asked for: 64 KiB or so.
-  const int64_t ahead = x.far ? (int64_t{1} << 16) / static_cast<int64_t>(sizeof(S)) / k_item * k_item : 0;
+  // How far ahead keys from memory are asked for.
+  const int64_t ahead = x.far ? keys_ahead<T>(x) * slice.k.col_stride : 0;
+  const KeyPiece *piece = pieces.piece;
   vec<T> top[NQ];
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
   for (int64_t j = 0; j < slice.size(); j += W) {
     const int64_t keys = smaller<int64_t>(W, slice.size() - j);
-    const S *k = static_cast<const S *>(slice.k.data) + j * k_item;
+    while (j >= piece->key + piece->keys) ++piece;
+    int64_t k_item = slice.k.col_stride;
+    const S *k = static_cast<const S *>(piece->data) + (j - piece->key) * k_item;
+    const S *next =
+        piece->ahead != nullptr ? static_cast<const S *>(piece->ahead) + (j - piece->key) * k_item : k + ahead;
+    if (j + keys > piece->key + piece->keys) {
+      S *const room = reinterpret_cast<S *>(x.scratch + x.layout.copied);
+      gather_keys(part, slice.begin + j, keys, room);
+      k = next = room;
+      k_item = x.features;
+    }
     vec<T> acc[NQ];
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
@@ -49,7 +78,7 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     for (; keys == W && f + W <= x.features; f += W) {
       if (ahead != 0 && f % kLine == 0) {
         ATTEND_UNROLL
-        for (int i = 0; i < W; ++i) __builtin_prefetch(k + i * k_item + f + ahead, 0, 2);
+        for (int i = 0; i < W; ++i) __builtin_prefetch(next + i * k_item + f, 0, 2);
       }
       each_column<T>(
           k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
@@ -74,7 +103,7 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     }
     T lines[NQ * W];
     if (scales_keys(x.k_scale)) {
-      const vec<T> scale = scales_of<T>(x.k_scale, slice.begin + j, keys);
+      const vec<T> scale = scales_of(x, x.k_scale, x.pages.of_k_scale, slice.begin + j, keys);
       ATTEND_UNROLL
       for (int q = 0; q < NQ; ++q) acc[q] = acc[q] * scale;
     }

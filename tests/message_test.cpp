@@ -120,8 +120,8 @@ TEST_CASE("messages of options") {
   expect_said<MatmulCall>("options.reserved: is 7, but must be 0.", [](auto &c) { c.options.value.reserved = 7; });
   expect_said<MatmulCall>("options.workspace: is null, but has a size.",
                           [](auto &c) { c.options.value.workspace_size = 7; });
-  expect_said<AttentionCall>("options.state: belongs to a later version and must be 0 in this one.",
-                             [](auto &c) { c.options.value.state = &c.k.view; });
+  expect_said<AttentionCall>("options.state: is null, but required with ATTEND_PARTIAL and ATTEND_CONTINUE.",
+                             [](auto &c) { c.options.value.flags = ATTEND_CONTINUE; });
   expect_said<SoftmaxCall>("options.scale: is inf, but must be finite.",
                            [](auto &c) { c.options.value.scale = HUGE_VAL; });
   expect_said<SoftmaxCall>("options.scale: is nan, but must be finite.",

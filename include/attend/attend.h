@@ -293,8 +293,8 @@ ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const 
 #define ATTEND_CAUSAL_TOP_LEFT 1u     /* offset = query_offset, 0 by default: query 0 sees key 0 */
 #define ATTEND_CAUSAL_BOTTOM_RIGHT 2u /* offset = Nk - Nq (kv_lengths[b] - Nq); query_offset must be 0 */
 #define ATTEND_WINDOW 4u              /* window_left and window_right hold */
-#define ATTEND_PARTIAL 8u             /* (0.5) more keys follow: writes `state` */
-#define ATTEND_CONTINUE 16u           /* (0.5) goes on from `state` */
+#define ATTEND_PARTIAL 8u             /* more keys follow in another call: writes `state` */
+#define ATTEND_CONTINUE 16u           /* goes on from `state` */
 
 /* What options.scores receives. Keys before kv_first or beyond a length do not exist: they show as -inf, or 0 as a
  * probability. */
@@ -337,8 +337,8 @@ typedef struct attend_attention_options {
   const int64_t *query_starts;       /* sequences + 1 columns of q: where they begin, and the number of all */
   const int64_t *key_starts;         /* the same of k and v */
   const attend_tensor *pages;        /* I32 (most pages of a sequence, B): k and v are pools of pages then */
-  int64_t key_offset;                /* (0.5) position of key 0 */
-  const attend_tensor *state;        /* (0.5) what ATTEND_PARTIAL and ATTEND_CONTINUE write and read */
+  int64_t key_offset;                /* position of key 0: a multiple of 256 */
+  const attend_tensor *state;        /* (2 (Dv + 2), Nq, H, B): what ATTEND_PARTIAL writes and ATTEND_CONTINUE reads */
 } attend_attention_options;
 
 /* O = V softmax(scale K^T Q), fused: memory of order Nq + Nk, whatever Nk times Nq is (unless `scores` asks for them).
@@ -376,6 +376,15 @@ typedef struct attend_attention_options {
  * Nk = rows of the table times page size; kv_lengths is required. Of the table the entries for keys kv_first to length
  * - 1 are read; one outside of the pool is an error. Sequences may share pages. A scale of features is one for all pages.
  * Any page size works; 16 and more, with contiguous features, are fast. q may be packed or not.
+ *
+ * Keys in pieces: a prefix that many sequences share, what is read from a file, what arrives late. The first call has
+ * ATTEND_PARTIAL, those in between ATTEND_PARTIAL | ATTEND_CONTINUE, the last one ATTEND_CONTINUE; with the same queries
+ * and options they give the bits of one call over all keys. Pieces but the last have a multiple of 256 keys. key_offset,
+ * the keys before this piece, moves causal masks, windows and ALiBi; mask, bias and kv_lengths describe the keys of the
+ * call. With ATTEND_PARTIAL out and lse are checked and not written, and sinks wait; a last call may have no keys. state,
+ * f32 (f64 with F64), is what is kept of each query: m, l and o of the open span, then of the spans before (see below);
+ * the caller may move it, not change it. ATTEND_CAUSAL_BOTTOM_RIGHT and kv_first are errors with any of these, since the
+ * whole is not known, and so are probabilities.
  *
  * Each sequence has the bits that it has alone, with its keys in one piece; work is shared out among the threads by the
  * keys of each.

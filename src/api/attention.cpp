@@ -153,13 +153,16 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   const struct {
     const Tensor *output;
     Argument argument;
-  } outputs[] = {{&p->out, Argument::out}, {&p->lse, Argument::options_lse}, {&p->scores, Argument::options_scores}};
+  } outputs[] = {{&p->out, Argument::out},
+                 {&p->lse, Argument::options_lse},
+                 {&p->scores, Argument::options_scores},
+                 {p->pauses ? &p->state : nullptr, Argument::options_state}};
   const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
                lengths = integers(p->lengths, batch), query_starts = integers(p->query_starts, p->sequences + 1),
                key_starts = integers(p->key_starts, p->sequences + 1);
-  const Tensor *const others[] = {&p->q,         &p->k,       &p->v,     &p->mask, &p->bias,    &p->slopes,
-                                  &p->sinks,     &offsets,    &firsts,   &lengths, &p->k_scale, &p->v_scale,
-                                  &query_starts, &key_starts, &p->pages, &p->out};
+  const Tensor *const others[] = {&p->q,         &p->k,       &p->v,     &p->mask,  &p->bias,    &p->slopes,
+                                  &p->sinks,     &offsets,    &firsts,   &lengths,  &p->k_scale, &p->v_scale,
+                                  &query_starts, &key_starts, &p->pages, &p->state, &p->out};
   static constexpr Argument kOthers[] = {Argument::q,
                                          Argument::k,
                                          Argument::v,
@@ -175,9 +178,11 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
                                          Argument::options_query_starts,
                                          Argument::options_key_starts,
                                          Argument::options_pages,
+                                         Argument::options_state,
                                          Argument::out};
   static_assert(std::size(others) == std::size(kOthers), "in the same order");
   for (const auto &o : outputs) {
+    if (o.output == nullptr) continue;
     for (size_t i = 0; i < std::size(others); ++i) {
       if (others[i] == o.output) continue;
       if (attend_status s = expect_apart(*o.output, o.argument, *others[i], kOthers[i], *message)) return s;
@@ -187,7 +192,8 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
 }
 
 bool has_nothing_to_do(const Attention &p) {
-  return is_empty(p.out) && (!p.lse || is_empty(p.lse)) && (!p.scores || is_empty(p.scores));
+  return is_empty(p.out) && (!p.lse || is_empty(p.lse)) && (!p.scores || is_empty(p.scores)) &&
+         (!p.pauses || is_empty(p.state));
 }
 
 // Small calls whose arguments are beyond doubt; false leaves the call to the general way.

@@ -13,7 +13,8 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_attention_options, state) + sizeof(void *);
 constexpr uint32_t kCausal = ATTEND_CAUSAL_TOP_LEFT | ATTEND_CAUSAL_BOTTOM_RIGHT;
-constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW;
+constexpr uint32_t kPieces = ATTEND_PARTIAL | ATTEND_CONTINUE;
+constexpr uint32_t kFlags = kCausal | ATTEND_WINDOW | kPieces;
 
 // The stages have attend.h's numbers.
 constexpr bool is(ScoresStage stage, int number) { return static_cast<int>(stage) == number; }
@@ -45,6 +46,33 @@ attend_status check_serving(const attend_attention_options &o, const Message &me
   return ATTEND_OK;
 }
 
+// What computes over some of the keys at a time.
+attend_status check_pieces(const attend_attention_options &o, const Message &message) {
+  constexpr int64_t kChunk = Contract<float>::kKeyChunk;
+  if (o.key_offset < 0 || o.key_offset % kChunk != 0) {
+    return wrong_value(message, Argument::options_key_offset, o.key_offset, "a multiple of 256, 0 or more");
+  }
+  const bool pieces = (o.flags & kPieces) != 0;
+  if (pieces && o.state == nullptr) {
+    return fail(message, ATTEND_NULL_POINTER, Argument::options_state,
+                "is null, but required with ATTEND_PARTIAL and ATTEND_CONTINUE");
+  }
+  if (pieces && o.scores != nullptr && o.scores_stage == ATTEND_SCORES_PROBABILITIES) {
+    return fail(message, ATTEND_UNSUPPORTED, Argument::options_scores,
+                "is given for probabilities, which one of several calls over the keys does not know");
+  }
+  if (!pieces && o.key_offset == 0) return ATTEND_OK;
+  if ((o.flags & ATTEND_CAUSAL_BOTTOM_RIGHT) != 0) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_flags,
+                "has ATTEND_CAUSAL_BOTTOM_RIGHT, but where the keys end is not known to one of several calls");
+  }
+  if (o.kv_first != nullptr) {
+    return fail(message, ATTEND_INVALID_VALUE, Argument::options_kv_first,
+                "is given, but one of several calls counts keys from key_offset");
+  }
+  return ATTEND_OK;
+}
+
 }  // namespace
 
 attend_status too_many_features(const Message &to, Argument argument, int64_t features) {
@@ -71,12 +99,8 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
     }
   }
   if (o.reserved2 != 0) return wrong_value(message, Argument::options_reserved2, int64_t{o.reserved2}, "0");
-  if (attend_status s = expect_unset(
-          {{o.key_offset != 0, Argument::options_key_offset}, {o.state != nullptr, Argument::options_state}},
-          message)) {
-    return s;
-  }
   if (attend_status s = check_serving(o, message)) return s;
+  if (attend_status s = check_pieces(o, message)) return s;
   if (o.scores_stage > ATTEND_SCORES_PROBABILITIES) {
     return wrong_value(message, Argument::options_scores_stage, int64_t{o.scores_stage}, "0, 1, 2 or 3");
   }
@@ -108,6 +132,9 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   p.sequences = o.sequences;
   p.query_starts = o.query_starts;
   p.key_starts = o.key_starts;
+  p.key_offset = o.key_offset;
+  p.pauses = (o.flags & ATTEND_PARTIAL) != 0;
+  p.resumes = (o.flags & ATTEND_CONTINUE) != 0;
   p.left = window ? o.window_left : -1;
   p.right = window ? o.window_right : -1;
   p.scores_stage = static_cast<ScoresStage>(o.scores_stage);
@@ -120,6 +147,7 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   result->k_scale = o.k_scale;
   result->v_scale = o.v_scale;
   result->pages = o.pages;
+  result->state = o.state;
   return ATTEND_OK;
 }
 
@@ -229,6 +257,13 @@ attend_status finish_attention(const AttentionOptions &options, Operands *operan
   if (problem->scores) {
     const std::array<int64_t, 4> of_scores = {keys, shape[1], shape[2], shape[3]};
     if (attend_status s = expect_shape(problem->scores, scores, of_scores, axes.scores, message)) return s;
+  }
+  if (options.state != nullptr) {
+    constexpr Argument kState = Argument::options_state;
+    const Role role = problem->pauses ? Role::output : Role::input;
+    if (attend_status s = operands->read(options.state, kState, role, Kind::acc, &problem->state)) return s;
+    const std::array<int64_t, 4> of_state = {2 * (problem->v.rows() + 2), shape[1], shape[2], shape[3]};
+    if (attend_status s = expect_shape(problem->state, kState, of_state, axes.state, message)) return s;
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   return expect_apart(problem->scores, scores, problem->lse, lse, message);

@@ -12,7 +12,7 @@ struct AttentionOptions {
   Message message;
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr, *k_scale = nullptr, *v_scale = nullptr;
-  const attend_tensor *pages = nullptr;
+  const attend_tensor *pages = nullptr, *state = nullptr;
 };
 
 // Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0
@@ -22,11 +22,12 @@ attend_status too_many_features(const Message &to, Argument argument, int64_t fe
 
 // Where the extents of mask, bias, lse and scores come from, and those of slopes and sinks.
 struct AttentionAxes {
-  Axes scores, lse, heads;
+  Axes scores, lse, heads, state;
   constexpr AttentionAxes(const Axis &keys, const Axis &queries, const Axis &of_heads, const Axis &batches)
       : scores{{keys, queries, of_heads, batches}},
         lse{{{Count::features}, queries, of_heads, batches}},
-        heads{{of_heads, {Count::columns}, {Count::heads}, {Count::batches}}} {}
+        heads{{of_heads, {Count::columns}, {Count::heads}, {Count::batches}}},
+        state{{{Count::rows}, queries, of_heads, batches}} {}
 };
 
 // The numbers go straight into the problem: copying one takes as long as a small attention. `result` says whose message

@@ -84,21 +84,6 @@ attend_status read_struct(const Struct *given, size_t first_version, Argument si
   return ATTEND_OK;
 }
 
-// A field that belongs to a later version, and whether it is set.
-struct LaterField {
-  bool set;
-  Argument argument;
-};
-template <size_t kCount>
-attend_status expect_unset(const LaterField (&fields)[kCount], const Message &message) {
-  for (const LaterField &field : fields) {
-    if (field.set) {
-      return fail(message, ATTEND_UNSUPPORTED, field.argument, "belongs to a later version and must be 0 in this one");
-    }
-  }
-  return ATTEND_OK;
-}
-
 // What an executor says, checked.
 attend_status read_executor(const attend_executor &given, Argument argument, const Message &message,
                             Executor *executor);

@@ -139,6 +139,15 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
     }
   }
   Attention &attention = p->attention;
+  if (attention.resumes || attention.pauses) {
+    return fail(said, ATTEND_INVALID_VALUE, Argument::options_flags,
+                "has ATTEND_PARTIAL or ATTEND_CONTINUE, but the keys are all of x");
+  }
+  if (inner.state != nullptr || attention.key_offset != 0) {
+    return fail(said, ATTEND_INVALID_VALUE,
+                inner.state != nullptr ? Argument::options_state : Argument::options_key_offset,
+                "is given, but the keys are all of x");
+  }
   if (attention.key_starts != nullptr || inner.pages != nullptr) {
     return fail(said, ATTEND_INVALID_VALUE,
                 inner.pages != nullptr ? Argument::options_pages : Argument::options_key_starts,

@@ -140,6 +140,11 @@ AttentionBlock<T> block_of(const Call<T> &call, const BlockPlace &at, T *scratch
   x.out = rows_of<T>(p.out, 0, column, head, s.q_batch);
   if (p.v.rows() == 1) x.v.row_stride = x.out.element_stride = 1;
   if (p.out.is_narrow()) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
+  if (p.resumes || p.pauses) x.state = rows_of<T>(p.state, 0, column, head, s.q_batch);
+  x.resumes = p.resumes;
+  x.pauses = p.pauses;
+  x.key_offset = p.key_offset;
+  if (p.pauses) x.out = rows_of<T>(p.state, p.v.rows() + 4, column, head, s.q_batch);
   x.scale = static_cast<T>(p.scale);
   x.softcap = static_cast<T>(p.softcap);
   x.slopes = call.of_heads(p.slopes, head, of_heads, &x.slope_stride);
@@ -162,7 +167,7 @@ AttentionBlock<T> block_of(const Call<T> &call, const BlockPlace &at, T *scratch
 
 template <class T>
 void store_lse(const Attention &p, const AttentionBlock<T> &x, const BlockPlace &at) {
-  if (!p.lse) return;
+  if (!p.lse || p.pauses) return;
   for (int64_t row = 0; row < x.items * x.heads; ++row) {
     // (The logarithm of 0 would raise a division by zero.)
     const double m = static_cast<double>(x.m[row]), l = static_cast<double>(x.l[row]);
@@ -175,6 +180,7 @@ void store_lse(const Attention &p, const AttentionBlock<T> &x, const BlockPlace 
 // type of `out`.
 template <class T>
 void finish_results(const Call<T> &call, const AttentionBlock<T> &x, const BlockPlace &at) {
+  if (call.p.pauses) return;
   const int64_t dv = x.value_features, heads_of_one = call.p.out.heads() / call.p.k.heads();
   if (call.p.v_scale && call.p.v_scale.stride[0] != 0) {
     const MatrixRef<const float> scale =
@@ -232,6 +238,8 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, const BlockPlac
       y.part_begin = (chunk + i) * kChunk;
       y.keys = std::min(x.keys, y.part_begin + kChunk);
       y.sinks = nullptr;
+      y.state = {};
+      y.resumes = y.pauses = false;
       y.out = {part(i), 1, x.value_features, x.items * x.value_features};
       y.m = part(i) + rows * x.value_features;
       y.l = y.m + x.layout.rows;

@@ -16,6 +16,11 @@ struct Attention {
   // Packed sequences, so many: the columns of q and out, and of k and v, where they begin, and the number of all; or null.
   int64_t sequences = 0;
   const int64_t *query_starts = nullptr, *key_starts = nullptr;
+  // Keys of a sequence in pieces: the position of the first one here, a multiple of chunks; whether it goes on from `state`
+  // and ends there.
+  int64_t key_offset = 0;
+  bool resumes = false, pauses = false;
+  Tensor state;
   Tensor pages;  // (most pages of a sequence, batch), i32: k and v are pools then, a page a batch
   double softcap = 0;
   Tensor k_scale, v_scale;  // (features or 1, keys or 1, heads of k, batch), f32

@@ -57,7 +57,7 @@ inline int64_t near_sum(int64_t a, int64_t b) {
 template <class T>
 void set_visible(const Attention &p, const Sequence &s, int64_t query, AttentionBlock<T> *x) {
   const int64_t offset = p.bottom_right ? s.end - s.queries : p.offsets != nullptr ? p.offsets[s.batch] : p.offset;
-  const int64_t position = query - s.first;  // of the block's first query, but for the offset
+  const int64_t position = query - s.first - near(p.key_offset);  // of the block's first query, but for the offset
   x->position = near(offset) + position;
   x->keys = s.end - s.first;
   x->key_end = x->keys;

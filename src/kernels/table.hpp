@@ -282,6 +282,12 @@ struct AttentionBlock {
   // attention_fold takes, which gives the bits of a whole call.
   bool part;
   int64_t part_begin;
+  // A call over some of a sequence's keys: m, l and o of each row's open span, then of the spans before, in value_features
+  // + 2 elements each. With `resumes` the block begins with them, with `pauses` it ends so, `out` being the second o;
+  // chunks and spans count from key_offset keys before key 0.
+  RowsRef<T> state;
+  bool resumes, pauses;
+  int64_t key_offset;
   AttentionLayout layout;
   T *scratch;  // 64-byte aligned
 
@@ -289,7 +295,7 @@ struct AttentionBlock {
   int64_t rows, tile_rows;  // tile_rows: of every query tile but the last
   bool rises;               // rows differ in the keys they see by position
   KeyRange seen;            // by any row, by position
-  bool spans;               // these keys lie in more than one span
+  bool spans;               // these keys lie in more than one span, or other calls have more
   bool looked_at;           // there is a mask or a bias
   // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
   // before. Otherwise the last slice's output is finished in registers.
@@ -325,7 +331,9 @@ ATTEND_SHARED void set_derived(const Kernels &kernels, AttentionBlock<T> *x) {
   x->tile_rows = kernels.attention_rows < x->query_tile ? kernels.attention_rows : x->query_tile;
   x->rises = (x->key_begin_step | x->key_end_step) != 0;
   x->seen = {key_begin(*x, 0), key_end(*x, x->items - 1)};
-  x->spans = x->seen.begin < x->seen.end && x->seen.begin / kernels.key_span != (x->seen.end - 1) / kernels.key_span;
+  x->spans = x->resumes || x->pauses ||
+             (x->seen.begin < x->seen.end && (x->seen.begin + x->key_offset) / kernels.key_span !=
+                                                 (x->seen.end - 1 + x->key_offset) / kernels.key_span);
   x->looked_at = x->mask.data != nullptr || x->bias.data != nullptr;
   x->defers_finish = x->spans || x->looked_at;
   int64_t ld = 0;

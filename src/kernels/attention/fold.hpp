@@ -2,7 +2,7 @@
 // merge, row by row, and so the bits of a whole call.
 #pragma once
 
-#include "kernels/attention/online_softmax.hpp"
+#include "kernels/attention/resume.hpp"
 
 namespace attend {
 namespace {
@@ -29,6 +29,18 @@ void clear_row(const RowState<T> &r, int64_t value_features) {
   for (int64_t f = 0; f < value_features; ++f) r.o[f * r.stride] = T(0);
 }
 
+// A state between two calls, from or to where a row's is.
+template <class T>
+void load_state(const StateRow<T> &from, const RowState<T> &r, int64_t value_features) {
+  *r.m = *from.m, *r.l = *from.l();
+  copy_elements<T>(from.o(), from.element, r.o, r.stride, value_features);
+}
+template <class T>
+void store_state(const RowState<T> &r, const StateRow<T> &to, int64_t value_features) {
+  *to.m = *r.m, *to.l() = *r.l;
+  copy_elements<T>(r.o, r.stride, to.o(), to.element, value_features);
+}
+
 template <class T>
 void fold_into(const RowState<T> &to, const RowState<const T> &part, int64_t value_features) {
   const Fold<T> f = fold(broadcast(*to.m), broadcast(*to.l), broadcast(*part.m), broadcast(*part.l));
@@ -41,7 +53,7 @@ template <class T>
 void attention_fold(const FoldBlock<T> &x) {
   constexpr int64_t kChunks = Contract<T>::kKeySpan / Contract<T>::kKeyChunk;
   const AttentionBlock<T> &block = *x.x;
-  const int64_t rows = block.rows, dv = block.value_features;
+  const int64_t rows = block.rows, dv = block.value_features, before = block.key_offset / Contract<T>::kKeyChunk;
   for (int64_t row = 0; row < rows; ++row) {
     const RowState<T> whole = {row_at(block, block.out, row), block.out.element_stride, block.m + row, block.l + row};
     const RowState<T> open = state_in(x.open, row, rows, block.layout.rows, dv);
@@ -49,15 +61,23 @@ void attention_fold(const FoldBlock<T> &x) {
       fold_into(whole, {open.o, open.stride, open.m, open.l}, dv);
       clear_row(open, dv);
     };
-    if (x.begins) {
+    if (x.begins && block.resumes) {
+      load_state(open_state(block, row), open, dv);
+      load_state(state_of_spans(block, row), whole, dv);
+    } else if (x.begins) {
       clear_row(whole, dv);
       clear_row(open, dv);
     }
     for (int64_t c = x.chunk; c < x.chunk + x.chunks; ++c) {
-      if (c % kChunks == 0) close();
+      if ((before + c) % kChunks == 0) close();
       fold_into(open, state_in(x.parts[c - x.chunk], row, rows, block.layout.rows, dv), dv);
     }
     if (!x.ends) continue;
+    if (block.pauses) {
+      store_state(open, open_state(block, row), dv);
+      store_state(whole, state_of_spans(block, row), dv);
+      continue;
+    }
     close();
     const T sink = block.sinks == nullptr ? T(0) : block.sinks[row / block.items * block.sink_stride];
     const Finished<T> r = finish(block, broadcast(*whole.m), broadcast(*whole.l), broadcast(sink));

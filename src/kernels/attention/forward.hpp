@@ -19,6 +19,7 @@
 #pragma once
 
 #include "kernels/attention/output.hpp"
+#include "kernels/attention/resume.hpp"
 #include "kernels/attention/scores_few.hpp"
 #include "kernels/attention/shown_scores.hpp"
 
@@ -141,7 +142,7 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
   for (int64_t row = 0; row < x.rows; row += x.tile_rows, bit <<= 1) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange seen = seen_by_any(x, t);
-    if (x.spans && begin % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
+    if (x.spans && (begin + x.key_offset) % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
       close_span(x, t);
       *begun &= ~bit;
     }
@@ -166,6 +167,11 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
 template <class T>
 void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
   constexpr int W = kLanes<T>;
+  if (x.pauses) {
+    pause_tile(x, t, saw_something);
+    if (x.scores.data != nullptr) show_scores(x, t);
+    return;
+  }
   if (saw_something && x.spans) close_span(x, t);
   if (!saw_something && !x.spans) clear_output(x, t);
   for (int i = 0; (!saw_something || x.defers_finish) && i < t.vectors; ++i) {
@@ -185,10 +191,14 @@ void attention(const AttentionBlock<T> &x) {
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
   static_assert(Contract<T>::kQueryBlock / kMost <= 64 && Contract<T>::kKeySpan % kChunk == 0, "a bit for each tile");
-  uint64_t begun = 0;
+  uint64_t begun = x.resumes ? ~uint64_t{0} : 0;
   for (int64_t row = 0; row < x.rows; row += x.tile_rows) {
     begin_tile(x, tile_of(x, row));
-    if (x.spans) clear_output(x, tile_of(x, row));
+    if (x.resumes) {
+      resume_tile(x, tile_of(x, row));
+    } else if (x.spans) {
+      clear_output(x, tile_of(x, row));
+    }
   }
   for (int64_t c0 = x.seen.begin / kChunk * kChunk, looked_to = c0; c0 < x.seen.end; c0 += kChunk) {
     if (x.looked_at && c0 >= looked_to) {

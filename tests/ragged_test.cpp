@@ -1,5 +1,6 @@
 // Packed sequences and paged caches: each sequence has the bits that it has alone, with keys that lie in one piece.
 #include "arrays.hpp"
+#include "guarded.hpp"
 #include "stored.hpp"
 
 using namespace attend;
@@ -150,12 +151,18 @@ struct Ragged {
     pages = {table.data(), ATTEND_I32, 2, {row, sequences, 0, 0}, {1, row, 0, 0}};
   }
 
-  void run(int32_t threads) {
+  // Over poison; with a workspace of the size that the library asks for, behind which nothing may be touched.
+  void run(int32_t threads, bool with_workspace) {
     out->fill_with_bytes(0xfe);
     lse->fill_with_bytes(0xfe);
     options.threads = threads;
     options.lse = &lse->t;
-    ok(attend_attention(&q->t, &k->t, &v->t, &out->t, &options));
+    uint64_t bytes = 0;
+    if (!ok(attend_attention_workspace(&q->t, &k->t, &v->t, &out->t, &options, &bytes))) return;
+    const Guarded<char> room(static_cast<int64_t>(bytes), {true, 0});
+    attend_attention_options o = options;
+    if (with_workspace) o.workspace = room.data, o.workspace_size = bytes;
+    ok(attend_attention(&q->t, &k->t, &v->t, &out->t, &o));
   }
 
   // What sequence b has of an operand whose columns go with queries.
@@ -219,9 +226,9 @@ void check(Random &random, Keys keys, uint32_t q_type, uint32_t k_type, int64_t 
                << " flags " << ragged.options.flags << " mask " << !!ragged.mask << " bias " << !!ragged.bias
                << " scales " << !!ragged.k_scale);
   for_each_isa([&] {
-    ragged.run(static_cast<int32_t>(random.in(2, 4)));
+    ragged.run(static_cast<int32_t>(random.in(2, 4)), random.one_in(2));
     for (int64_t b = 0; b < ragged.sequences; ++b) ragged.check_alone(b);
-    ragged.run(1);
+    ragged.run(1, random.one_in(2));
     for (int64_t b = 0; b < ragged.sequences; ++b) ragged.check_alone(b);
   });
 }
@@ -238,6 +245,43 @@ TEST_CASE("ragged batches and paged caches: the bits of each sequence alone") {
                                 ? type
                                 : random.pick<uint32_t>({ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_F8E4M3});
     check(random, keys, type, k_type, 150, random.one_in(4) ? 700 : 90);
+  }
+}
+
+// A cache of 65536 keys takes what one of 256 does, whatever lies in starts, lengths and tables.
+TEST_CASE("nothing is gathered or widened whole") {
+  for (const uint32_t type : {ATTEND_F32, ATTEND_BF16, ATTEND_I8}) {
+    for (const Keys keys : {Keys::batched, Keys::packed, Keys::paged}) {
+      uint64_t first = 0;
+      for (const int64_t count : {256, 65536}) {
+        const int64_t starts[] = {0, 1, 7}, lengths[] = {count, count};
+        const auto tensor = [](uint32_t dtype, const Shape &shape) {
+          attend_tensor t = {nullptr, dtype, 4, {}, {}};
+          for (int64_t d = 0, reach = 1; d < 4; reach *= shape[static_cast<size_t>(d++)]) {
+            t.shape[d] = shape[static_cast<size_t>(d)], t.stride[d] = reach;
+          }
+          return t;
+        };
+        const int64_t columns = keys == Keys::paged ? 16 : count, batch = keys == Keys::batched  ? 2
+                                                                          : keys == Keys::packed ? 1
+                                                                                                 : count / 16;
+        const attend_tensor q = tensor(ATTEND_F32, {64, 7, 8, 1}), out = q, k = tensor(type, {64, columns, 2, batch}),
+                            scale = tensor(ATTEND_F32, {1, columns, 2, batch}),
+                            pages = tensor(ATTEND_I32, {count / 16, 2, 1, 1});
+        attend_attention_options o = options_with<attend_attention_options>(2);
+        o.sequences = 2;
+        o.query_starts = starts;
+        if (keys == Keys::packed) o.key_starts = starts;
+        if (keys == Keys::paged) o.pages = &pages;
+        if (keys != Keys::packed) o.kv_lengths = lengths;
+        if (type == ATTEND_I8) o.k_scale = o.v_scale = &scale;
+        uint64_t bytes = 0;
+        if (!ok(attend_attention_workspace(&q, &k, &k, &out, &o, &bytes))) return;
+        // (Parts of shared keys take the rest: at most 32 KiB a thread.)
+        if (first == 0) first = bytes;
+        CHECK(bytes <= first + 2 * (80 << 10));
+      }
+    }
   }
 }
 

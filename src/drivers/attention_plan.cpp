@@ -192,7 +192,7 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   plan.values_stride = stages_v(s) ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
-             (s.paged || s.k_key_stride == s.features) && s.keys * s.features * s.element > means.caches.l2;
+             s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;
   plan.layout = attention_layout(s, most_rows(s));
   return plan;
 }

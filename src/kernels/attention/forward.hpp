@@ -30,7 +30,9 @@ namespace {
 template <class T>
 ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run,
                              StagedChunk<T> &chunk) {
-  scores_of(x, t, run.begin, run.end - run.begin, chunk.keys(run.begin), chunk.values(run.begin));
+  const MatrixRef<const T> k = chunk.keys(run.begin);
+  // (What values are asked for ahead: those that lie as they will be read.)
+  scores_of(x, t, run.begin, run.end - run.begin, k, chunk.v.room == nullptr ? chunk.values(run.begin) : k);
   if (scales_keys(x.k_scale)) scale_scores(x, t, run.begin, run.end - run.begin);
   return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
 }
@@ -72,21 +74,21 @@ void join(const KeySlice<T> &slice, KeyRuns *runs) {
 // Few rows: scores, and unless these must be turned, weights, whose sums are the result.
 template <class T>
 __attribute__((noinline)) vec<T> attend_few(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
-                                            const KeyRuns &runs, const StagedPart<T> &k, bool turned) {
+                                            const KeyRuns &runs, const StagedChunk<T> &chunk, bool turned) {
   vec<T> l = broadcast(T(0));
   KeyPieces pieces;
-  k.pieces(runs, slice.begin, x.far ? keys_ahead(x) : kPageInPlace, &pieces);
+  chunk.k.pieces(runs, slice.begin, x.far ? &chunk.v : nullptr, 0, &pieces);
   with_key_or_value<T>(slice.k.type, [&](auto stored) {
     using S = decltype(stored);
     if constexpr (kIsSame<T, S>) {
       with_constant<kFewRows<T>>(t.count, [&](auto nq) {
         constexpr int NQ = decltype(nq)::value;
-        few_scores<T, NQ, S>(x, t, slice, k, pieces, turned);
+        few_scores<T, NQ, S>(x, t, slice, chunk.k, pieces, turned);
         if (!turned) l = few_weights<T, NQ>(x, t, slice);
       });
     } else {  // half the shapes; the lanes behind the rows are 0
       with_power_above<kFewRows<T>>(
-          t.count, [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, k, pieces, turned); });
+          t.count, [&](auto nq) { few_scores<T, decltype(nq)::value, S>(x, t, slice, chunk.k, pieces, turned); });
       if (!turned) {
         with_constant<kFewRows<T>>(t.count, [&](auto nq) { l = few_weights<T, decltype(nq)::value>(x, t, slice); });
       }
@@ -107,7 +109,7 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
       chunk.k.copy();
       slice.k = chunk.k.from(slice.begin);
     }
-    const vec<T> l = attend_few(x, t, slice, *runs, chunk.k, turned);
+    const vec<T> l = attend_few(x, t, slice, *runs, chunk, turned);
     if (!turned) {
       if (chunk.v.room != nullptr && !reads_stored(x, t, *runs, chunk.v)) chunk.v.copy();
       slice.v = chunk.v.from(slice.begin);

@@ -60,9 +60,10 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
     if (kPartial) {
       tile.template accumulate<kPartial>(piece.keys, v, v_item, weights, t.s_key, s_row, last_lanes);
     } else {
-      const S *const next = piece.ahead != nullptr ? static_cast<const S *>(piece.ahead) + f
-                                                   : v + (x.far ? Contract<T>::kKeyChunk : kRowsAhead) * v_item;
-      const PanelAhead<T, MV, S> ahead = {next, v_item};
+      // Of far keys those of the next chunk, from end to end, the passes over the features sharing them.
+      const S *next = v + kRowsAhead * v_item;
+      if (piece.ahead != nullptr) next = static_cast<const S *>(piece.ahead) + f * (x.far ? piece.keys : 1);
+      const PanelAhead<T, MV, S> ahead = {next, x.far ? MV * W : v_item};
       tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
     }
   }
@@ -122,16 +123,16 @@ void output_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
   }
 }
 
-// Whether V is read as it is stored, where it is narrower than the arithmetic or lies in pages: by few rows, in whole
-// vectors, all keys of a slice.
+// Whether V is read where it lies, although its type or pages give it room for a copy. Narrower elements by few rows, in
+// whole vectors; pages where all keys of a slice are wanted.
 template <class T>
 ATTEND_INLINE bool reads_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRuns &runs,
                                 const StagedPart<T> &v) {
-  return t.count <= kFewRows<T> && x.v.row_stride == 1 && x.value_features % kLanes<T> == 0 &&
-         (v.pages == nullptr || (v.is_piecewise() && runs.count == 1));
+  if (x.v.row_stride != 1 || (v.pages != nullptr && (!v.is_piecewise() || runs.count != 1))) return false;
+  return !is_narrow<T>(v.at.type) || (t.count <= kFewRows<T> && x.value_features % kLanes<T> == 0);
 }
 
-// Then: few shapes, one, two and four rows at a time (the third row may be none).
+// Narrower elements: few shapes, one, two and four rows at a time (the third row may be none).
 template <class T>
 void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                       const KeyPieces &pieces) {
@@ -209,7 +210,7 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
     return output_without_hidden(x, t, slice, sums_of(x, t), x.by_features ? x.ld : 1, x.by_features ? 1 : t.lanes);
   }
   KeyPieces pieces;
-  chunk.v.pieces(runs, slice.begin, x.far ? Contract<T>::kKeyChunk : kPageInPlace, &pieces);
+  chunk.v.pieces(runs, slice.begin, x.far ? &chunk.k : nullptr, Contract<T>::kKeyChunk, &pieces);
   if (x.by_features) return output_by_features(x, t, slice, pieces);
   with_constant<Tiles<T>::kScoreVectors>(
       t.vectors, [&](auto mv)

@@ -12,13 +12,6 @@
 namespace attend {
 namespace {
 
-// Keys from memory are asked for 64 KiB or so ahead.
-template <class T>
-ATTEND_INLINE int64_t keys_ahead(const AttentionBlock<T> &x) {
-  const int64_t bytes = (is_narrow<T>(x.k.type) ? size_of(x.k.type) : static_cast<int64_t>(sizeof(T))) * x.features;
-  return larger<int64_t>(1, (int64_t{1} << 16) / bytes);
-}
-
 // Scores of kLanes keys, a line a row, into [key][lane] like those of score_tiles. (Rare, and so not inlined.)
 template <class T>
 __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lines, T *s) {
@@ -36,7 +29,7 @@ __attribute__((noinline)) void store_turned(int rows, int64_t keys, const T *lin
 // Columns of S that are contiguous, to where they lie side by side: keys that a page's end parts. (Rare, and so not inlined.)
 template <class T, class S>
 __attribute__((noinline)) void gather_keys(const StagedPart<T> &k, int64_t key, int64_t keys, S *to) {
-  k.each_page(key, key + keys, [&](int64_t, int64_t count, const void *data, int64_t) {
+  k.each_page(key, key + keys, [&](int64_t, int64_t count, const void *data) {
     const S *from = static_cast<const S *>(data);
     for (int64_t j = 0; j < count; ++j, from += k.at.col_stride, to += k.rows) {
       for (int64_t i = 0; i < k.rows; ++i) to[i] = from[i];
@@ -51,9 +44,8 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
                 const KeyPieces &pieces, bool turned) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
-  // How far ahead keys from memory are asked for.
-  const int64_t ahead = x.far ? keys_ahead<T>(x) * slice.k.col_stride : 0;
   const KeyPiece *piece = pieces.piece;
+  const int64_t value_bytes = size_of(slice.v.type) * x.value_features;
   vec<T> top[NQ];
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
@@ -62,12 +54,11 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     while (j >= piece->key + piece->keys) ++piece;
     int64_t k_item = slice.k.col_stride;
     const S *k = static_cast<const S *>(piece->data) + (j - piece->key) * k_item;
-    const S *next =
-        piece->ahead != nullptr ? static_cast<const S *>(piece->ahead) + (j - piece->key) * k_item : k + ahead;
+    const char *const next = static_cast<const char *>(piece->ahead) + (j - piece->key) * value_bytes;
     if (j + keys > piece->key + piece->keys) {
       S *const room = reinterpret_cast<S *>(x.scratch + x.layout.copied);
       gather_keys(part, slice.begin + j, keys, room);
-      k = next = room;
+      k = room;
       k_item = x.features;
     }
     vec<T> acc[NQ];
@@ -76,9 +67,9 @@ void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlic
     int64_t f = 0;
     const T *query = t.queries;
     for (; keys == W && f + W <= x.features; f += W) {
-      if (ahead != 0 && f % kLine == 0) {
+      if (x.far && f % kLine == 0) {
         ATTEND_UNROLL
-        for (int i = 0; i < W; ++i) __builtin_prefetch(next + i * k_item + f, 0, 2);
+        for (int i = 0; i < W; ++i) __builtin_prefetch(next + (f / kLine * W + i) * 64, 0, 3);
       }
       each_column<T>(
           k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {

@@ -15,7 +15,7 @@ namespace {
 // Columns of K or V that lie evenly apart: keys of a slice, counted from its first.
 struct KeyPiece {
   const void *data;   // the first of them
-  const void *ahead;  // what will be wanted next, or null: what lies behind
+  const void *ahead;  // what is asked for beside them, or null: what follows
   int64_t key, keys;
 };
 // Pages that are read in place have so many columns at least.
@@ -37,18 +37,17 @@ struct StagedPart {
   const PageTable *pages;  // null if there are none, or no more
   int64_t page_bytes;      // from page to page
 
-  // The page that holds column `column` of the sequence, or the last one.
+  // The page that holds a column of the sequence.
   ATTEND_INLINE const char *page_of(int64_t column) const {
-    const int64_t page = smaller(column, pages->end - 1) / pages->size;
-    return static_cast<const char *>(at.data) + pages->entries[page * pages->stride] * page_bytes;
+    return static_cast<const char *>(at.data) + pages->entries[column / pages->size * pages->stride] * page_bytes;
   }
-  // f(column, count, data, column of the sequence) for the columns [from, to), page by page.
+  // f(column, count, data) for the columns [from, to), page by page.
   template <class F>
   ATTEND_INLINE void each_page(int64_t from, int64_t to, const F &f) const {
     for (int64_t i = from; i < to;) {
       const int64_t column = pages->first + i, inside = column % pages->size;
       const int64_t count = smaller(pages->size - inside, to - i);
-      f(i, count, page_of(column) + inside * column_bytes, column);
+      f(i, count, page_of(column) + inside * column_bytes);
       i += count;
     }
   }
@@ -66,7 +65,7 @@ struct StagedPart {
         }
       };
       if (pages == nullptr) return columns_of(room, columns, at.data);
-      each_page(begin, begin + columns, [&](int64_t i, int64_t count, const void *data, int64_t) {
+      each_page(begin, begin + columns, [&](int64_t i, int64_t count, const void *data) {
         columns_of(room + (i - begin) * stride, count, data);
       });
     });
@@ -86,21 +85,28 @@ struct StagedPart {
   }
   // Whether pages, if it has some, are large enough to be read in place.
   ATTEND_INLINE bool is_piecewise() const { return pages == nullptr || pages->size >= kPageInPlace; }
-  // The columns of the runs, counted from column `first`, where they are now. Of pages one run alone. `ahead`: what is
-  // asked for beside a page is so many columns further on.
-  ATTEND_INLINE void pieces(const KeyRuns &runs, int64_t first, int64_t ahead, KeyPieces *to) const {
+  // Where column `column` lies, or the last one of a page.
+  ATTEND_INLINE const char *where(int64_t column) const {
+    if (pages == nullptr) return static_cast<const char *>(at.data) + (column - begin) * column_bytes;
+    const int64_t of_sequence = smaller(pages->first + column, pages->end - 1);
+    return page_of(of_sequence) + of_sequence % pages->size * column_bytes;
+  }
+  // The columns of the runs, counted from column `first`, where they are now. Of pages one run alone. Beside each piece
+  // what lies `ahead` columns further on in `next` is asked for; null: what follows.
+  ATTEND_INLINE void pieces(const KeyRuns &runs, int64_t first, const StagedPart *next, int64_t ahead,
+                            KeyPieces *to) const {
     to->count = 0;
-    if (pages != nullptr) return pieces_of_pages(runs.run[0], first, ahead, to);
+    if (pages != nullptr) return pieces_of_pages(runs.run[0], first, next, ahead, to);
     for (int n = 0; n < runs.count; ++n) {
       const KeyRun &run = runs.run[n];
-      to->piece[to->count++] = {static_cast<const char *>(at.data) + (run.begin - begin) * column_bytes, nullptr,
+      to->piece[to->count++] = {where(run.begin), next != nullptr ? next->where(run.begin + ahead) : nullptr,
                                 run.begin - first, run.end - run.begin};
     }
   }
-  __attribute__((noinline)) void pieces_of_pages(const KeyRun &run, int64_t first, int64_t ahead, KeyPieces *to) const {
-    each_page(run.begin, run.end, [&](int64_t i, int64_t count, const char *data, int64_t column) {
-      const int64_t inside = column % pages->size * column_bytes;
-      to->piece[to->count++] = {data, page_of(column + ahead) + inside, i - first, count};
+  __attribute__((noinline)) void pieces_of_pages(const KeyRun &run, int64_t first, const StagedPart *next,
+                                                 int64_t ahead, KeyPieces *to) const {
+    each_page(run.begin, run.end, [&](int64_t i, int64_t count, const void *data) {
+      to->piece[to->count++] = {data, next != nullptr ? next->where(i + ahead) : where(i + count), i - first, count};
     });
   }
 };

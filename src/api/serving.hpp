@@ -1,0 +1,19 @@
+// What calls over ragged batches and paged caches have in common: the checks of their integer arrays, whose contents only
+// the call itself looks at, never its ..._workspace.
+#pragma once
+
+#include "api/message.hpp"
+
+namespace attend {
+
+// `starts` has sequences + 1 entries: the first 0, never decreasing, the last `total`.
+attend_status check_starts(const int64_t *starts, int64_t sequences, int64_t total, Argument argument,
+                           const Message &message);
+
+// The entries of `pages` (I32, most pages of a sequence by batch) for the columns first[b] (null: 0) to end[b] of each
+// batch are pages of the pool; no other entry is read. Columns are known to lie in the table: 0 <= first[b], end[b] <=
+// rows * page_size.
+attend_status check_pages(const Tensor &pages, int64_t page_size, int64_t pool_pages, const int64_t *first,
+                          const int64_t *end, int64_t batch, Argument argument, const Message &message);
+
+}  // namespace attend

@@ -1,9 +1,11 @@
 // Rotary embedding (Su et al., arXiv 2104.09864) and the way of new keys and values into a cache: y = x a token and head at
 // a time, features in pairs rotated, then converted.
 //
-// Bound by memory: what matters is that a line is widened, rotated and narrowed in the L1, each step a loop of its own over
-// whole vectors (one loop for each pair of types would be nine of them), and that the tables of a few tokens are prepared
-// once for all heads. A few, so that heads that lie apart, as those of most caches do, are written in runs of some tokens.
+// Bound by memory, or nearly. Floating-point types go from register to register; what is scaled, or whose features lie apart,
+// is widened, rotated and narrowed in the L1, each step a loop of its own. The tables of a few tokens are prepared once for
+// all heads, and lines are written in the order in which they lie in y: heads, or runs of tokens where heads are apart. 512
+// tokens of 32 heads of 128 bf16, Zen 3, caches of 64 MiB: 0.9 of memcpy with heads side by side; 0.6 with heads apart, of
+// which memcpy line by line reaches 0.85. (Runs of more tokens, and fetching the next run ahead, bring nothing.)
 #pragma once
 
 #include <cstddef>
@@ -146,14 +148,39 @@ ATTEND_INLINE RotaryLine<T> line_of(const RotaryBlock<T> &b, const typename Rota
           token.scale == nullptr ? nullptr : token.scale + head * b.scale.head};
 }
 
+// Features side by side, from one floating-point type to another: from register to register.
+template <class T, class X, class Y>
+ATTEND_INLINE void rotate_in_registers(const RotaryBlock<T> &b, const X *x, Y *y, const T *table) {
+  constexpr int W = kLanes<T>;
+  const T *const cos = table, *const sin = table + table_size(b, b.pairs) / 2;
+  if (!b.interleaved) {
+    const auto step = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+      const vec<T> c = load_some<T>(cos + i, count), s = load_some<T>(sin + i, count);
+      const vec<T> x1 = load_some<T>(x + i, count), x2 = load_some<T>(x + b.pairs + i, count);
+      store_some(y + i, fma(x1, c, negated(x2 * s)), count);
+      store_some(y + b.pairs + i, fma(x2, c, x1 * s), count);
+    };
+    int64_t i = 0;
+    for (; i + W <= b.pairs; i += W) step(i, W);
+    if (i < b.pairs) step(i, b.pairs - i);
+  } else if constexpr (W > 1) {
+    const auto step = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+      const vec<T> v = load_some<T>(x + i, count), s = load_some<T>(sin + i, count);
+      store_some(y + i, fma(v, load_some<T>(cos + i, count), swap_pairs(v) * s), count);
+    };
+    int64_t i = 0;
+    for (; i + W <= 2 * b.pairs; i += W) step(i, W);
+    if (i < 2 * b.pairs) step(i, 2 * b.pairs - i);
+  }
+  for (int64_t i = 2 * b.pairs; i < b.features; i += W) {
+    const int64_t count = smaller<int64_t>(W, b.features - i);
+    store_some(y + i, load_some<T>(x + i, count), count);
+  }
+}
+
 // Of at most kRotaryLine features, with its prepared table.
 template <class T>
 __attribute__((noinline)) void rotate_line(const RotaryBlock<T> &b, const RotaryLine<T> &line, const T *table) {
-  const bool as_they_are = b.pairs == 0 && b.x.type == b.y.type && line.scale == nullptr;
-  if (as_they_are && b.x.row == 1 && b.y.row == 1) {
-    __builtin_memmove(line.y, line.x, static_cast<size_t>(b.features * size_of(b.x.type)));
-    return;
-  }
   T values[kRotaryLine<T>];
   load_line(line.x, b.x.row, b.x.type, b.features, values);
   if (b.pairs != 0) rotate(b.interleaved, b.pairs, table, values);
@@ -217,6 +244,39 @@ __attribute__((noinline)) void rotate_long_line(const RotaryBlock<T> &b, const t
   }
 }
 
+// Heads begin .. end-1 of some tokens, in the order in which y lies in memory; their tables are `size` elements each.
+template <class T>
+ATTEND_INLINE void rotate_lines(const RotaryBlock<T> &b, const typename RotaryBlock<T>::Token *tokens, int64_t count,
+                                int64_t begin, int64_t end, const T *tables, int64_t size) {
+  const int64_t heads = end - begin, apart = b.y.head < 0 ? -b.y.head : b.y.head;
+  const bool by_tokens = heads == 1 || apart > 2 * b.features;
+  const auto each = [&](const auto &f) __attribute__((always_inline)) {
+    const int64_t inside = by_tokens ? count : heads, outside = by_tokens ? heads : count;
+    for (int64_t o = 0; o < outside; ++o) {
+      for (int64_t i = 0; i < inside; ++i) {
+        const int64_t t = by_tokens ? i : o;
+        f(line_of(b, tokens[t], begin + (by_tokens ? o : i)), tables + t * size);
+      }
+    }
+  };
+  const bool side_by_side = b.x.row == 1 && b.y.row == 1;
+  if (side_by_side && b.pairs == 0 && b.x.type == b.y.type) {
+    const auto bytes = static_cast<size_t>(b.features * size_of(b.x.type));
+    each([&](const RotaryLine<T> &line, const T *) { __builtin_memmove(line.y, line.x, bytes); });
+  } else if (side_by_side && !takes_scale(b.y.type) && kLanes<T> > 1) {
+    with_float<T>(b.x.type, [&](auto from) {
+      with_float<T>(b.y.type, [&](auto to) {
+        each([&](const RotaryLine<T> &line, const T *table) {
+          rotate_in_registers(b, static_cast<const decltype(from) *>(line.x), static_cast<decltype(to) *>(line.y),
+                              table);
+        });
+      });
+    });
+  } else {
+    each([&](const RotaryLine<T> &line, const T *table) { rotate_line(b, line, table); });
+  }
+}
+
 template <class T>
 void rotary(const RotaryBlock<T> &b) {
   const int64_t size = table_size(b, b.pairs);
@@ -232,11 +292,12 @@ void rotary(const RotaryBlock<T> &b) {
   for (int64_t first = 0; first < b.count; first += together) {
     const typename RotaryBlock<T>::Token *const tokens = b.tokens + first;
     const int64_t count = smaller(together, b.count - first);
-    for (int64_t head = 0; head < b.heads; ++head) {
-      if (b.pairs != 0 && (head == 0 || !of_all_heads)) {
-        for (int64_t t = 0; t < count; ++t) prepare(b, tokens[t], head, 0, b.pairs, tables + t * size);
+    const int64_t heads = of_all_heads ? b.heads : 1;  // of the tables that are prepared
+    for (int64_t head = 0; head < b.heads; head += heads) {
+      for (int64_t t = 0; b.pairs != 0 && t < count; ++t) {
+        prepare(b, tokens[t], head, 0, b.pairs, tables + t * size);
       }
-      for (int64_t t = 0; t < count; ++t) rotate_line(b, line_of(b, tokens[t], head), tables + t * size);
+      rotate_lines(b, tokens, count, head, head + heads, tables, size);
     }
   }
 }

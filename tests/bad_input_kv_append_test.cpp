@@ -257,12 +257,12 @@ TEST_CASE("kv_append: an output on another operand is refused") {
   };
   spoiled("k_cache", "k", [](S &c) { c.tk.data = c.tkc.data; });
   spoiled("k_cache", "v", [](S &c) { c.tv.data = c.tkc.data; });
-  spoiled("k_cache", "v_cache", [](S &c) { c.tvc.data = c.tkc.data; });
+  spoiled("v_cache", "k_cache", [](S &c) { c.tvc.data = c.tkc.data; });
   spoiled("v_cache", "k", [](S &c) { c.tk.data = c.tvc.data; });
   spoiled("v_cache", "options.sin", [](S &c) { c.ts.data = c.tvc.data; });
   spoiled("k_cache", "options.positions",
           [](S &c) { c.options.positions = reinterpret_cast<const int64_t *>(&c.k_cache.at(0, 0)); });
-  spoiled("v_cache", "options.k_scale", [](S &c) {
+  spoiled("options.k_scale", "v_cache", [](S &c) {
     c.tkc.dtype = ATTEND_I8;
     c.options.flags = ATTEND_COMPUTE_K_SCALE;
     c.options.k_scale = &c.tscale;

@@ -176,7 +176,7 @@ attend_status check_overlaps(const KvAppend &p, const Message &message) {
                   {integers(tokens.positions, tokens.count()), Argument::options_positions, false}};
   for (size_t i = 0; i < std::size(operands); ++i) {
     for (size_t j = 0; operands[i].written && j < std::size(operands); ++j) {
-      if (j == i || (operands[j].written && j < i)) continue;
+      if (j == i || (operands[j].written && j > i)) continue;  // of two outputs the later is named
       if (attend_status s = expect_apart(operands[i].tensor, operands[i].argument, operands[j].tensor,
                                          operands[j].argument, message)) {
         return s;

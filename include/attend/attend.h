@@ -592,7 +592,7 @@ typedef struct attend_kv_append_options {
  * Exactly: the f32 value of attend_rotary, or k itself, and v, then as attend_convert, rounded once to the cache's type. */
 ATTEND_API attend_status attend_kv_append(const attend_tensor *k, const attend_tensor *v, const attend_tensor *k_cache,
                                           const attend_tensor *v_cache, const attend_kv_append_options *options);
-/* With slots 8 bytes a token, to find two that are equal, and 127 to align them; else 0. */
+/* With slots 8 bytes a token, to find two that are equal, and up to 126 to align them; else 0. */
 ATTEND_API attend_status attend_kv_append_workspace(const attend_tensor *k, const attend_tensor *v,
                                                     const attend_tensor *k_cache, const attend_tensor *v_cache,
                                                     const attend_kv_append_options *options, uint64_t *bytes);

@@ -117,6 +117,19 @@ std::vector<T> self_attention(int32_t threads) {
   return out.data;
 }
 
+template <class T>
+std::vector<T> rotary(bool interleaved, int32_t threads) {
+  Dense<T> x(41, {70, 60, 3, 2}), y(42, {70, 60, 3, 2}), cos(43, {32, 80, 1, 1}, true), sin(44, {32, 80, 1, 1}, true);
+  const std::vector<int64_t> offsets = {7, 20};
+  attend_rotary_options options = ATTEND_ROTARY_OPTIONS_INIT;
+  options.threads = threads;
+  options.rotary_dims = 64;
+  options.offsets = offsets.data();
+  options.flags = interleaved ? ATTEND_ROTARY_INTERLEAVED : ATTEND_ROTARY_INVERSE;
+  REQUIRE(ok(attend_rotary(&x.view, &cos.view, &sin.view, &y.view, &options)));
+  return y.data;
+}
+
 // The numbers of a Dense, in another type; of 8 bits the nearest of 32 times as much, or f8e4m3.
 struct Narrow {
   std::vector<unsigned char> data;
@@ -168,6 +181,24 @@ Bytes narrow_attention(uint32_t dtype, uint32_t of_keys, int64_t queries, int64_
   return out.data;
 }
 
+// The cache, and behind it the scales.
+Bytes append(uint32_t from, uint32_t of_cache, bool interleaved, int32_t threads) {
+  Narrow k(from, 35, {64, 90, 4, 2}), cache(of_cache, 36, {64, 120, 4, 2});
+  Dense<float> cos(37, {32, 120, 1, 1}), sin(38, {32, 120, 1, 1}), scale(39, {1, 120, 4, 2});
+  const std::vector<int64_t> offsets = {30, 2};
+  attend_kv_append_options options = ATTEND_KV_APPEND_OPTIONS_INIT;
+  options.threads = threads;
+  options.offsets = offsets.data();
+  options.cos = &cos.view;
+  options.sin = &sin.view;
+  options.flags = interleaved ? ATTEND_ROTARY_INTERLEAVED : 0;
+  if (of_cache >= ATTEND_I8) options.k_scale = &scale.view, options.flags |= ATTEND_COMPUTE_K_SCALE;
+  REQUIRE(ok(attend_kv_append(&k.view, nullptr, &cache.view, nullptr, &options)));
+  const auto *const scales = reinterpret_cast<const unsigned char *>(scale.data.data());
+  cache.data.insert(cache.data.end(), scales, scales + scale.data.size() * sizeof(float));
+  return cache.data;
+}
+
 template <class T>
 void compare(const std::vector<Golden<T>> &all) {
   for (const Golden<T> &golden : all) {
@@ -208,6 +239,8 @@ TEST_CASE("golden bits of f32") {
       {"attention 33 x 33000 x 5, all", 0xac691558bef2dd81u,
        [](int32_t t) { return attention<T>(33, 33000, 5, true, t); }},
       {"self-attention", 0x845340ec07726760u, [](int32_t t) { return self_attention<T>(t); }},
+      {"rotary, halves, inverse", 0x0b816d6c6ebff4cau, [](int32_t t) { return rotary<T>(false, t); }},
+      {"rotary, interleaved", 0xceeca875a5f8ef2bu, [](int32_t t) { return rotary<T>(true, t); }},
   });
 }
 
@@ -232,6 +265,8 @@ TEST_CASE("golden bits of f64") {
       {"attention 33 x 33000 x 5, all", 0xe6119fa55a86ee24u,
        [](int32_t t) { return attention<T>(33, 33000, 5, true, t); }},
       {"self-attention", 0xc40ae7eb8d7343eau, [](int32_t t) { return self_attention<T>(t); }},
+      {"rotary, halves, inverse", 0x6c2b697479a5538eu, [](int32_t t) { return rotary<T>(false, t); }},
+      {"rotary, interleaved", 0xe925b03e914466edu, [](int32_t t) { return rotary<T>(true, t); }},
   });
 }
 
@@ -245,6 +280,9 @@ TEST_CASE("golden bits of narrow types") {
   };
   const auto attention_of = [](uint32_t dtype, uint32_t of_keys, int64_t queries, int64_t keys) {
     return [=](int32_t t) { return narrow_attention(dtype, of_keys, queries, keys, t); };
+  };
+  const auto append_to = [](uint32_t from, uint32_t of_cache, bool interleaved) {
+    return [=](int32_t t) { return append(from, of_cache, interleaved, t); };
   };
   compare<unsigned char>({
       {"bf16 x f32, large", 0xe7a728b1744e3ea7u, product(ATTEND_BF16, ATTEND_F32, ATTEND_BF16, kLarge)},
@@ -260,5 +298,8 @@ TEST_CASE("golden bits of narrow types") {
       {"attention bf16", 0x11e314dd45b1f1c4u, attention_of(ATTEND_BF16, ATTEND_BF16, 70, 300)},
       {"attention f32, i8 keys", 0x457547df770e1c9cu, attention_of(ATTEND_F32, ATTEND_I8, 70, 300)},
       {"attention f16, f8e4m3 keys, decode", 0x56ab122a6321e131u, attention_of(ATTEND_F16, ATTEND_F8E4M3, 1, 2100)},
+      {"append bf16 to bf16", 0xeb33cbe98e343ed3u, append_to(ATTEND_BF16, ATTEND_BF16, false)},
+      {"append f32 to i8, interleaved", 0x0f276cb83ebb0113u, append_to(ATTEND_F32, ATTEND_I8, true)},
+      {"append f16 to f8e4m3", 0x9d7433f570bcfb05u, append_to(ATTEND_F16, ATTEND_F8E4M3, false)},
   });
 }

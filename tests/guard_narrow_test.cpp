@@ -109,3 +109,62 @@ TEST_CASE("conversion stays within its operands") {
     CHECK(ok(attend_convert(&x.view, &y.view, &o)));
   });
 }
+
+TEST_CASE("rotation stays within its operands") {
+  Random random(315);
+  each_place(random, kTimes, [&](const Place &at) {
+    const auto any = [&] { return kFloats[random.in(0, 2)]; };
+    const int64_t features = random.one_in(20) ? random.in(760, 800) : extent(random) + 1, heads = random.in(1, 4),
+                  n = extent(random), dims = 2 * random.in(1, features / 2);
+    Between x(random, any(), features, n, heads, at), y(random, any(), features, n, heads, at);
+    Between cos(random, any(), dims / 2, n, 1, at), sin(random, any(), dims / 2, n, 1, at);
+    attend_rotary_options o = ATTEND_ROTARY_OPTIONS_INIT;
+    o.rotary_dims = dims;
+    if (random.one_in(2)) o.flags = ATTEND_ROTARY_INTERLEAVED;
+    CHECK(ok(attend_rotary(&x.view, &cos.view, &sin.view, &y.view, &o)));
+  });
+}
+
+TEST_CASE("appending stays within its operands") {
+  Random random(316);
+  each_place(random, kTimes, [&](const Place &at) {
+    const auto any = [&] { return kFloats[random.in(0, 2)]; };
+    const auto of_cache = [&] {
+      return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_F8E4M3});
+    };
+    const int64_t features = random.one_in(20) ? random.in(760, 800) : extent(random), values = extent(random),
+                  heads = random.in(1, 4), n = extent(random);
+    Between k(random, any(), features, n, heads, at), v(random, any(), values, n, heads, at);
+    Between k_cache(random, of_cache(), features, n, heads, at), v_cache(random, of_cache(), values, n, heads, at);
+    Between k_scale(random, ATTEND_F32, 1, n, heads, at), v_scale(random, ATTEND_F32, 1, n, heads, at);
+    Between cos(random, any(), features / 2, n, 1, at), sin(random, any(), features / 2, n, 1, at);
+    Guarded<int64_t> slots(n, at), positions(n, at);
+    Guarded<int32_t> pages(n, at);
+    attend_kv_append_options o = ATTEND_KV_APPEND_OPTIONS_INIT;
+    const auto scaled = [&](const Between &cache) {
+      return cache.view.dtype == ATTEND_I8 || cache.view.dtype == ATTEND_F8E4M3;
+    };
+    if (scaled(k_cache)) o.k_scale = &k_scale.view, o.flags |= ATTEND_COMPUTE_K_SCALE;
+    if (scaled(v_cache)) o.v_scale = &v_scale.view, o.flags |= ATTEND_COMPUTE_V_SCALE;
+    for (int64_t t = 0; t < n; ++t) slots.data[t] = n - 1 - t, positions.data[t] = t;
+    for (int64_t t = 0; t < n; ++t) pages.data[t] = static_cast<int32_t>(n - 1 - t);
+    const attend_tensor table = {pages.data, ATTEND_I32, 1, {n}, {1}};
+    const int64_t kind = random.in(0, 2);
+    if (kind == 1) o.slots = slots.data;
+    if (kind == 2 && heads == 1) {  // pages of one column: the same memory, its columns the pages
+      for (Between *b : {&k_cache, &v_cache, &k_scale, &v_scale}) {
+        b->view.rank = 4;
+        b->view.shape[1] = 1;
+        b->view.shape[3] = n;
+        b->view.stride[3] = b->view.stride[1];
+      }
+      o.pages = &table;
+    }
+    if (features % 2 == 0 && random.one_in(2)) {
+      o.cos = &cos.view, o.sin = &sin.view;
+      if (kind == 1) o.positions = positions.data;
+      if (random.one_in(2)) o.flags |= ATTEND_ROTARY_INTERLEAVED;
+    }
+    CHECK(ok(attend_kv_append(&k.view, &v.view, &k_cache.view, &v_cache.view, &o)));
+  });
+}

@@ -73,6 +73,17 @@ TEST_CASE("structures have the layout that programs were compiled with") {
          FIELD(attend_attention_options, state, 232)});
   check("attend_convert_options", sizeof(attend_convert_options), 64,
         {HEAD(attend_convert_options), FIELD(attend_convert_options, scale, 56)});
+  check("attend_rotary_options", sizeof(attend_rotary_options), 96,
+        {HEAD(attend_rotary_options), FIELD(attend_rotary_options, rotary_dims, 56),
+         FIELD(attend_rotary_options, positions, 64), FIELD(attend_rotary_options, offsets, 72),
+         FIELD(attend_rotary_options, sequences, 80), FIELD(attend_rotary_options, starts, 88)});
+  check("attend_kv_append_options", sizeof(attend_kv_append_options), 144,
+        {HEAD(attend_kv_append_options), FIELD(attend_kv_append_options, sequences, 56),
+         FIELD(attend_kv_append_options, starts, 64), FIELD(attend_kv_append_options, offsets, 72),
+         FIELD(attend_kv_append_options, slots, 80), FIELD(attend_kv_append_options, pages, 88),
+         FIELD(attend_kv_append_options, k_scale, 96), FIELD(attend_kv_append_options, v_scale, 104),
+         FIELD(attend_kv_append_options, cos, 112), FIELD(attend_kv_append_options, sin, 120),
+         FIELD(attend_kv_append_options, rotary_dims, 128), FIELD(attend_kv_append_options, positions, 136)});
   check("attend_merge_options", sizeof(attend_merge_options), 56, {HEAD(attend_merge_options)});
   check("attend_self_attention_weights", sizeof(attend_self_attention_weights), 72,
         {FIELD(attend_self_attention_weights, size, 0), FIELD(attend_self_attention_weights, reserved, 4),
@@ -122,6 +133,11 @@ TEST_CASE("numbers are what programs were compiled with") {
       {"PARTIAL", ATTEND_PARTIAL, 8},
       {"CONTINUE", ATTEND_CONTINUE, 16},
       {"NATIVE_DOT", ATTEND_NATIVE_DOT, 65536},
+      {"COMPUTE_SCALE", ATTEND_COMPUTE_SCALE, 1},
+      {"ROTARY_INTERLEAVED", ATTEND_ROTARY_INTERLEAVED, 1},
+      {"ROTARY_INVERSE", ATTEND_ROTARY_INVERSE, 2},
+      {"COMPUTE_K_SCALE", ATTEND_COMPUTE_K_SCALE, 4},
+      {"COMPUTE_V_SCALE", ATTEND_COMPUTE_V_SCALE, 8},
       {"SCORES_SCALED", ATTEND_SCORES_SCALED, 0},
       {"SCORES_SOFTCAPPED", ATTEND_SCORES_SOFTCAPPED, 1},
       {"SCORES_MASKED", ATTEND_SCORES_MASKED, 2},
@@ -152,5 +168,9 @@ TEST_CASE("initialisers: nothing but the size") {
   check(attention, sizeof attention);
   check(merge, sizeof merge);
   check(self, sizeof self);
+  const attend_rotary_options rotary = ATTEND_ROTARY_OPTIONS_INIT;
+  const attend_kv_append_options append = ATTEND_KV_APPEND_OPTIONS_INIT;
   check(weights, sizeof weights);
+  check(rotary, sizeof rotary);
+  check(append, sizeof append);
 }

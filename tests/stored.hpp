@@ -134,6 +134,21 @@ class Stored {
     if (width() == 1) return bytes_.at(i, j, h, b);
     return halves_.at(i, j, h, b);
   }
+  void copy_column(Stored &from, int64_t j, int64_t h, int64_t b) {
+    for (int64_t i = 0; i < numbers.shape()[0]; ++i) {
+      if (dtype_ == ATTEND_F32) {
+        numbers.at(i, j, h, b) = from.numbers.at(i, j, h, b);
+      } else {
+        set(from.bits(i, j, h, b), i, j, h, b);
+      }
+    }
+  }
+  // Every byte, those between the elements too.
+  bool same_memory(const Stored &other) const {
+    return dtype_ == ATTEND_F32 ? numbers.same_memory(other.numbers)
+           : width() == 1       ? bytes_.same_memory(other.bytes_)
+                                : halves_.same_memory(other.halves_);
+  }
   bool gaps_untouched() {
     return dtype_ == ATTEND_F32 ? numbers.gaps_untouched()
            : width() == 1       ? bytes_.gaps_untouched()

@@ -171,6 +171,8 @@ Struct attend_zero_with_size() {
 #define ATTEND_SELF_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_self_attention_options)
 #define ATTEND_SELF_ATTENTION_WEIGHTS_INIT ATTEND_INIT(attend_self_attention_weights)
 #define ATTEND_CONVERT_OPTIONS_INIT ATTEND_INIT(attend_convert_options)
+#define ATTEND_ROTARY_OPTIONS_INIT ATTEND_INIT(attend_rotary_options)
+#define ATTEND_KV_APPEND_OPTIONS_INIT ATTEND_INIT(attend_kv_append_options)
 
 /* Flags. Bits 0..15 belong to the function, bits 16..31 mean the same in all options. */
 #define ATTEND_NATIVE_DOT 0x10000u /* accepted, without effect: (0.2) allows dot products of 16-bit pairs */
@@ -520,6 +522,107 @@ ATTEND_API attend_status attend_convert(const attend_tensor *x, const attend_ten
 /* Says 0. */
 ATTEND_API attend_status attend_convert_workspace(const attend_tensor *x, const attend_tensor *y,
                                                   const attend_convert_options *options, uint64_t *bytes);
+
+/* --------------------------------------------------------------------------------------------- rotary and caches -- */
+
+/* Flags of both, where they have them. */
+#define ATTEND_ROTARY_INTERLEAVED 1u /* pairs are features 2i and 2i + 1, not i and i + rotary_dims / 2 */
+#define ATTEND_ROTARY_INVERSE 2u     /* by the opposite angle; attend_rotary alone */
+#define ATTEND_COMPUTE_K_SCALE 4u    /* attend_kv_append: k_scale is an output */
+#define ATTEND_COMPUTE_V_SCALE 8u    /* attend_kv_append: v_scale is an output */
+
+typedef struct attend_rotary_options {
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_ROTARY_INTERLEAVED, ATTEND_ROTARY_INVERSE, ATTEND_NATIVE_DOT */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace; /* none is needed */
+  uint64_t workspace_size;
+  char *message;
+  uint64_t message_size;
+  const attend_executor *executor;
+  int64_t rotary_dims;      /* so many features, an even number, are rotated, the others copied; 0 = D */
+  const int64_t *positions; /* one a token, columns before batches; null = offset + number in its sequence */
+  const int64_t *offsets;   /* one a batch: position of its first column; null = 0; not beside positions */
+  int64_t sequences;        /* packed one after the other in x, which has one batch then; 0 = nothing is packed */
+  const int64_t *starts;    /* sequences + 1 columns where they begin: 0, never decreasing, the last N */
+} attend_rotary_options;
+
+/* Rotary embedding (Su et al., arXiv 2104.09864): each pair of features of a token turned by the angle of its position,
+ *
+ *     y1 = x1 cos - x2 sin        y2 = x2 cos + x1 sin        (with ATTEND_ROTARY_INVERSE by -sin)
+ *
+ * x, y      (D, N, H, B), F32, BF16 or F16 each, or all F64, equal shapes. y may be x itself where elements have one size;
+ *           any other provable overlap is an error.
+ * cos, sin  (rotary_dims / 2, positions, 1 or H, 1 or B), of one shape, F32, BF16 or F16 each: angles are the caller's,
+ *           since those of f32 are off by 4e-3 at position 131071. The batch of packed sequences is their number. Of a
+ *           table that holds each number twice, as transformers makes it, one half is the table: by shape where halves
+ *           repeat, by a stride of 2 where neighbours do. Tables gathered for each token are ones with N positions.
+ *
+ * Nothing is inferred from the width of a table. A position outside it is ATTEND_INVALID_VALUE. The inverse rotation is the
+ * gradient, and takes the position out of keys that are to move.
+ *
+ * Exactly: y1 = fma(x1, cos, -(x2 sin)), y2 = fma(x2, cos, x1 sin), products rounded, in f32 (f64), then rounded to y's
+ * type. Nothing is allocated; an empty x is valid and does nothing. */
+ATTEND_API attend_status attend_rotary(const attend_tensor *x, const attend_tensor *cos, const attend_tensor *sin,
+                                       const attend_tensor *y, const attend_rotary_options *options);
+/* Says 0. */
+ATTEND_API attend_status attend_rotary_workspace(const attend_tensor *x, const attend_tensor *cos,
+                                                 const attend_tensor *sin, const attend_tensor *y,
+                                                 const attend_rotary_options *options, uint64_t *bytes);
+
+typedef struct attend_kv_append_options {
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_ROTARY_INTERLEAVED, ATTEND_COMPUTE_K_SCALE, ATTEND_COMPUTE_V_SCALE, ATTEND_NATIVE_DOT */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace;
+  uint64_t workspace_size;
+  char *message;
+  uint64_t message_size;
+  const attend_executor *executor;
+  int64_t sequences;            /* packed one after the other in k and v; 0 = nothing is packed */
+  const int64_t *starts;        /* sequences + 1 columns of k where they begin */
+  const int64_t *offsets;       /* one a batch: the column of its cache where its first new token goes; null = 0 */
+  const int64_t *slots;         /* one a token, instead of offsets and pages; -1 = it goes nowhere */
+  const attend_tensor *pages;   /* I32 (most pages of a sequence, batch): the caches are pools of pages */
+  const attend_tensor *k_scale; /* F32, of I8 (required) and F8E4M3: as k_cache, with 1 row or 1 column, broadcast */
+  const attend_tensor *v_scale; /* as v_cache, the same */
+  const attend_tensor *cos;     /* as in attend_rotary; both or none: k is not rotated */
+  const attend_tensor *sin;
+  int64_t rotary_dims;      /* the next two as in attend_rotary; the default is D ... */
+  const int64_t *positions; /* ... and offset + number in its sequence */
+} attend_kv_append_options;
+
+/* New keys and values into their caches: k rotated, both converted to the types of the caches. What is not a new token's
+ * stays as it is: other threads may read it meanwhile.
+ *
+ * k (D, new, Hkv, B)    v (Dv, new, Hkv, B)    F32, BF16 or F16 each; packed: (.., all new ones, Hkv)
+ * k_cache (D, capacity, Hkv, batch)    v_cache (Dv, capacity, Hkv, batch)    those types, I8 or F8E4M3 each; or all F64
+ *
+ * batch = B, or `sequences`. v and v_cache may both be null, as where values are a part of the keys. The i-th new token of
+ * a batch goes to column offsets[b] + i of its cache: offsets are the lengths before, attention's kv_lengths those after.
+ *
+ * With pages the caches are pools (.., page size, Hkv, pages) of any page size, and column c of a sequence is column c mod
+ * page size of page pages(c / page size, b). Only entries for new tokens are read. A page that sequences share must not
+ * be appended to: copy it first, the caller's duty. With slots a token goes to column s mod capacity of batch s / capacity,
+ * which is page * page size + column of a pool, whose batch is any; the tokens of k rotated want positions then.
+ *
+ * ATTEND_COMPUTE_K_SCALE computes a scale for each new token and head, as attend_convert does for a column, and writes it
+ * to k_scale, (1, capacity, Hkv, batch) or a pool of such; without it k_scale is read: per channel (D, 1, Hkv), or any
+ * other. The same of V.
+ *
+ * No room in the cache, a page or slot outside it, two tokens of one slot, a position outside the tables: an
+ * ATTEND_INVALID_VALUE before anything is written (ATTEND_INVALID_SHAPE, of ..._workspace too, where shapes alone say that
+ * there is no room). The position of a token that goes nowhere is not looked at.
+ *
+ * Exactly: the f32 value of attend_rotary, or k itself, and v, then as attend_convert, rounded once to the cache's type. */
+ATTEND_API attend_status attend_kv_append(const attend_tensor *k, const attend_tensor *v, const attend_tensor *k_cache,
+                                          const attend_tensor *v_cache, const attend_kv_append_options *options);
+/* With slots 8 bytes a token, to find two that are equal, and up to 126 to align them; else 0. */
+ATTEND_API attend_status attend_kv_append_workspace(const attend_tensor *k, const attend_tensor *v,
+                                                    const attend_tensor *k_cache, const attend_tensor *v_cache,
+                                                    const attend_kv_append_options *options, uint64_t *bytes);
 
 /* ------------------------------------------------------------------------------------------------------- library -- */
 

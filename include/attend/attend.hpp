@@ -10,7 +10,7 @@
 // attend.h says what each function computes, its shapes, its aliasing rules and its bits, which are the same from here;
 // tensor.hpp what an operand may be: an attend::tensor, an array that a call returned, or whatever knows its shape (an
 // Eigen matrix, a C array; a vector is one column); element.hpp of what types, narrow ones of your own too. options.hpp
-// has the options.
+// and serving_options.hpp have the options.
 //
 // Results.   Each function has two forms. Without an output it returns an attend::array, the one thing that the header
 //            allocates. With one it writes there and returns nothing; that may be a temporary view, but not const.
@@ -23,6 +23,7 @@
 #define ATTEND_ATTEND_HPP
 
 #include <attend/options.hpp>
+#include <attend/serving_options.hpp>
 
 namespace attend {
 inline namespace ATTEND_HPP_NAMESPACE {
@@ -128,6 +129,25 @@ inline returns<void> self_attention(const attend_tensor &x, const self_attention
 }
 inline returns<void> convert(const attend_tensor &x, const attend_tensor &y, const convert_options &options) {
   return call(options, [&](const auto *o) { return attend_convert(&x, &y, o); });
+}
+
+inline returns<void> rotary(const attend_tensor &x, const attend_tensor &cos, const attend_tensor &sin,
+                            const attend_tensor &y, const rotary_options &options) {
+  if (const status s = options.check(x); !s.ok()) return finish(s);
+  return call(options, [&](const auto *o) { return attend_rotary(&x, &cos, &sin, &y, o); });
+}
+// v and v_cache may be null.
+inline returns<void> kv_append(const attend_tensor &k, const attend_tensor *v, const attend_tensor &k_cache,
+                               const attend_tensor *v_cache, const kv_append_options &options) {
+  if (const status s = options.check(k); !s.ok()) return finish(s);
+  return call(options, [&](const auto *o) { return attend_kv_append(&k, v, &k_cache, v_cache, o); });
+}
+inline returns<std::uint64_t> kv_append_workspace(const attend_tensor &k, const attend_tensor *v,
+                                                  const attend_tensor &k_cache, const attend_tensor *v_cache,
+                                                  const kv_append_options &options) {
+  return ask([&](std::uint64_t *bytes) {
+    return call(options, [&](const auto *o) { return attend_kv_append_workspace(&k, v, &k_cache, v_cache, o, bytes); });
+  });
 }
 
 }  // namespace detail
@@ -289,6 +309,59 @@ returns<std::uint64_t> convert_workspace(const X &x, Y &&y, const convert_option
   return detail::ask([&](std::uint64_t *bytes) {
     return detail::call(options, [&](const auto *o) { return attend_convert_workspace(&tx, &ty, o, bytes); });
   });
+}
+
+// ----------------------------------------------------------------------------------------------- rotary and caches --
+
+// Each pair of features of a token turned by the angle of its position: x, y (D, N, H, B), cos and sin (rotary_dims / 2,
+// positions, 1 or H, 1 or B). y may be x.
+template <class X, class Cos, class Sin, class Y, class = detail::unless_options<Y>>
+returns<void> rotary(const X &x, const Cos &cos, const Sin &sin, Y &&y, const rotary_options &options = {}) {
+  return detail::rotary(detail::input(x), detail::input(cos), detail::input(sin), detail::output(std::forward<Y>(y)),
+                        options);
+}
+template <class X, class Cos, class Sin>
+returns<array<detail::value_of<X>>> rotary(const X &x, const Cos &cos, const Sin &sin,
+                                           const rotary_options &options = {}) {
+  const attend_tensor t = detail::input(x), tc = detail::input(cos), ts = detail::input(sin);
+  return detail::make<detail::value_of<X>>(
+      detail::shape_of(t), [&](const attend_tensor &y) { return detail::rotary(t, tc, ts, y, options); });
+}
+// Says 0.
+template <class X, class Cos, class Sin, class Y>
+returns<std::uint64_t> rotary_workspace(const X &x, const Cos &cos, const Sin &sin, Y &&y,
+                                        const rotary_options &options = {}) {
+  const attend_tensor tx = detail::input(x), tc = detail::input(cos), ts = detail::input(sin),
+                      ty = detail::output(std::forward<Y>(y));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options, [&](const auto *o) { return attend_rotary_workspace(&tx, &tc, &ts, &ty, o, bytes); });
+  });
+}
+
+// New keys (D, new, Hkv, B) and values into their caches, (D, capacity, Hkv, B) or pools of pages.
+template <class K, class V, class KCache, class VCache, class = detail::unless_options<VCache>>
+returns<void> kv_append(const K &k, const V &v, KCache &&k_cache, VCache &&v_cache,
+                        const kv_append_options &options = {}) {
+  const attend_tensor tv = detail::input(v), to = detail::output(std::forward<VCache>(v_cache));
+  return detail::kv_append(detail::input(k), &tv, detail::output(std::forward<KCache>(k_cache)), &to, options);
+}
+// Keys alone, of which values are a part.
+template <class K, class KCache, class = detail::unless_options<KCache>>
+returns<void> kv_append(const K &k, KCache &&k_cache, const kv_append_options &options = {}) {
+  return detail::kv_append(detail::input(k), nullptr, detail::output(std::forward<KCache>(k_cache)), nullptr, options);
+}
+// 8 bytes a token and up to 126 more with slots, else 0.
+template <class K, class V, class KCache, class VCache>
+returns<std::uint64_t> kv_append_workspace(const K &k, const V &v, KCache &&k_cache, VCache &&v_cache,
+                                           const kv_append_options &options = {}) {
+  const attend_tensor tv = detail::input(v), to = detail::output(std::forward<VCache>(v_cache));
+  return detail::kv_append_workspace(detail::input(k), &tv, detail::output(std::forward<KCache>(k_cache)), &to,
+                                     options);
+}
+template <class K, class KCache>
+returns<std::uint64_t> kv_append_workspace(const K &k, KCache &&k_cache, const kv_append_options &options = {}) {
+  return detail::kv_append_workspace(detail::input(k), nullptr, detail::output(std::forward<KCache>(k_cache)), nullptr,
+                                     options);
 }
 
 // --------------------------------------------------------------------------------------------------------- library --

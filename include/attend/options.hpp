@@ -62,7 +62,7 @@ class slot {
   std::optional<attend_tensor> t_;
 };
 
-// Integers, one a batch.
+// Integers, one a batch or one a token.
 class integers {
  public:
   template <class X>
@@ -74,12 +74,14 @@ class integers {
   }
   bool fit(std::int64_t batch) const noexcept { return count_ < 0 || count_ == batch; }
   // Of those that do not fit.
-  status misfit(const char *field, std::int64_t batch) const noexcept {
+  status misfit(const char *field, std::int64_t needed, const char *of = "the batch is") const noexcept {
     char what[96];
-    std::snprintf(what, sizeof what, "has %lld numbers, but the batch is %lld.", static_cast<long long>(count_),
-                  static_cast<long long>(batch));
+    std::snprintf(what, sizeof what, "has %lld numbers, but %s %lld.", static_cast<long long>(count_), of,
+                  static_cast<long long>(needed));
     return {ATTEND_INVALID_SHAPE, field, what};
   }
+  bool given() const noexcept { return count_ >= 0; }
+  std::int64_t count() const noexcept { return count_; }
   void store(const std::int64_t **field) const noexcept {
     if (count_ >= 0) *field = first_;
   }

@@ -80,7 +80,18 @@ namespace attend {
   X(lse_b, "lse_b")                             \
   X(executor, "executor")                       \
   X(alpha, "alpha")                             \
-  X(beta, "beta")
+  X(beta, "beta")                               \
+  X(cos, "cos")                                 \
+  X(sin, "sin")                                 \
+  X(k_cache, "k_cache")                         \
+  X(v_cache, "v_cache")                         \
+  X(options_starts, "options.starts")           \
+  X(options_offsets, "options.offsets")         \
+  X(options_positions, "options.positions")     \
+  X(options_slots, "options.slots")             \
+  X(options_cos, "options.cos")                 \
+  X(options_sin, "options.sin")                 \
+  X(options_rotary_dims, "options.rotary_dims")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

@@ -25,7 +25,7 @@ static_assert(is(ScoresStage::scaled, ATTEND_SCORES_SCALED) && is(ScoresStage::s
 // What packs sequences, and pages, among themselves.
 attend_status check_serving(const attend_attention_options &o, const Message &message) {
   const bool packs = o.query_starts != nullptr || o.key_starts != nullptr;
-  if (o.sequences < 0) return wrong_value(message, Argument::options_sequences, o.sequences, "0 or more");
+  if (attend_status s = check_count(o.sequences, message)) return s;
   if (o.sequences == 0 && packs) {
     return wrong_value(message, Argument::options_sequences, o.sequences, "the number of packed sequences");
   }

@@ -6,6 +6,13 @@
 
 namespace attend {
 
+// Sequences are no more than a number for each that fits in memory.
+attend_status check_count(int64_t sequences, const Message &message);
+
+// `sequences` and `starts` go together, and what holds the packed sequences has one batch.
+attend_status check_packing(int64_t sequences, const int64_t *starts, const Tensor &of, Argument argument,
+                            const Message &message);
+
 // `starts` has sequences + 1 entries: the first 0, never decreasing, the last `total`.
 attend_status check_starts(const int64_t *starts, int64_t sequences, int64_t total, Argument argument,
                            const Message &message);
@@ -18,5 +25,9 @@ int64_t longest(const int64_t *starts, int64_t sequences);
 // rows * page_size.
 attend_status check_pages(const Tensor &pages, int64_t page_size, int64_t pool_pages, const int64_t *first,
                           const int64_t *end, int64_t batch, Argument argument, const Message &message);
+
+// The same of one batch.
+attend_status check_pages_of(const Tensor &pages, int64_t page_size, int64_t pool_pages, int64_t first, int64_t end,
+                             int64_t batch, Argument argument, const Message &message);
 
 }  // namespace attend

@@ -10,10 +10,10 @@ namespace attend {
 
 // What an operand is to its call, and so its column of the table.
 enum class Kind {
-  left,   // a, q, x, out_b
-  right,  // b, k, v, weights and their biases
+  left,   // a, q, x, out_b; k of an append
+  right,  // b, k, v, weights and their biases; cos, sin
   added,  // bias, alibi_slopes, sinks
-  out,    // c, y, out
+  out,    // c, y, out, caches
   acc,    // lse, scores, scales: of the type of the arithmetic
   mask,
   zero,  // zero points
@@ -67,5 +67,9 @@ constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, 
 
 constexpr Types kNumber = kF | kF64 | kI8 | kU8 | kI32 | kF8;
 constexpr Signatures kConvertTypes({{kNumber, 0, 0, kNumber, kF32}});
+
+constexpr Signatures kRotaryTypes({{kF, kF, 0, kF}, {kF64, kF64, 0, kF64}});
+constexpr Signatures kAppendTypes({{kF, kF, 0, kF | kI8 | kF8, kF32, 0, 0, kI32},
+                                   {kF64, kF64, 0, kF64, 0, 0, 0, kI32}});
 
 }  // namespace attend

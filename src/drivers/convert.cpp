@@ -48,8 +48,7 @@ void compute_scale(const KernelTable &kernels, const Convert &p, int64_t cell) {
                                        columns.end - columns.begin));
     }
   }
-  const float largest = p.y.dtype == Dtype::i8 ? 127.0f : 448.0f;
-  *p.scale.at<float>(i, j, h, b) = most == 0 ? 1 : most / largest;
+  *p.scale.at<float>(i, j, h, b) = scale_to(p.y.dtype, most);
 }
 
 }  // namespace

@@ -56,10 +56,28 @@ struct ConvertedLine {
   Dtype x_type, y_type;
 };
 
+// Within +-bound; NaN stays.
+template <class T>
+ATTEND_INLINE vec<T> bounded(vec<T> v, vec<T> bound) {
+  const vec<T> minus = broadcast(T(-1)), least = bound * minus;
+  return maximum(least, maximum(least, v) * minus) * minus;
+}
+
 template <class T>
 ATTEND_INLINE void apply_scale(const ConvertedLine &line, T *values) {
   const bool divides = takes_scale(line.y_type);
   const T bound = line.y_type == Dtype::i8 ? T(127) : T(0);
+  if (line.scale_step == 0) {  // one for the whole line
+    constexpr int W = kLanes<T>;
+    const vec<T> scale = broadcast(static_cast<T>(*line.scale));
+    for (int64_t i = 0; i < line.count; i += W) {
+      const int64_t count = smaller<int64_t>(W, line.count - i);
+      vec<T> v = load_some<T>(values + i, count);
+      v = divides ? divide(v, scale) : v * scale;
+      store_some(values + i, bound != T(0) ? bounded(v, broadcast(bound)) : v, count);
+    }
+    return;
+  }
   for (int64_t i = 0; i < line.count; ++i) {
     const T scale = static_cast<T>(line.scale[i * line.scale_step]);
     T v = divides ? values[i] / scale : values[i] * scale;

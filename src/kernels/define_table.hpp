@@ -8,6 +8,7 @@
 #include "kernels/integers.hpp"
 #endif
 #include "kernels/matmul.hpp"
+#include "kernels/rotary.hpp"
 #include "kernels/scale.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"

@@ -15,6 +15,7 @@
 //   Tail<T>                        the first n lanes, 1 <= n <= kLanes<T>; load(p, tail) fills the rest with 0 and
 //                                  touches no memory behind the n-th element, store(p, v, tail) writes only those
 //   maximum(a, b)                  b where a is NaN
+//   swap_pairs(v)                  lanes 2i and 2i + 1 exchanged; not of one lane
 //   round(v)                       to nearest, ties to even
 //   with_exponent(v)               the low bits of v as the exponent of a power of two, or of 0
 //   zero_below(v, y, cut)          y < cut ? 0 : v; instead of these two, functions under masks, if ATTEND_MASKED_EXP

@@ -29,6 +29,9 @@ ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { ret
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm256_max_pd(a, b); }
 
+ATTEND_INLINE vec<float> swap_pairs(vec<float> v) { return _mm256_permute_ps(v, 0xb1); }
+ATTEND_INLINE vec<double> swap_pairs(vec<double> v) { return _mm256_permute_pd(v, 0x5); }
+
 ATTEND_INLINE vec<float> with_exponent(vec<float> low_bits) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(low_bits), 23));
 }

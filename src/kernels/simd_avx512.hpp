@@ -32,6 +32,9 @@ ATTEND_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { ret
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm512_max_pd(a, b); }
 
+ATTEND_INLINE vec<float> swap_pairs(vec<float> v) { return _mm512_permute_ps(v, 0xb1); }
+ATTEND_INLINE vec<double> swap_pairs(vec<double> v) { return _mm512_permute_pd(v, 0x55); }
+
 // Masks for exp.hpp: "not at most" and "not below" are true of NaN. A lane that is left out is 0 and raises nothing.
 #define ATTEND_MASKED_EXP
 ATTEND_INLINE __mmask16 is_not_at_most(vec<float> a, float b) {

@@ -112,6 +112,11 @@ ATTEND_INLINE vec<T> maximum(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
 
+template <class T>
+ATTEND_INLINE vec<T> swap_pairs(vec<T> v) {
+  return each<T>([&](int i) { return v.lane[i ^ 1]; });
+}
+
 #ifdef ATTEND_GENERIC_FMA
 ATTEND_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ATTEND_INLINE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }

@@ -34,6 +34,9 @@ ATTEND_INLINE vec<double> divide(vec<double> a, vec<double> b) { return vdivq_f6
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 
+ATTEND_INLINE vec<float> swap_pairs(vec<float> v) { return vrev64q_f32(v); }
+ATTEND_INLINE vec<double> swap_pairs(vec<double> v) { return vextq_f64(v, v, 1); }
+
 ATTEND_INLINE vec<float> round(vec<float> v) { return vrndnq_f32(v); }
 ATTEND_INLINE vec<double> round(vec<double> v) { return vrndnq_f64(v); }
 

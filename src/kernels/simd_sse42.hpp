@@ -34,6 +34,9 @@ ATTEND_INLINE vec<T> fma(vec<T> a, vec<T> b, vec<T> c) {
 ATTEND_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm_max_ps(a, b); }
 ATTEND_INLINE vec<double> maximum(vec<double> a, vec<double> b) { return _mm_max_pd(a, b); }
 
+ATTEND_INLINE vec<float> swap_pairs(vec<float> v) { return _mm_shuffle_ps(v, v, 0xb1); }
+ATTEND_INLINE vec<double> swap_pairs(vec<double> v) { return _mm_shuffle_pd(v, v, 0x1); }
+
 ATTEND_INLINE vec<float> with_exponent(vec<float> low_bits) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_castps_si128(low_bits), 23));
 }

@@ -53,11 +53,36 @@ ATTEND_INLINE void narrow_lanes(bf16 *p, vec<float> v) {
 ATTEND_INLINE void narrow_lanes(f16 *p, vec<float> v) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
-template <class S>
+// Eight numbers of 32 bits that 8 bits hold, signed or not.
+ATTEND_INLINE void store_bytes(int8_t *p, __m256i v) {
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(halves, halves));
+}
+ATTEND_INLINE void store_bytes(uint8_t *p, __m256i v) {
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(halves, halves));
+}
+template <class S>  // int8_t, uint8_t
 ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
-  float r[8];
-  store(r, v);
-  for (int i = 0; i < 8; ++i) narrow(r[i], p + i);
+  const __m256 f = v, is_number = _mm256_cmp_ps(f, f, _CMP_ORD_Q);
+  const bool is_signed = static_cast<S>(-1) < 0;
+  const __m256 least = _mm256_set1_ps(is_signed ? -128 : 0), most = _mm256_set1_ps(is_signed ? 127 : 255);
+  const __m256i rounded = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(f, least), most));
+  store_bytes(p, _mm256_and_si256(rounded, _mm256_castps_si256(is_number)));
+}
+// As narrow of one number; what is below the normal numbers, in steps of 2^-9, is rounded by the unit.
+ATTEND_INLINE void narrow_lanes(f8e4m3 *p, vec<float> v) {
+  const auto number = [](int n) __attribute__((always_inline)) { return _mm256_set1_epi32(n); };
+  const __m256i bits = _mm256_castps_si256(v), size = _mm256_and_si256(bits, number(0x7fffffff));
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(size, 20), number(1));
+  const __m256i shifted = _mm256_add_epi32(size, number(0x7ffff - (120 << 23)));
+  __m256i r = _mm256_srli_epi32(_mm256_add_epi32(shifted, odd), 20);
+  const __m256i steps = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p9f)));
+  r = _mm256_blendv_epi8(r, steps, _mm256_cmpgt_epi32(number(0x3c800000), size));             // 2^-6
+  r = _mm256_blendv_epi8(r, number(0x7e), _mm256_cmpgt_epi32(size, number(0x43e00000 - 1)));  // 448
+  r = _mm256_blendv_epi8(r, number(0x7f), _mm256_cmpgt_epi32(size, number(0x7f800000)));
+  const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), number(0x80));
+  store_bytes(reinterpret_cast<uint8_t *>(p), _mm256_or_si256(r, sign));
 }
 
 // f(k, r) for k = 0..7 in order, r lane i = p[i * stride + k]: two features at a time are turned, as one 32-bit element,

@@ -98,6 +98,11 @@ ATTEND_SHARED constexpr bool takes_scale(Dtype dtype) {
   return dtype == Dtype::i8 || dtype == Dtype::u8 || dtype == Dtype::f8e4m3;
 }
 
+// The scale that takes magnitudes up to `most` to all that i8 or f8e4m3 holds.
+ATTEND_SHARED float scale_to(Dtype type, float most) {
+  return most == 0 ? 1 : most / (type == Dtype::i8 ? 127.0f : 448.0f);
+}
+
 // A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
 template <class T>
 struct MatrixRef {
@@ -138,6 +143,31 @@ struct ConvertBlock {
   int64_t rows, columns;
   StoredMatrix x, y;             // equal, or apart
   MatrixRef<const float> scale;  // or null data
+};
+
+// Where the elements of a token lie: those of neighbouring features, and of neighbouring heads, so many apart.
+struct TokenStrides {
+  int64_t row, head;
+  Dtype type;
+};
+
+// y = x for some tokens and all of their heads, of which the first 2 * pairs features are rotated: y1 = fma(x1, cos, -(x2
+// sin)), y2 = fma(x2, cos, x1 sin), products rounded; then converted as by ConvertBlock, with a scale that is read, or
+// computed from the token and head and written. y may be x.
+template <class T>
+struct RotaryBlock {
+  // Addresses of the first feature of head 0; null: nothing is rotated, or no scale.
+  struct Token {
+    const void *x, *cos, *sin;
+    void *y;
+    float *scale;
+  };
+  const Token *tokens;
+  int64_t count, heads, features, pairs;
+  TokenStrides x, y, cos, sin, scale;
+  bool interleaved;  // feature 2i with 2i + 1, not i with i + pairs
+  bool inverse;      // with -sin
+  bool computes_scale;
 };
 
 // A number for each row or column, `step` elements apart.

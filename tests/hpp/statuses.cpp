@@ -74,6 +74,13 @@ std::string attend_hpp_statuses() {
   EXPECT(bytes_of_nothing.text() == std::string(wrong.text()));
   EXPECT(attend::convert<std::int8_t>(t).value().size() == 6);
   EXPECT(attend::convert<bool>(t).argument() == std::string("y"));
+  const std::vector<float> table = {1, 2, 3, 4};
+  const std::vector<std::int64_t> one = {1};
+  EXPECT(attend::rotary(tensor(x, {3, 2}), tensor(table, {4, 1}), tensor(table, {4, 1})).value().size() == 6);
+  EXPECT(attend::rotary(t, tensor(table, {4, 1}), tensor(table, {4, 1}), attend::rotary_options().positions(one))
+             .argument() == std::string("options.positions"));
+  EXPECT(attend::kv_append(t, tensor(y, {3, 2})).ok());
+  EXPECT(attend::kv_append(t, tensor(untouched, {2, 2})).argument() == std::string("k_cache"));
   EXPECT(attend::set_isa("mmx").reason() == ATTEND_UNKNOWN_ISA);
   EXPECT(attend::set_isa("mmx").text() == "name: " + std::string(attend_status_string(ATTEND_UNKNOWN_ISA)));
   EXPECT(attend::set_executor(nullptr).ok());

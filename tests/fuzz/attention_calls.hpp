@@ -101,7 +101,7 @@ class AttentionBase : public Call {
 
   void spoil_option(Decoder &d) override {
     attend_attention_options &o = attention_.value;
-    switch (d.in(0, 10)) {
+    switch (d.in(0, 14)) {
       case 0:
         o.scale = d.pick({std::nan(""), kDtype<T> == ATTEND_F32 ? 1e39 : HUGE_VAL});
         break;
@@ -132,6 +132,18 @@ class AttentionBase : public Call {
       case 9:
         if (!firsts_.empty()) firsts_.back() = d.one_in(2) ? d.any() : d.in(-1, 2 * keys());
         break;
+      case 10:
+        if (o.query_starts == nullptr) o.sequences = d.pick<int64_t>({-1, 1, 3, INT64_MAX});
+        break;
+      case 11:
+        if (o.sequences == 0) o.query_starts = &kStart;
+        break;
+      case 12:
+        o.key_offset = d.pick<int64_t>({100, -256, INT64_MIN, INT64_MAX});
+        break;
+      case 13:
+        o.flags ^= d.pick<uint32_t>({ATTEND_PARTIAL, ATTEND_CONTINUE, ATTEND_PARTIAL | ATTEND_CONTINUE});
+        break;
       default:
         o.flags ^= d.pick<uint32_t>({ATTEND_CAUSAL_TOP_LEFT, ATTEND_CAUSAL_BOTTOM_RIGHT, ATTEND_WINDOW});
     }
@@ -154,6 +166,13 @@ class AttentionBase : public Call {
     if (bottom_right && (o.flags & ATTEND_CAUSAL_TOP_LEFT) != 0) wrong("flags");
     if (bottom_right && o.query_offset != 0) wrong("query_offset");
     if (o.query_offsets != nullptr && (bottom_right || o.query_offset != 0)) wrong("query_offsets");
+    if (o.sequences != 0 || o.query_starts != nullptr) wrong("sequences");  // one without the other, or neither fits
+    if (o.key_offset < 0 || o.key_offset % 256 != 0) wrong("key_offset");
+    if ((o.flags & (ATTEND_PARTIAL | ATTEND_CONTINUE)) == 0) return;
+    wrong("state", ATTEND_NULL_POINTER);
+    if (bottom_right) wrong("flags");
+    if (o.kv_first != nullptr) wrong("kv_first");
+    if (scores_->given && o.scores_stage == ATTEND_SCORES_PROBABILITIES) wrong("scores", ATTEND_UNSUPPORTED);
   }
 
   void find_option_faults(Faults *faults, int64_t keys, int64_t queries, int64_t heads) const {
@@ -257,6 +276,8 @@ class AttentionBase : public Call {
   std::unique_ptr<reference::Buffer<Wide<T>>> want_out_, want_lse_, want_scores_;
 
  private:
+  static constexpr int64_t kStart = 0;
+
   static int64_t side(Decoder &d, int64_t keys) {
     const int64_t kind = d.in(0, 7);
     return kind == 6 ? -1 : kind == 7 ? d.pick({INT64_MAX, INT64_MAX - 1, int64_t{1} << 60}) : d.in(0, keys);
@@ -291,7 +312,7 @@ class AttentionCall : public AttentionBase<T> {
     out_ = &this->add(d, "out", Role::output, kDtype<T>, {values, queries, heads, batch});
     this->add_options(d, "options", {queries, keys, heads, batch});
     this->attention_.value.threads = static_cast<int32_t>(d.in(0, 3));
-    this->heads_ = {head_of("options", 7, this->attention_)};
+    this->heads_ = {head_of("options", 31, this->attention_)};
   }
 
  private:

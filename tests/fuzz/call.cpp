@@ -65,15 +65,9 @@ void Call::spoil_head(Decoder &d, Head &h) {
     case 5:
       *h.workspace_size = static_cast<uint64_t>(d.in(0, 100));
       break;
-    case 6: {
-      if (h.later.empty() || d.one_in(4)) {
-        *h.message_size = static_cast<uint64_t>(d.in(0, 100));
-        break;
-      }
-      const size_t field = static_cast<size_t>(d.in(0, static_cast<int64_t>(h.later.size()) - 1));
-      h.begin[h.later[field].offset + static_cast<size_t>(d.in(0, 7))] = 1;
+    case 6:
+      *h.message_size = static_cast<uint64_t>(d.in(0, 100));
       break;
-    }
     default:
       *h.given = false;
   }

@@ -44,23 +44,6 @@ class Faults {
 
 enum class Purpose { compute, size };
 
-// The eight bytes of a field that belongs to a later version.
-struct LaterField {
-  std::string name;
-  size_t offset;
-};
-#define ATTEND_FUZZ_LATER(field) \
-  { #field, offsetof(Options, field) }
-template <class Options>
-std::vector<LaterField> later_fields() {
-  std::vector<LaterField> all;
-  if constexpr (std::is_same_v<Options, attend_attention_options>) {
-    all.insert(all.end(), {ATTEND_FUZZ_LATER(key_offset), ATTEND_FUZZ_LATER(state)});
-  }
-  return all;
-}
-#undef ATTEND_FUZZ_LATER
-
 // The fields that all options begin with.
 struct Head {
   std::string name;
@@ -74,7 +57,6 @@ struct Head {
   uint64_t *workspace_size;
   char **message;
   uint64_t *message_size;
-  std::vector<LaterField> later;
   bool *given;
   Bytes *tail;
   std::function<void()> seal;
@@ -94,7 +76,6 @@ Head head_of(const std::string &name, uint32_t known_flags, Boxed<Options> &o) {
           &o.value.workspace_size,
           &o.value.message,
           &o.value.message_size,
-          later_fields<Options>(),
           &o.given,
           &o.tail,
           [&o] { o.seal(); }};

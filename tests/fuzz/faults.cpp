@@ -63,10 +63,6 @@ Faults Call::faults(Purpose purpose) const {
     if (purpose == Purpose::compute && *h.workspace == nullptr && *h.workspace_size != 0)
       all.add(ATTEND_NULL_POINTER, h.name + ".workspace");
     if (*h.message == nullptr && *h.message_size != 0) all.add(ATTEND_NULL_POINTER, h.name + ".message");
-    for (const LaterField &field : h.later) {
-      const unsigned char *const bytes = h.begin + field.offset;
-      if (std::count(bytes, bytes + 8, 0) != 8) all.add(ATTEND_UNSUPPORTED, h.name + "." + field.name);
-    }
   }
   find_faults(&all);
   if (comparable) {

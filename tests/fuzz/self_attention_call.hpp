@@ -36,7 +36,7 @@ class SelfAttentionCall : public AttentionBase<T> {
     out_ = &this->add(d, "out", Role::output, kDtype<T>, out);
     this->add_options(d, "attention_options", {items, items, heads, batch});
     options_.value.threads = static_cast<int32_t>(d.in(0, 3));
-    this->heads_ = {head_of("options", 0, options_), head_of("attention_options", 7, this->attention_)};
+    this->heads_ = {head_of("options", 0, options_), head_of("attention_options", 31, this->attention_)};
   }
 
  private:

@@ -37,75 +37,106 @@ __attribute__((noinline)) void gather_keys(const StagedPart<T> &k, int64_t key, 
   });
 }
 
-// Scores of the slice into t.s, and their maxima into t.slice_m(): [row][key] with whole vectors of keys, the last filled
-// up with -inf; or, if `turned`, [key][lane].
-template <class T, int NQ, class S>
-void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const StagedPart<T> &part,
-                const KeyPieces &pieces, bool turned) {
+// G times kLanes keys from key j of the slice on, the last of them perhaps fewer: scores into t.s, maxima into `top`.
+template <class T, int NQ, class S, int G>
+ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
+                            const StagedPart<T> &part, int64_t j, bool turned, const KeyPiece **pieces,
+                            vec<T> (&top)[NQ]) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
-  const KeyPiece *piece = pieces.piece;
   const int64_t value_bytes = size_of(slice.v.type) * x.value_features;
-  vec<T> top[NQ];
-  ATTEND_UNROLL
-  for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
-  for (int64_t j = 0; j < slice.size(); j += W) {
-    const int64_t keys = smaller<int64_t>(W, slice.size() - j);
-    while (j >= piece->key + piece->keys) ++piece;
-    int64_t k_item = slice.k.col_stride;
-    const S *k = static_cast<const S *>(piece->data) + (j - piece->key) * k_item;
-    const char *const next = static_cast<const char *>(piece->ahead) + (j - piece->key) * value_bytes;
-    if (j + keys > piece->key + piece->keys) {
-      S *const room = reinterpret_cast<S *>(x.scratch + x.layout.copied);
-      gather_keys(part, slice.begin + j, keys, room);
-      k = room;
-      k_item = x.features;
+  const S *k[G];
+  const char *next[G];
+  int64_t k_item[G];
+  vec<T> acc[G][NQ];
+  const int64_t keys = smaller<int64_t>(W, slice.size() - j);  // of each group: W if there are several
+  for (int g = 0; g < G; ++g) {
+    const KeyPiece *&piece = *pieces;
+    const int64_t key = j + g * W;
+    while (key >= piece->key + piece->keys) ++piece;
+    k_item[g] = slice.k.col_stride;
+    k[g] = static_cast<const S *>(piece->data) + (key - piece->key) * k_item[g];
+    next[g] = x.far ? static_cast<const char *>(piece->ahead) + (key - piece->key) * value_bytes : nullptr;
+    if (key + keys > piece->key + piece->keys) {
+      S *const room = reinterpret_cast<S *>(x.scratch + x.layout.copied) + g * W * x.features;
+      gather_keys(part, slice.begin + key, keys, room);
+      k[g] = room;
+      k_item[g] = x.features;
     }
-    vec<T> acc[NQ];
     ATTEND_UNROLL
-    for (int q = 0; q < NQ; ++q) acc[q] = broadcast(T(0));
-    int64_t f = 0;
-    const T *query = t.queries;
-    for (; keys == W && f + W <= x.features; f += W) {
+    for (int q = 0; q < NQ; ++q) acc[g][q] = broadcast(T(0));
+  }
+  int64_t f = 0;
+  const T *query = t.queries;
+  for (; keys == W && f + W <= x.features; f += W) {
+    ATTEND_UNROLL
+    for (int g = 0; g < G; ++g) {
       if (x.far && f % kLine == 0) {
         ATTEND_UNROLL
-        for (int i = 0; i < W; ++i) __builtin_prefetch(next + (f / kLine * W + i) * 64, 0, 3);
+        for (int i = 0; i < W; ++i) __builtin_prefetch(next[g] + (f / kLine * W + i) * 64, 0, 3);
       }
       each_column<T>(
-          k + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
+          k[g] + f, k_item[g], [&](int i, vec<T> column) __attribute__((always_inline)) {
             const T *const at = query + i * t.lanes;
             ATTEND_UNROLL
-            for (int q = 0; q < NQ; ++q) acc[q] = fma(column, broadcast(at[q]), acc[q]);
+            for (int q = 0; q < NQ; ++q) acc[g][q] = fma(column, broadcast(at[q]), acc[g][q]);
           });
-      query += W * t.lanes;
     }
-    for (; f < x.features; f += W) {  // partial squares
-      const int64_t depth = smaller<int64_t>(W, x.features - f);
-      T square[W * W];
+    query += W * t.lanes;
+  }
+  for (; f < x.features; f += W) {  // partial squares
+    const int64_t depth = smaller<int64_t>(W, x.features - f);
+    T square[W * W];
+    for (int g = 0; g < G; ++g) {
       if constexpr (kIsSame<T, S>) {
-        pack_square<T>(W, keys, depth, k + f, k_item, broadcast(T(1)), square);
+        pack_square<T>(W, keys, depth, k[g] + f, k_item[g], broadcast(T(1)), square);
       } else {
-        pack_end(W, keys, depth, k + f, k_item, square);
+        pack_end(W, keys, depth, k[g] + f, k_item[g], square);
       }
-      for (int64_t i = 0; i < depth; ++i, query += t.lanes) {
+      for (int64_t i = 0; i < depth; ++i) {
         ATTEND_UNROLL
-        for (int q = 0; q < NQ; ++q) acc[q] = fma(load(square + i * W), broadcast(query[q]), acc[q]);
+        for (int q = 0; q < NQ; ++q) {
+          acc[g][q] = fma(load(square + i * W), broadcast(query[i * t.lanes + q]), acc[g][q]);
+        }
       }
     }
-    T lines[NQ * W];
+    query += depth * t.lanes;
+  }
+  T lines[NQ * W];
+  ATTEND_UNROLL
+  for (int g = 0; g < G; ++g) {
+    const int64_t key = j + g * W;
     if (scales_keys(x.k_scale)) {
-      const vec<T> scale = scales_of(x, x.k_scale, x.pages.of_k_scale, slice.begin + j, keys);
+      const vec<T> scale = scales_of(x, x.k_scale, x.pages.of_k_scale, slice.begin + key, keys);
       ATTEND_UNROLL
-      for (int q = 0; q < NQ; ++q) acc[q] = acc[q] * scale;
+      for (int q = 0; q < NQ; ++q) acc[g][q] = acc[g][q] * scale;
     }
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) {
-      acc[q] = only(acc[q], keys);
-      top[q] = maximum(acc[q], top[q]);
-      store(turned ? lines + q * W : t.s + q * x.layout.keys + j, acc[q]);
+      acc[g][q] = only(acc[g][q], keys);
+      top[q] = maximum(acc[g][q], top[q]);
+      store(turned ? lines + q * W : t.s + q * x.layout.keys + key, acc[g][q]);
     }
-    if (turned) store_turned(NQ, keys, lines, t.s + j * W);
+    if (turned) store_turned(NQ, keys, lines, t.s + key * W);
   }
+}
+
+// Scores of the slice into t.s, and their maxima into t.slice_m(): [row][key] with whole vectors of keys, the last filled
+// up with -inf; or, if `turned`, [key][lane]. One or two rows alone would wait for their chains, a multiply-add every
+// four cycles: two groups of keys beside each other.
+template <class T, int NQ, class S>
+void few_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice, const StagedPart<T> &part,
+                const KeyPieces &pieces, bool turned) {
+  constexpr int W = kLanes<T>, kGroups = NQ <= 2 ? 2 : 1;
+  const KeyPiece *piece = pieces.piece;
+  vec<T> top[NQ];
+  ATTEND_UNROLL
+  for (int q = 0; q < NQ; ++q) top[q] = broadcast(kMinusInfinity<T>);
+  int64_t j = 0;
+  for (; j + kGroups * W <= slice.size(); j += kGroups * W) {
+    few_keys<T, NQ, S, kGroups>(x, t, slice, part, j, turned, &piece, top);
+  }
+  for (; j < slice.size(); j += W) few_keys<T, NQ, S, 1>(x, t, slice, part, j, turned, &piece, top);
   T maxima[W] = {};
   ATTEND_UNROLL
   for (int q = 0; q < NQ; ++q) {

@@ -260,6 +260,39 @@ Case of_merge() {
   return c;
 }
 
+// Slots in falling order, which are sorted.
+Case of_append(int64_t tokens) {
+  struct Append {
+    std::vector<float> k, cache;
+    std::vector<int64_t> slots;
+    attend_tensor tensors[2];
+    attend_kv_append_options options = ATTEND_KV_APPEND_OPTIONS_INIT;
+  };
+  const auto a = std::make_shared<Append>();
+  const int64_t d = 40;
+  a->k.assign(static_cast<size_t>(d * tokens), 3.0f);
+  a->cache.assign(a->k.size(), 4.0f);
+  for (int64_t t = tokens; t > 0; --t) a->slots.push_back(t - 1);
+  a->tensors[0] = {a->k.data(), ATTEND_F32, 2, {d, tokens}, {1, d}};
+  a->tensors[1] = {a->cache.data(), ATTEND_F32, 2, {d, tokens}, {1, d}};
+  a->options.slots = a->slots.data();
+  Case c = {"append to slots", {}, {}, {{a->cache.data(), a->cache.size() * sizeof(float)}}};
+  c.run = [a](int32_t threads, void *workspace, uint64_t size) {
+    a->options.threads = threads;
+    a->options.workspace = workspace;
+    a->options.workspace_size = size;
+    return attend_kv_append(&a->tensors[0], nullptr, &a->tensors[1], nullptr, &a->options);
+  };
+  c.workspace = [a](int32_t threads) {
+    uint64_t bytes = 0;
+    a->options.threads = threads;
+    CHECK(attend_kv_append_workspace(&a->tensors[0], nullptr, &a->tensors[1], nullptr, &a->options, &bytes) ==
+          ATTEND_OK);
+    return bytes;
+  };
+  return c;
+}
+
 // Every computing function, and each way of those that have several.
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
@@ -274,6 +307,7 @@ std::vector<Case> all_cases() {
   cases.push_back(of_attention<float>("attention with split keys", 4, 5000, 1, 64));
   cases.push_back(of_attention<double>("attention with copied keys", 70, 530, 8, 128));
   cases.push_back(of_merge());
+  cases.push_back(of_append(3000));
   cases.push_back(of_matmul("matmul of bf16", ATTEND_BF16, ATTEND_BF16, ATTEND_BF16, 150, 170, 90));
   cases.push_back(of_matmul("matmul of integers", ATTEND_U8, ATTEND_I8, ATTEND_I32, 150, 170, 90));
   cases.push_back(of_matmul("matmul of weights of 8 bits", ATTEND_I8, ATTEND_F32, ATTEND_BF16, 150, 170, 90));

@@ -174,6 +174,31 @@ void self_attention(Random &random, int64_t n, int32_t threads) {
               [&] { return attend_self_attention(x.tensor(), &weights, to.tensor(), &options, &inner); });
 }
 
+// Rotation, and rounding to every type of a cache.
+void append(Random &random, int32_t threads) {
+  const int64_t d = 2 * random.in(1, 40), n = random.in(1, 40), heads = random.in(1, 3);
+  Operand<float> k({d, n, heads, 1}, Operand<float>::random_layout(random)), cos({d / 2, n, 1, 1}, {}),
+      sin = cos, scale({1, n, heads, 1}, {});
+  k.fill(random, random.pick({1.0, 1e-3, 1e4, 1e30}));
+  for (Operand<float> *o : {&cos, &sin}) o->fill(random);
+  const uint32_t type = random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_F8E4M3});
+  Operand<float> memory({d, n, heads, 1}, {});
+  memory.fill_with(std::numeric_limits<float>::signaling_NaN());
+  scale.fill_with(std::numeric_limits<float>::signaling_NaN());
+  attend_tensor cache = *memory.tensor();
+  cache.dtype = type;
+  auto options = options_with<attend_kv_append_options>(threads);
+  options.cos = cos.tensor();
+  options.sin = sin.tensor();
+  options.flags = random.one_in(2) ? ATTEND_ROTARY_INTERLEAVED : 0;
+  if (type == ATTEND_I8 || (type == ATTEND_F8E4M3 && random.one_in(2))) {
+    options.k_scale = scale.tensor();
+    options.flags |= ATTEND_COMPUTE_K_SCALE;
+  }
+  expect_none("append of type " + std::to_string(type) + ", " + threads_of(threads),
+              [&] { return attend_kv_append(k.tensor(), nullptr, &cache, nullptr, &options); });
+}
+
 // Sanitizers look at addresses, which other tests bring before them: here a few of each are enough.
 #if defined(ATTEND_TEST_SANITIZED)
 constexpr int kFewer = 5;
@@ -212,6 +237,7 @@ void every_call() {
     }
     for (int round = 0; round < 10; round += kFewer)
       merge<T>(random, random.in(1, 40), random.in(1, 60), 1 + round % 2);
+    for (int round = 0; round < 60; round += kFewer) append(random, 1 + round % 2);
     for (int round = 0; round < 20; round += kFewer) self_attention<T>(random, random.in(1, 80), 1 + round % 3);
   });
 }

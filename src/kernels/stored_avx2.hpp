@@ -77,7 +77,9 @@ ATTEND_INLINE void narrow_lanes(f8e4m3 *p, vec<float> v) {
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(size, 20), number(1));
   const __m256i shifted = _mm256_add_epi32(size, number(0x7ffff - (120 << 23)));
   __m256i r = _mm256_srli_epi32(_mm256_add_epi32(shifted, odd), 20);
-  const __m256i steps = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p9f)));
+  // (Of larger numbers, which do not count here, none is beyond an integer: that would be an invalid operation.)
+  const __m256 small = _mm256_min_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p-6f));
+  const __m256i steps = _mm256_cvtps_epi32(_mm256_mul_ps(small, _mm256_set1_ps(0x1p9f)));
   r = _mm256_blendv_epi8(r, steps, _mm256_cmpgt_epi32(number(0x3c800000), size));             // 2^-6
   r = _mm256_blendv_epi8(r, number(0x7e), _mm256_cmpgt_epi32(size, number(0x43e00000 - 1)));  // 448
   r = _mm256_blendv_epi8(r, number(0x7f), _mm256_cmpgt_epi32(size, number(0x7f800000)));

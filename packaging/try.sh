@@ -1,25 +1,27 @@
 #!/bin/sh
-# try.sh [c|fortran|go|node|rust|rust-source|wheel|python-source|drop]...: installs each package that ./run package has made
+# try.sh [c|source|fortran|go|node|rust|rust-source|wheel|python-source|drop]...: installs each package that ./run package has made
 # in a bare Debian 12 of its own, as its README says and with nothing else, and computes the notebook there. All of them if
-# none is named. For root: a bare system is made by debootstrap, in build/package/bare, and entered by chroot.
+# none is named. For root: a bare system is made by debootstrap, in build/package/bare-bookworm, and entered by chroot.
 #
-# Its sources of packages, certificates and proxies are those of this machine; DEBIAN_MIRROR and DEBIAN_SUITE choose others
-# for debootstrap.
+# Its sources of packages, certificates and proxies are those of this machine; DEBIAN_MIRROR chooses another one for
+# debootstrap, and DEBIAN_SUITE another release than bookworm.
 set -eu
 cd "$(dirname "$0")/.."
 out=$PWD/build/package
+suite=${DEBIAN_SUITE-bookworm}
+bare=$out/bare-$suite
 
 bare() {
-  [ -e "$out/bare/complete" ] && return
-  rm -rf "$out/bare"
+  [ ! -e "$bare/complete" ] || return 0
+  rm -rf "$bare"
   # shellcheck disable=SC2086 # absent, or one word
-  debootstrap --variant=minbase "${DEBIAN_SUITE-bookworm}" "$out/bare" ${DEBIAN_MIRROR-}
-  cp -L /etc/resolv.conf "$out/bare/etc/"
-  mkdir -p "$out/bare/etc/ssl"
+  debootstrap --variant=minbase "$suite" "$bare" ${DEBIAN_MIRROR-}
+  cp -L /etc/resolv.conf "$bare/etc/"
+  mkdir -p "$bare/etc/ssl"
   for file in /etc/ssl/certs /usr/local/share/ca-certificates /etc/pip.conf /etc/npmrc; do
-    [ ! -e "$file" ] || cp -rLT "$file" "$out/bare$file"
+    [ ! -e "$file" ] || cp -rLT "$file" "$bare$file"
   done
-  touch "$out/bare/complete"
+  touch "$bare/complete"
 }
 
 # What cargo would bring from its registry, of which Debian 12's cargo knows an older form only.
@@ -31,18 +33,18 @@ vendor() {
 }
 
 bare
-[ $# -gt 0 ] || set -- c fortran go node rust rust-source wheel python-source drop
+[ $# -gt 0 ] || set -- c source fortran go node rust rust-source wheel python-source drop
 for name in "$@"; do
   root=$out/trial-$name
-  echo "---- $name, in a bare system"
+  echo "---- $name, in a bare $suite"
   rm -rf "$root"
-  cp -a "$out/bare" "$root"
+  cp -a "$bare" "$root"
   mkdir -p "$root/src" "$root/try"
   git ls-files -z | xargs -0 cp --parents -t "$root/src"
   case $name in
   wheel) cp "$out"/python/*.whl "$root/try/" ;;
   drop) cp "$out"/drop/*.tar.gz "$root/try/" ;;
-  python-source) ;;
+  python-source | source) ;;
   *) cp "$out"/deb/*.deb "$root/try/" ;;
   esac
   case $name in
@@ -58,4 +60,4 @@ for name in "$@"; do
     DEBIAN_FRONTEND=noninteractive sh -eu /src/packaging/try/inside.sh "$name"
   rm -rf "$root"
 done
-echo "installed and used: $*"
+echo "installed and used in $suite: $*"

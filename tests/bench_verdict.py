@@ -6,7 +6,7 @@ import re
 import sys
 
 sys.path.insert(0, sys.argv[1])
-quiet, table, verdict = (importlib.import_module(name) for name in ("quiet", "rows", "verdict"))
+cpu, quiet, table, verdict = (importlib.import_module(name) for name in ("cpu", "quiet", "rows", "verdict"))
 
 # {task: {shape: {who: how long they take over what ours takes}}}
 SHAPES = {
@@ -106,6 +106,9 @@ def a_busy_machine():
     busy = quiet.summary([(0.0, 0.0), (1.4, 0.2)], [100, 99], begin)
     says(busy["sentences"][0], "1 of 2 groups", "1.4 CPUs", "0.2 taken", "load was 3.0", "4 threads")
     assert busy["busy"]
+    once = quiet.summary([(1.4, 0.2)] + [(0.0, 0.0)] * 29, [100], begin)
+    says(once["sentences"][0], "1 of 30 groups")
+    assert not once["busy"], "one group of thirty is told, and spoils no run"
     stolen = quiet.summary([(0.0, 0.5)], [100], begin)
     assert stolen["busy"], "time taken by the hypervisor is no quiet machine"
     clock = quiet.summary([(0.0, 0.0)], [100, 70], begin)
@@ -126,6 +129,19 @@ def a_busy_machine():
     says(table.as_csv(results), "matmul,f32,64,avx2,2,", "not measured: machine busy")
 
 
-for test in (loses_everywhere, wins_everywhere, is_behind_in_one_place, noise_is_no_defeat, without_others, a_busy_machine):
+def the_generation_of_a_cpu():
+    def said(vendor, family, model):
+        lines = f"vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n"
+        return cpu.with_generation("AMD EPYC", f"processor\t: 0\n{lines}\nprocessor\t: 1\n{lines}")
+
+    assert said("AuthenticAMD", 25, 1) == "AMD EPYC (Zen 3)"
+    assert said("AuthenticAMD", 25, 17) == "AMD EPYC (Zen 4)"
+    assert said("GenuineIntel", 6, 143) == "AMD EPYC (Sapphire Rapids)"
+    assert said("GenuineIntel", 6, 1) == "AMD EPYC (family 6, model 1)"
+    assert cpu.with_generation("Cortex", "processor\t: 0\nCPU part\t: 0xd0c\n") == "Cortex"
+
+
+for test in (loses_everywhere, wins_everywhere, is_behind_in_one_place, noise_is_no_defeat, without_others, a_busy_machine,
+             the_generation_of_a_cpu):
     test()
     print("ok", test.__name__)

@@ -5,7 +5,9 @@
 
 import json
 import pathlib
+import re
 import sys
+import textwrap
 
 import comparison
 import jinja2
@@ -124,35 +126,47 @@ def render_against(results):
 
 
 def picture(results):
-    """The speed-up plot as a file of its own: ink for a light and a dark ground; machine, date, versions and peers in it."""
+    """The speed-ups as a file of its own: ink for a light and a dark ground; machine, date, versions and peers in it."""
     all_rows = table.read(results)
-    gains = sections.speedups(all_rows)
+    gains = sections.pictured(all_rows)
     if not gains:
         return ""
     context = results["context"]
-    others = [f"{name} {version}" for name, version, _ in short_versions(context)]
-    footer = (f"{context.get('CPU', 'unknown CPU')}, {context.get('date', '')[:10]}, attend {context.get('attend', '')} "
-              f"({context.get(REVISION, 'unknown revision')})")
+    said = [f"{context.get('CPU', 'unknown CPU')}, one thread, f32. {context.get('date', '')[:10]}, attend {context.get('attend', '')} "
+            f"at revision {context.get(REVISION, 'unknown')}."]
+    others = []
+    for name, version in short_versions(context):
+        who, _, what = name.partition(", ")
+        if who in sections.NOT_PICTURED:
+            continue
+        others.append(f"{verdict.name_of(who)} {version}" + (f" ({what})" if what else ""))
     if others:
-        footer += "\n" + ", ".join(others)
+        listed = ", ".join(other.replace(" ", "\xa0") for other in others)  # no line ends between a name and its version
+        said += [line.replace("\xa0", " ") for line in textwrap.wrap(f"Beside {listed}.", 140)]
+    if any(table.label(table.FROM_PYTHON) in values for values in gains.values()):
+        said.append("PyTorch, ONNX Runtime and ggml are called from Python, and so is attend for comparison with them.")
     if any(plots.is_noisy(value) for values in gains.values() for value in values.values()):
-        footer += f"\nHatched: the quartiles of the repetitions lie more than {table.NOISY:.0%} of the median apart."
-    if results.get("machine", {}).get("busy"):
-        footer += "\nOther work ran on this machine: not for quoting."
-    best = table.best_set(all_rows)
-    svg = plots.bars(gains, "times as fast as naive loops, f32", log=True, legend=True, footer=footer,
-                     best=table.label(best) if best else None)
+        said.append(f"Hatched: the quartiles of the repetitions lie more than {table.NOISY:.0%} of the median apart.")
+    machine = results.get("machine", {})
+    said += [sentence.partition(" Before ")[0] for sentence in machine.get("sentences", [])]
+    if machine.get("busy"):
+        said.append("Not for quoting.")
+    svg = plots.panels(gains, "times as fast as naive loops", "\n".join(said), spelled)
     style = ("<style>svg{color:#1f2328;color-scheme:light dark}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>")
     end = svg.index(">") + 1
     return svg[:end] + style + svg[end:]
 
 
+def spelled(label):
+    return {"naive": "naive loops", "blocked": "blocked loops"}.get(label) or verdict.name_of(label)
+
+
 def short_versions(context):
     """Peers with the digits of their versions alone."""
-    for name, version, kernels in peers(context):
+    for name, version, _ in peers(context):
         if version:
-            digits = next((word for word in version.split() if word[0].isdigit()), version)
-            yield name, digits, kernels
+            found = re.search(r"\d[\d.]*\d", version)
+            yield name, found[0] if found else version
 
 
 def main():

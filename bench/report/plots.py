@@ -10,7 +10,6 @@ import re
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.patches  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen before)
 import rows as table  # noqa: E402
 
@@ -79,9 +78,9 @@ def plot(height):
     return plt.subplots(figsize=(WIDTH, height), layout="constrained")
 
 
-def finish(figure, bounds=None):
+def finish(figure):
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, bbox_inches=bounds, metadata={"Date": None})
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GROUND, "Canvas")
@@ -119,11 +118,11 @@ def lines(series, x_label, y_label, ceilings=(), log=False, best=None):
     return finish(figure)
 
 
-def bars(groups, value_label, log=False, legend=False, footer="", best=None):
-    """groups: {label: {name: value}}, one cluster of horizontal bars each; `legend` where the plot stands alone."""
+def bars(groups, value_label, log=False, best=None):
+    """groups: {label: {name: value}}, one cluster of horizontal bars each."""
     lines = sum(len(values) for values in groups.values()) + 1.6 * len(groups)
     figure, axes = plot(0.17 * lines + 0.6)
-    y, seen, largest = 0, {}, 0
+    y, largest = 0, 0
     for label, values in groups.items():
         axes.annotate(label, (0, y), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center")
         y += 1
@@ -134,7 +133,6 @@ def bars(groups, value_label, log=False, legend=False, footer="", best=None):
             end = max(value[0], value[2])
             largest = max(largest, end)
             axes.annotate(f" {value[0]:.3g}", (end, y), va="center", fontsize=8)
-            seen[name] = colour(name, best)
             y += 1
         y += 0.6
     axes.set_yticks([])
@@ -145,12 +143,31 @@ def bars(groups, value_label, log=False, legend=False, footer="", best=None):
     else:
         axes.set_xlim(0, largest * 1.1)
     axes.set_xlabel(value_label)
-    if legend:
-        handles = [matplotlib.patches.Patch(color=shade, label=name) for name, shade in seen.items()]
-        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1))
-    if footer:
-        axes.annotate(footer, (0, 0), (0, -40), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=7)
-    return finish(figure, "tight" if legend or footer else None)
+    return finish(figure)
+
+
+def panels(groups, value_label, footer, spelled):
+    """groups: {title: {name: value}}, names written as spelled(name), beside each other, each with a scale of its own and its
+    largest bar on top: a picture that stands alone, so names are at the bars and what is to be known of them below."""
+    most = max(len(values) for values in groups.values())
+    size = 3.3 * len(groups), 0.2 * most + 1 + 0.13 * (footer.count("\n") + 1)
+    figure, row = plt.subplots(1, len(groups), figsize=size, layout="constrained", squeeze=False)
+    for axes, (title, values) in zip(row[0], groups.items()):
+        ordered = sorted(values.items(), key=lambda item: -item[1][0])
+        largest = max(max(value[0], value[2]) for value in values.values())
+        for y, (name, value) in enumerate(ordered):
+            axes.barh(y, value[0], height=0.75, color=colour(name), hatch="////" if is_noisy(value) else None, linewidth=0)
+            axes.plot(value[1:], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
+            axes.annotate(f"{value[0]:.3g}", (max(value[0], value[2]), y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(range(len(ordered)), [spelled(name) for name, _ in ordered])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(most - 0.4, -0.6)  # bars of all panels are as thick
+        axes.set_xlim(0, largest * 1.18)
+        axes.grid(False, axis="y")
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel(value_label)
+    figure.supxlabel(footer, x=0.01, ha="left", fontsize=8)
+    return finish(figure)
 
 
 def roofline(points, peak, bandwidth):

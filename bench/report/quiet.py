@@ -11,6 +11,9 @@ import time
 
 # Of a CPU: more than this spent on other work, or taken by the hypervisor, and a row on all CPUs measures that.
 BUSY = 0.15
+# A run in which more than this part of the groups of rows had company is not for quoting. Of fewer the report tells, rows on
+# several threads beside it have no figures, and those on one are timed by their CPU time.
+COMPANY = 0.05
 # The FMA peaks of the run's processes may differ by this before the clock is said to have changed.
 CLOCK = 0.10
 TICK = os.sysconf("SC_CLK_TCK")
@@ -102,8 +105,9 @@ def wait(limit):
 
 
 def summary(groups, peaks, begin):
-    """What the report says of the machine: {busy: whether, sentences: [...]}. `groups` are the others() of each group of
-    rows, `peaks` the FMA peaks that each process measured, `begin` the load and the runnable threads before."""
+    """What the report says of the machine: {busy: whether much of the run was disturbed, sentences: [...]}. `groups` are the
+    others() of each group of rows, `peaks` the FMA peaks that each process measured, `begin` the load and the runnable
+    threads before."""
     sentences = []
     busy = [others for others in groups if is_busy(others)]
     if busy:
@@ -114,4 +118,4 @@ def summary(groups, peaks, begin):
     if drift > CLOCK:
         sentences.append(f"The clock changed: the FMA peak of one core lay between {min(peaks):.0f} and "
                          f"{max(peaks):.0f} GFLOP/s from process to process.")
-    return {"busy": bool(busy), "sentences": sentences}
+    return {"busy": len(busy) > COMPANY * len(groups), "sentences": sentences}

@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import comparison
+import cpu
 import page
 import peer_environment
 import quiet
@@ -178,10 +179,12 @@ def measure_all(arguments):
         names = [name for name in arguments.peers.split(",") if name]
         peer_environment.install(arguments.peers_folder, names, arguments.yes)
         variables.update(peer_environment.environment(arguments.peers_folder))
+    measured = revision()  # now: who works on the sources meanwhile does not change what was built
     wait(arguments)
     begin = {"load": os.getloadavg()[0], "runnable": quiet.runnable()}
     results = measure(arguments, variables)
-    results["context"]["attend's revision"] = revision()
+    results["context"]["attend's revision"] = measured
+    results["context"]["CPU"] = cpu.with_generation(results["context"].get("CPU", "unknown CPU"))
     if arguments.peers is not None and (extra := measure_python_peers(arguments, variables)):
         for key in ("benchmarks", "others"):
             results[key] += extra[key]

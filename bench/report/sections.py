@@ -14,6 +14,14 @@ SPEEDUPS = {
     "attention, the same, causal": ("attention", "N:256/D:64/heads:8/causal"),
     "self-attention of the notebook, 3 x 4": ("self_attention", "notebook_3x4"),
 }
+# Those of the picture that stands alone, which is of one thread: some libraries' products are measured on no more.
+PICTURE = {
+    "matrix product\n256 x 256 x 256": "matmul, 256 x 256 x 256",
+    "softmax\n1024 columns of 1024": "softmax, 1024 x 1024, contiguous columns",
+    "attention\n8 heads, N = 256, D = 64": "attention, 8 heads, N = 256, D = 64",
+}
+# Not in it: attention of our own products, and of keys and values in another type.
+NOT_PICTURED = ("unfused", "ggml-f16")
 LAYOUTS = {
     "A and B as they are": "512",
     "A transposed": "512/A_transposed",
@@ -77,6 +85,12 @@ def speedups(all_rows):
             wanted = [r for r in found if r.threads == 1 or (r.threads == most and what != "self_attention")]
             result[title] = {table.label(r.who, r.threads): scaled(r, naive) for r in wanted}
     return result
+
+
+def pictured(all_rows):
+    """The speed-ups of the picture: {title: {label: times as fast as naive}}."""
+    gains = speedups([r for r in all_rows if r.threads == 1 and r.who not in NOT_PICTURED])
+    return {title: gains[task] for title, task in PICTURE.items() if task in gains}
 
 
 def grouped(all_rows, shapes, value):

@@ -4,7 +4,7 @@ cd /try
 mkdir notebook
 cp /src/bindings/notebook/inputs.txt notebook/
 
-# The commands of a README: its n-th block of a language, for who is root and not asked.
+# The commands of a page: its n-th block of a language, for who is root and not asked.
 block() { # FILE LANGUAGE N
   awk -v language="$2" -v n="$3" '
     /^```/ { inside = !inside && $0 == "```" language && ++count == n; found = found || inside; fence = !fence; next }
@@ -12,7 +12,7 @@ block() { # FILE LANGUAGE N
     END { exit !found }' "/src/$1"
 }
 commands() {
-  block "$1" sh "$2" | sed 's/sudo //; s/apt-get install/apt-get -qq -y install/;
+  block "$1" sh "$2" | sed 's/sudo //g; s/apt-get install/apt-get -qq -y install/;
     s|/where/the/repository/is|/src|' >commands.sh
   cat commands.sh
   # In this shell: a block may enter a virtual environment.
@@ -27,16 +27,28 @@ notebook() {
 apt-get -q update
 case $name in
 c)
-  block README.md c 1 >example.c
   block README.md cpp 1 >example.cpp
-  block README.md cmake 1 >CMakeLists.txt
-  commands README.md 2
+  block docs/install.md c 1 >example.c
+  block docs/install.md cmake 1 >CMakeLists.txt
+  commands README.md 1
   ./example
-  ./example_cpp
+  commands docs/install.md 3
+  ./example_c
+  commands docs/install.md 4
   build/example
   cc /src/examples/notebook.c $(pkg-config --cflags --libs attend) -lm -o book
   ./book | notebook
   test -s /usr/share/doc/libattend0/copyright
+  ;;
+source)
+  block docs/install.md c 1 >example.c
+  cd /src
+  commands docs/install.md 2
+  cd /try
+  commands docs/install.md 3
+  ./example_c
+  cc /src/examples/notebook.c $(pkg-config --cflags --libs attend) -lm -o book
+  ./book | notebook
   ;;
 fortran)
   cp /src/bindings/fortran/*.[fF]90 /src/bindings/fortran/*.inc .

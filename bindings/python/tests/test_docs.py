@@ -55,8 +55,8 @@ def test_cookbook_in_c(tmp_path):
     run_c(tmp_path, f"{beginning}{FILL}{functions}\nint main(void) {{\n{filled}{calls}\n}}\n")
 
 
-def test_readme_in_c(tmp_path):
-    [(_, code)] = blocks(ROOT / "README.md", "c")
+def test_install_in_c(tmp_path):
+    [(_, code)] = blocks(ROOT / "docs/install.md", "c")
     printed = run_c(tmp_path, code)
     assert re.fullmatch(r"(\S+ ){4}on \w+\n", printed)
 
@@ -74,7 +74,7 @@ def test_links(page):
 
 
 def run_c(folder, code):
-    """Compiled as the README says, against the library that pkg-config finds."""
+    """Compiled as docs/install.md says, against the library that pkg-config finds."""
     if not shutil.which("cc") or not shutil.which("pkg-config"):
         pytest.skip("no cc or no pkg-config")
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "attend"], capture_output=True, text=True, check=False)

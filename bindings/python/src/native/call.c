@@ -64,13 +64,13 @@ static void append(text *self, const char *letters, size_t length) {
 }
 
 /* The Python argument of a name in attend.h: options.window_left and attention_options.window_left are both window. */
-static const char *argument_of(const naming *naming, const char *name) {
+static const char *argument_of(const naming *names, const char *name) {
   static renaming everywhere[] = {
       {"window_left", "window"}, {"query_offsets", "query_offset"}, {"scores", "return_scores"}, {NULL, NULL}};
   const char *dot = strrchr(name, '.');
   if (dot) name = dot + 1;
-  for (int i = 0; naming->renamed && naming->renamed[i][0]; ++i)
-    if (strcmp(naming->renamed[i][0], name) == 0) return naming->renamed[i][1];
+  for (int i = 0; names->renamed && names->renamed[i][0]; ++i)
+    if (strcmp(names->renamed[i][0], name) == 0) return names->renamed[i][1];
   for (int i = 0; everywhere[i][0]; ++i)
     if (strcmp(everywhere[i][0], name) == 0) return everywhere[i][1];
   return name;

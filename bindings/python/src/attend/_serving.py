@@ -92,6 +92,10 @@ def kv_append(k: Array, v: Array | None, k_cache: Array, v_cache: Array | None, 
     """
     if unknown:
         raise unexpected(kv_append, unknown)
+    if interleaved and cos is None and sin is None:
+        raise ValueError("interleaved: is given without cos and sin")
+    if compute_v_scale and v is None:
+        raise ValueError("compute_v_scale: is given without v")
     _attend.kv_append(k, v, k_cache, v_cache, threads, _optional("offsets", offsets), _starts("starts", starts),
                       _per_item("slots", slots), pages_table(pages), k_scale, v_scale, bool(compute_k_scale),
                       bool(compute_v_scale), cos, sin, rotary_dims, _positions(positions, k),

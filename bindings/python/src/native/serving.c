@@ -47,6 +47,15 @@ static PyObject *py_rotary(PyObject *module, PyObject *const *args, Py_ssize_t c
   return call_end(&self);
 }
 
+/* Of flags, those that the Python side has not looked at: a scale is to be computed of a cache that takes none. */
+static const naming *name_flags(const attend_tensor *k_cache, int computes_k_scale) {
+  static renaming of_k[] = {{"flags", "compute_k_scale"}, {NULL, NULL}};
+  static renaming of_v[] = {{"flags", "compute_v_scale"}, {NULL, NULL}};
+  static const naming k_names = {of_k, {"columns", "rows"}}, v_names = {of_v, {"columns", "rows"}};
+  const int has_eight_bits = k_cache && (k_cache->dtype == ATTEND_I8 || k_cache->dtype == ATTEND_F8E4M3);
+  return computes_k_scale && !has_eight_bits ? &k_names : &v_names;
+}
+
 static attend_tensor *take_scale_of(call *self, PyObject *object, const char *name, int is_output) {
   return is_output ? take_inout(self, object, name, AS_ACTIVATION) : take_input(self, object, name, AS_ACTIVATION);
 }
@@ -62,6 +71,7 @@ static PyObject *py_kv_append(PyObject *module, PyObject *const *args, Py_ssize_
   const attend_tensor *v = take_input(&self, args[1], "v", AS_ACTIVATION);
   const attend_tensor *k_cache = take_inout(&self, args[2], "k_cache", AS_ACTIVATION);
   const attend_tensor *v_cache = take_inout(&self, args[3], "v_cache", AS_ACTIVATION);
+  self.naming = name_flags(k_cache, args[11] == Py_True);
   attend_kv_append_options options = {
       .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
   if (args[11] == Py_True) options.flags |= ATTEND_COMPUTE_K_SCALE;

@@ -109,7 +109,7 @@ static void translate(text *self, const call *of) {
     word[length] = 0;
     at += length;
     const char *meant = word;
-    if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length))
+    if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length) || strncmp(word, "options.", 8) == 0)
       meant = argument_of(of->naming, word);
     else if (!of_weight)
       meant = count_of(of, word, along);

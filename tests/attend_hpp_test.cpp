@@ -90,13 +90,15 @@ TEST_CASE("results have the shape that broadcast operands give") {
 TEST_CASE("attention: every option reaches its field") {
   std::vector<float> bias(12), slopes(2), sinks(2), lse(4), scores(12), k_scale(3), v_scale(6);
   std::vector<unsigned char> mask(12);
-  const std::vector<int64_t> offsets(2), lengths(2), first(2);
+  const std::vector<int64_t> offsets(2), lengths(2), first(2), query_starts(3), key_starts(3);
+  const std::vector<int32_t> pages(6);
   std::vector<char> workspace(100);
   const attend::executor executor([](int32_t, attend::task) {});
   attend::attention_options options;
   options.threads(3).native_dot().workspace(workspace).executor(executor);
   options.scale(2).softcap(3).causal_top_left().causal_bottom_right().window(4, 5).query_offset(6);
   options.query_offsets(offsets).kv_lengths(lengths).kv_first(first);
+  options.query_starts(query_starts).key_starts(key_starts).pages(tensor(pages, {2, 3}));
   options.k_scale(tensor(k_scale, {3, 1})).v_scale(v_scale);
   options.mask(tensor(mask, {4, 3})).bias(tensor(bias, {4, 3})).alibi_slopes(slopes).sinks(sinks);
   options.lse(tensor(lse, {4, 1})).scores(tensor(scores, {4, 3}), ATTEND_SCORES_MASKED);
@@ -119,6 +121,9 @@ TEST_CASE("attention: every option reaches its field") {
   CHECK(c.query_offsets == offsets.data());
   CHECK(c.kv_lengths == lengths.data());
   CHECK(c.kv_first == first.data());
+  CHECK(c.sequences == 2);
+  CHECK(c.query_starts == query_starts.data());
+  CHECK(c.key_starts == key_starts.data());
   CHECK(c.scores_stage == ATTEND_SCORES_MASKED);
   const auto is = [&](const attend_tensor *field, const void *data, uint32_t dtype) {
     REQUIRE(field != nullptr);
@@ -129,6 +134,7 @@ TEST_CASE("attention: every option reaches its field") {
   };
   is(c.mask, mask.data(), ATTEND_BOOL);
   is(c.bias, bias.data(), ATTEND_F32);
+  is(c.pages, pages.data(), ATTEND_I32);
   is(c.k_scale, k_scale.data(), ATTEND_F32);
   is(c.v_scale, v_scale.data(), ATTEND_F32);
   is(c.alibi_slopes, slopes.data(), ATTEND_F32);

@@ -24,12 +24,15 @@ module attend
   use, intrinsic :: iso_c_binding
   use attend_c
   use attend_status
+  use attend_arguments
+  use attend_serving
   use attend_views
   implicit none
   private
 
   public :: view, attend_tensor
   public :: attend_matmul, attend_softmax, attend_attention, attend_self_attention, attend_merge
+  public :: attend_rotary, attend_kv_append
   public :: attend_convert, attend_bf16, attend_f16, attend_i8, attend_u8, attend_f8e4m3
   public :: attend_message, attend_reason, attend_argument
   public :: attend_version, attend_isa, attend_set_isa, attend_threads, attend_set_threads
@@ -40,21 +43,7 @@ module attend
 
 contains
 
-  ! Fortran has no moment of loading: every call looks, which costs a nanosecond.
-  subroutine check_version()
-    integer(c_int32_t) :: have
-    have = c_version()
-    if (have / 100 /= built_for / 100 .or. have < built_for) error stop 'attend: the library is of another version'
-  end subroutine
-
   ! ---------------------------------------------------------------------------------------------------- functions ---
-
-  ! The address of an optional view, null if it is absent.
-  type(c_ptr) function optional_loc(t)
-    type(attend_tensor), intent(in), target, optional :: t
-    optional_loc = c_null_ptr
-    if (present(t)) optional_loc = c_loc(t)
-  end function
 
   ! c = alpha a b + beta c + bias: a (m, k, h, b), b (k, n, h, b), c (m, n, h, b). Of a and b of 8-bit
   ! integers, view(x) or view(x, attend_u8), c is of 32-bit integers, exact, or of floating-point types, and one of signed
@@ -129,9 +118,9 @@ contains
     if (present(scale)) options%scale = scale
     if (present(softcap)) options%softcap = softcap
     if (present(query_offset)) options%query_offset = query_offset
-    if (present(query_offsets)) options%query_offsets = c_loc(query_offsets)
-    if (present(kv_lengths)) options%kv_lengths = c_loc(kv_lengths)
-    if (present(kv_first)) options%kv_first = c_loc(kv_first)
+    options%query_offsets = list_loc(query_offsets)
+    options%kv_lengths = list_loc(kv_lengths)
+    options%kv_first = list_loc(kv_first)
     options%mask = optional_loc(mask)
     options%bias = optional_loc(bias)
     options%alibi_slopes = optional_loc(alibi_slopes)
@@ -141,58 +130,62 @@ contains
     if (present(scores_stage)) options%scores_stage = scores_stage
   end function
 
-  ! How many numbers the lists have; one that is absent has enough.
-  pure function counts_of(query_offsets, kv_lengths, kv_first) result(counts)
-    integer(c_int64_t), intent(in), optional :: query_offsets(:), kv_lengths(:), kv_first(:)
-    integer(c_int64_t) :: counts(3)
-    counts = huge(counts)
-    if (present(query_offsets)) counts(1) = size(query_offsets, kind=c_int64_t)
-    if (present(kv_lengths)) counts(2) = size(kv_lengths, kind=c_int64_t)
-    if (present(kv_first)) counts(3) = size(kv_first, kind=c_int64_t)
-  end function
-
-  pure integer(c_int64_t) function batches_of(out)
+  ! How many sequences are packed, and what is wrong with the first list that the library would read behind.
+  pure subroutine look_at_lists(out, query_offsets, kv_lengths, kv_first, query_starts, key_starts, sequences, said)
     type(attend_tensor), intent(in) :: out
-    batches_of = merge(out%shape(4), 1_c_int64_t, out%rank == 4)
-  end function
-
-  ! What is wrong with the first list that has not one number for each batch, or the library would read behind it.
-  function short(counts, batches) result(said)
-    integer(c_int64_t), intent(in) :: counts(3), batches
-    character(len=*), parameter :: names(3) = ['query_offsets', 'kv_lengths   ', 'kv_first     ']
-    character(len=100) :: said
-    integer :: i
-    i = findloc(counts < batches, .true., 1)
-    write (said, '(2a, i0, a, i0, a)') trim(names(i)), ': has ', counts(i), ' numbers for ', batches, ' batches.'
-  end function
+    integer(c_int64_t), intent(in), optional :: query_offsets(:), kv_lengths(:), kv_first(:), query_starts(:), key_starts(:)
+    integer(c_int64_t), intent(out) :: sequences
+    character(len=*), intent(out) :: said
+    integer(c_int64_t) :: batches
+    said = ''
+    sequences = 0
+    call look_at_starts(query_starts, 'query_starts', sequences, said)
+    call look_at_starts(key_starts, 'key_starts', sequences, said)
+    batches = merge(sequences, batches_of(out), sequences > 0)
+    call look_per_batch(query_offsets, 'query_offsets', batches, said)
+    call look_per_batch(kv_lengths, 'kv_lengths', batches, said)
+    call look_per_batch(kv_first, 'kv_first', batches, said)
+  end subroutine
 
   ! out = v softmax(scale k^T q): q (d, nq, h, b), k (d, nk, hkv, b), v (dv, nk, hkv, b), out (dv, nq, h, b).
   ! k_scale: what one step of a key of 8 bits stands for, needed with integers: as k, with 1 row (of each key) or 1 key (of
   ! each feature); v_scale: the same of v.
+  ! query_starts, key_starts: sequences packed one behind the other, without padding: the columns of q (of k and v) before
+  ! each, and the number of all, [0, .., nq]. What is one for each batch is one for each sequence then; a side that is not
+  ! packed has the sequences as its batch.
+  ! pages (most pages of a sequence, b), of integer(c_int32_t): k and v are pools (d, page size, hkv, pages of the pool), and
+  ! the keys of a batch lie in the pages, counted from 0, that its column names. With kv_lengths.
   subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
                               kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, k_scale, v_scale, &
-                              threads, status, message)
+                              query_starts, key_starts, pages, threads, status, message)
     type(attend_tensor), intent(in), target :: q, k, v, out
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_starts(:), key_starts(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores, k_scale, v_scale
+    type(attend_tensor), intent(in), target, optional :: pages
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
     character(kind=c_char), target :: letters(room)
-    integer(c_int64_t) :: counts(3)
+    integer(c_int64_t) :: sequences
+    character(len=100) :: said
     type(attention_options), target :: options
     call check_version()
-    counts = counts_of(query_offsets, kv_lengths, kv_first)
-    if (any(counts < batches_of(out))) then
-      call finish(attend_invalid_shape, trim(short(counts, batches_of(out))), status, message)
+    call look_at_lists(out, query_offsets, kv_lengths, kv_first, query_starts, key_starts, sequences, said)
+    if (said /= '') then
+      call finish(attend_invalid_shape, trim(said), status, message)
       return
     end if
     options = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                          bias, alibi_slopes, sinks, lse, scores, scores_stage)
     options%k_scale = optional_loc(k_scale)
     options%v_scale = optional_loc(v_scale)
+    options%sequences = sequences
+    options%query_starts = list_loc(query_starts)
+    options%key_starts = list_loc(key_starts)
+    options%pages = optional_loc(pages)
     call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     call finish_call(c_attention(q, k, v, out, options), letters, status, message)
@@ -214,32 +207,36 @@ contains
   end subroutine
 
   ! x (d, n, 1, b), w_q (dh, d, h), w_k (dh, d, hkv), w_v (dv, d, hkv), biases (dh, 1, h) ..., w_o (dout, dv, h),
-  ! b_o (dout); out (dv, n, h, b), or (dout, n, 1, b) with w_o.
+  ! b_o (dout); out (dv, n, h, b), or (dout, n, 1, b) with w_o. query_starts: packed sequences of x, keys included.
   subroutine attend_self_attention(x, w_q, w_k, w_v, out, b_q, b_k, b_v, w_o, b_o, causal, window, scale, softcap, &
                                    query_offset, query_offsets, kv_lengths, kv_first, mask, bias, alibi_slopes, &
-                                   sinks, lse, scores, scores_stage, threads, status, message)
+                                   sinks, lse, scores, scores_stage, query_starts, threads, status, message)
     type(attend_tensor), intent(in), target :: x, w_q, w_k, w_v, out
     type(attend_tensor), intent(in), target, optional :: b_q, b_k, b_v, w_o, b_o
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
     integer(c_int64_t), intent(in), optional :: query_offset
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
+    integer(c_int64_t), intent(in), target, contiguous, optional :: query_starts(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
     character(kind=c_char), target :: letters(room)
-    integer(c_int64_t) :: counts(3)
+    integer(c_int64_t) :: sequences
+    character(len=100) :: said
     type(attention_options), target :: attention
     type(self_attention_options), target :: options
     type(self_attention_weights), target :: weights
     call check_version()
-    counts = counts_of(query_offsets, kv_lengths, kv_first)
-    if (any(counts < batches_of(out))) then
-      call finish(attend_invalid_shape, trim(short(counts, batches_of(out))), status, message)
+    call look_at_lists(out, query_offsets, kv_lengths, kv_first, query_starts, sequences=sequences, said=said)
+    if (said /= '') then
+      call finish(attend_invalid_shape, trim(said), status, message)
       return
     end if
     attention = options_of(causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, mask, &
                            bias, alibi_slopes, sinks, lse, scores, scores_stage)
+    attention%sequences = sequences
+    attention%query_starts = list_loc(query_starts)
     options%size = int(c_sizeof(options), c_int32_t)
     call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads

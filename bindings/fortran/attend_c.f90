@@ -16,6 +16,7 @@ module attend_c
   integer(c_int32_t), parameter :: attend_f32 = 1, attend_f64 = 2, attend_bf16 = 3, attend_f16 = 4, attend_i8 = 5
   integer(c_int32_t), parameter :: attend_u8 = 6, attend_bool = 7, attend_i32 = 8, attend_f8e4m3 = 9
   integer(c_int32_t), parameter :: attend_native_dot = 65536, compute_scale_flag = 1
+  integer(c_int32_t), parameter :: interleaved_flag = 1, inverse_flag = 2, compute_k_flag = 4, compute_v_flag = 8
   integer, parameter :: attend_causal_top_left = 1, attend_causal_bottom_right = 2
   integer, parameter :: attend_scores_scaled = 0, attend_scores_softcapped = 1
   integer, parameter :: attend_scores_masked = 2, attend_scores_probabilities = 3
@@ -104,6 +105,33 @@ module attend_c
     type(c_ptr) :: scale = c_null_ptr
   end type
 
+  type, bind(c) :: rotary_options
+    integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
+    type(c_ptr) :: workspace = c_null_ptr
+    integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
+    integer(c_int64_t) :: rotary_dims = 0
+    type(c_ptr) :: positions = c_null_ptr, offsets = c_null_ptr
+    integer(c_int64_t) :: sequences = 0
+    type(c_ptr) :: starts = c_null_ptr
+  end type
+
+  type, bind(c) :: kv_append_options
+    integer(c_int32_t) :: size = 0, flags = 0, threads = 0, reserved = 0
+    type(c_ptr) :: workspace = c_null_ptr
+    integer(c_int64_t) :: workspace_size = 0
+    type(c_ptr) :: message = c_null_ptr
+    integer(c_int64_t) :: message_size = 0
+    type(c_ptr) :: executor = c_null_ptr
+    integer(c_int64_t) :: sequences = 0
+    type(c_ptr) :: starts = c_null_ptr, offsets = c_null_ptr, slots = c_null_ptr, pages = c_null_ptr
+    type(c_ptr) :: k_scale = c_null_ptr, v_scale = c_null_ptr, cos = c_null_ptr, sin = c_null_ptr
+    integer(c_int64_t) :: rotary_dims = 0
+    type(c_ptr) :: positions = c_null_ptr
+  end type
+
   interface
     integer(c_int32_t) function c_matmul(alpha, a, b, beta, c, options) bind(c, name='attend_matmul')
       import
@@ -138,6 +166,17 @@ module attend_c
       import
       type(attend_tensor), intent(in) :: x, y
       type(convert_options), intent(in) :: options
+    end function
+    integer(c_int32_t) function c_rotary(x, cos, sin, y, options) bind(c, name='attend_rotary')
+      import
+      type(attend_tensor), intent(in) :: x, cos, sin, y
+      type(rotary_options), intent(in) :: options
+    end function
+    integer(c_int32_t) function c_kv_append(k, v, k_cache, v_cache, options) bind(c, name='attend_kv_append')
+      import
+      type(attend_tensor), intent(in) :: k, k_cache
+      type(c_ptr), value :: v, v_cache
+      type(kv_append_options), intent(in) :: options
     end function
     type(c_ptr) function c_status_string(status) bind(c, name='attend_status_string')
       import

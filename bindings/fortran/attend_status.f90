@@ -101,6 +101,10 @@ contains
     if (index(said, 'window_left:') == 1) said = 'window:'//said(13:)
     said = replaced(said, 'flags: has ATTEND_COMPUTE_SCALE', 'compute_scale: is true')
     said = replaced(said, 'ATTEND_COMPUTE_SCALE', 'compute_scale')
+    said = replaced(said, 'flags: wants a scale computed, but k_', 'compute_k_scale: is true, but k_')
+    said = replaced(said, 'flags: wants a scale computed, but v_', 'compute_v_scale: is true, but v_')
+    said = replaced(said, 'flags: has ATTEND_COMPUTE_V_SCALE', 'compute_v_scale: is true')
+    said = replaced(said, 'flags: has ATTEND_ROTARY_INTERLEAVED', 'interleaved: is true')
     call finish(result, said, status, message)
   end subroutine
 

@@ -184,22 +184,30 @@ type AttentionOptions struct {
 	QueryOffsets []int64 // one per batch, instead
 	KVLengths    []int64 // one per batch
 	KVFirst      []int64 // one per batch: keys before it do not exist (padding on the left)
-	Mask         *Tensor[bool]
-	Bias         Operand
-	ALiBiSlopes  Operand
-	Sinks        Operand
-	KScale       *Tensor[float32] // of int8 (needed) and Float8E4M3: as k, with 1 row (of each key) or 1 key (of each feature)
-	VScale       *Tensor[float32] // the same of v; SelfAttention takes neither
-	LSE          Operand          // receives (1, Nq, H, B), of float32, or float64 where all is
-	Scores       Operand          // receives (Nk, Nq, H, B) of ScoresStage, of the same type
-	ScoresStage  Stage
-	Threads      int
+	// Packed sequences, without padding: the columns of q (of k and v) where they begin, and the number of all, so one number
+	// more than there are sequences. What is one per batch is one per sequence then. A side that is not packed has the
+	// sequences as its batch.
+	QueryStarts, KeyStarts []int64
+	// (most pages of a sequence, B), NumPy's [B, pages]: k and v are pools (D, page size, Hkv, pages of the pool), and key j of a
+	// batch is column j % size of the page that row j / size names. Needs KVLengths. SelfAttention takes neither it nor KeyStarts.
+	Pages       *Tensor[int32]
+	Mask        *Tensor[bool]
+	Bias        Operand
+	ALiBiSlopes Operand
+	Sinks       Operand
+	KScale      *Tensor[float32] // of int8 (needed) and Float8E4M3: as k, with 1 row (of each key) or 1 key (of each feature)
+	VScale      *Tensor[float32] // the same of v; SelfAttention takes neither
+	LSE         Operand          // receives (1, Nq, H, B), of float32, or float64 where all is
+	Scores      Operand          // receives (Nk, Nq, H, B) of ScoresStage, of the same type
+	ScoresStage Stage
+	Threads     int
 }
 
-func (a *AttentionOptions) scalars() C.shim_attention_scalars {
+func (a *AttentionOptions) scalars(sequences int) C.shim_attention_scalars {
 	s := C.shim_attention_scalars{
 		scale: C.double(a.Scale), softcap: C.double(a.Softcap), query_offset: C.int64_t(a.QueryOffset),
 		flags: C.uint32_t(a.Causal), scores_stage: C.uint32_t(a.ScoresStage), threads: threads(a.Threads),
+		sequences: C.int64_t(sequences),
 	}
 	if a.Window != nil {
 		s.flags |= C.ATTEND_WINDOW
@@ -208,20 +216,10 @@ func (a *AttentionOptions) scalars() C.shim_attention_scalars {
 	return s
 }
 
-// perBatch checks that there is one number for each batch, as far as the library would read.
-func (o *operands) perBatch(argument string, list []int64, batches int) *C.int64_t {
-	if len(list) == 0 {
-		return nil
-	}
-	if len(list) < batches && o.err == nil {
-		o.err = newError(InvalidShape, argument, "has %d numbers for %d batches", len(list), batches)
-	}
-	return (*C.int64_t)(&list[0])
-}
-
 type optionalOperands struct {
-	mask, bias, slopes, sinks, kScale, vScale, lse, scores unsafe.Pointer
-	offsets, lengths, firsts                               *C.int64_t
+	mask, bias, slopes, sinks, kScale, vScale, lse, scores, pages unsafe.Pointer
+	offsets, lengths, firsts, queryStarts, keyStarts              *C.int64_t
+	sequences                                                     int
 }
 
 func (o *operands) optional(out Operand, options *AttentionOptions) optionalOperands {
@@ -229,7 +227,17 @@ func (o *operands) optional(out Operand, options *AttentionOptions) optionalOper
 	if out != nil {
 		batches = out.batches()
 	}
+	queries := o.starts("options.query_starts", options.QueryStarts, 0)
+	keys := o.starts("options.key_starts", options.KeyStarts, queries.count)
+	sequences := queries.count
+	if sequences == 0 {
+		sequences = keys.count
+	}
+	if sequences > 0 {
+		batches = sequences
+	}
 	return optionalOperands{
+		queryStarts: queries.first, keyStarts: keys.first, sequences: sequences,
 		mask:    o.add("options.mask", options.Mask),
 		bias:    o.add("options.bias", options.Bias),
 		slopes:  o.add("options.alibi_slopes", options.ALiBiSlopes),
@@ -238,6 +246,7 @@ func (o *operands) optional(out Operand, options *AttentionOptions) optionalOper
 		vScale:  o.add("options.v_scale", options.VScale),
 		lse:     o.add("options.lse", options.LSE),
 		scores:  o.add("options.scores", options.Scores),
+		pages:   o.add("options.pages", options.Pages),
 		offsets: o.perBatch("options.query_offsets", options.QueryOffsets, batches),
 		lengths: o.perBatch("options.kv_lengths", options.KVLengths, batches),
 		firsts:  o.perBatch("options.kv_first", options.KVFirst, batches),
@@ -254,9 +263,10 @@ func Attention(q, k, v, out Operand, options AttentionOptions) error {
 	if o.err != nil {
 		return o.err
 	}
-	scalars := options.scalars()
+	scalars := options.scalars(more.sequences)
 	return o.failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.kScale, more.vScale, more.lse, more.scores, more.offsets, more.lengths, more.firsts, &o.views[0], &o.message[0]))
+		more.kScale, more.vScale, more.lse, more.scores, more.pages, more.offsets, more.lengths, more.firsts, more.queryStarts,
+		more.keyStarts, &o.views[0], &o.message[0]))
 }
 
 // Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each. lseA and lseB
@@ -277,6 +287,7 @@ type Weights struct {
 }
 
 // SelfAttention projects x (D, N, 1, B), attends, and with WO projects back: out (Dv, N, H, B) or (Dout, N, 1, B).
+// QueryStarts packs x with its keys.
 // Types as in Matmul.
 func SelfAttention(x Operand, w Weights, out Operand, options AttentionOptions) error {
 	o := newOperands()
@@ -288,10 +299,10 @@ func SelfAttention(x Operand, w Weights, out Operand, options AttentionOptions) 
 	if o.err != nil {
 		return o.err
 	}
-	scalars := options.scalars()
+	scalars := options.scalars(more.sequences)
 	return o.failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
-		more.slopes, more.sinks, more.kScale, more.vScale, more.lse, more.scores, more.offsets, more.lengths, more.firsts,
-		&o.views[0], &o.message[0]))
+		more.slopes, more.sinks, more.kScale, more.vScale, more.lse, more.scores, more.pages, more.offsets, more.lengths,
+		more.firsts, more.queryStarts, more.keyStarts, &o.views[0], &o.message[0]))
 }
 
 // ConvertOptions: the zero value converts numbers as they are.

@@ -42,16 +42,20 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
   return attend_softmax(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
 }
 
-static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[8], void *mask,
+static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[9], void *mask,
                                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale,
-                                                  void *lse, void *scores, int64_t *query_offsets, int64_t *kv_lengths,
-                                                  int64_t *kv_first, const shim_view views[8]) {
+                                                  void *lse, void *scores, void *pages, int64_t *query_offsets,
+                                                  int64_t *kv_lengths, int64_t *kv_first, int64_t *query_starts,
+                                                  int64_t *key_starts, const shim_view views[9]) {
   attend_attention_options options = {.size = sizeof options, .flags = s->flags, .scale = s->scale};
   options.softcap = s->softcap;
   options.query_offset = s->query_offset;
   options.query_offsets = query_offsets;
   options.kv_lengths = kv_lengths;
   options.kv_first = kv_first;
+  options.sequences = s->sequences;
+  options.query_starts = query_starts;
+  options.key_starts = key_starts;
   options.window_left = s->window_left;
   options.window_right = s->window_right;
   options.mask = tensor(&t[0], mask, &views[0]);
@@ -62,17 +66,20 @@ static attend_attention_options attention_options(const shim_attention_scalars *
   options.v_scale = tensor(&t[5], v_scale, &views[5]);
   options.lse = tensor(&t[6], lse, &views[6]);
   options.scores = tensor(&t[7], scores, &views[7]);
+  options.pages = tensor(&t[8], pages, &views[8]);
   options.scores_stage = s->scores_stage;
   return options;
 }
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                             void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                             const shim_view views[12], char message[shim_message_size]) {
-  attend_tensor t[12];
-  attend_attention_options options = attention_options(scalars, &t[4], mask, bias, slopes, sinks, k_scale, v_scale, lse,
-                                                       scores, query_offsets, kv_lengths, kv_first, &views[4]);
+                             void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                             int64_t *query_starts, int64_t *key_starts, const shim_view views[13],
+                             char message[shim_message_size]) {
+  attend_tensor t[13];
+  attend_attention_options options =
+      attention_options(scalars, &t[4], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, query_offsets,
+                        kv_lengths, kv_first, query_starts, key_starts, &views[4]);
   options.threads = scalars->threads;
   options.message = message;
   options.message_size = shim_message_size;
@@ -92,9 +99,10 @@ attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b,
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                                  void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                                  const shim_view views[18], char message[shim_message_size]) {
-  attend_tensor t[18];
+                                  void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths,
+                                  int64_t *kv_first, int64_t *query_starts, int64_t *key_starts,
+                                  const shim_view views[19], char message[shim_message_size]) {
+  attend_tensor t[19];
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = tensor(&t[2], w_q, &views[2]);
   weights.w_k = tensor(&t[3], w_k, &views[3]);
@@ -107,8 +115,8 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   const attend_self_attention_options options = {
       .size = sizeof options, .threads = scalars->threads, .message = message, .message_size = shim_message_size};
   const attend_attention_options attention =
-      attention_options(scalars, &t[10], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, query_offsets,
-                        kv_lengths, kv_first, &views[10]);
+      attention_options(scalars, &t[10], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, query_offsets,
+                        kv_lengths, kv_first, query_starts, key_starts, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
 }
@@ -121,6 +129,47 @@ attend_status shim_convert(uint32_t flags, int32_t threads, void *x, void *y, vo
   options.message_size = shim_message_size;
   options.scale = tensor(&t[2], scale, &views[2]);
   return attend_convert(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
+}
+
+attend_status shim_rotary(uint32_t flags, int32_t threads, int64_t rotary_dims, int64_t sequences, void *x, void *cos,
+                          void *sin, void *y, int64_t *positions, int64_t *offsets, int64_t *starts,
+                          const shim_view views[4], char message[shim_message_size]) {
+  attend_tensor t[4];
+  const attend_rotary_options options = {.size = sizeof options,
+                                         .flags = flags,
+                                         .threads = threads,
+                                         .message = message,
+                                         .message_size = shim_message_size,
+                                         .rotary_dims = rotary_dims,
+                                         .positions = positions,
+                                         .offsets = offsets,
+                                         .sequences = sequences,
+                                         .starts = starts};
+  return attend_rotary(tensor(&t[0], x, &views[0]), tensor(&t[1], cos, &views[1]), tensor(&t[2], sin, &views[2]),
+                       tensor(&t[3], y, &views[3]), &options);
+}
+
+attend_status shim_kv_append(uint32_t flags, int32_t threads, int64_t rotary_dims, int64_t sequences, void *k, void *v,
+                             void *k_cache, void *v_cache, void *pages, void *k_scale, void *v_scale, void *cos,
+                             void *sin, int64_t *starts, int64_t *offsets, int64_t *slots, int64_t *positions,
+                             const shim_view views[9], char message[shim_message_size]) {
+  attend_tensor t[9];
+  attend_kv_append_options options = {.size = sizeof options, .flags = flags, .threads = threads};
+  options.message = message;
+  options.message_size = shim_message_size;
+  options.rotary_dims = rotary_dims;
+  options.sequences = sequences;
+  options.starts = starts;
+  options.offsets = offsets;
+  options.slots = slots;
+  options.positions = positions;
+  options.pages = tensor(&t[4], pages, &views[4]);
+  options.k_scale = tensor(&t[5], k_scale, &views[5]);
+  options.v_scale = tensor(&t[6], v_scale, &views[6]);
+  options.cos = tensor(&t[7], cos, &views[7]);
+  options.sin = tensor(&t[8], sin, &views[8]);
+  return attend_kv_append(tensor(&t[0], k, &views[0]), tensor(&t[1], v, &views[1]), tensor(&t[2], k_cache, &views[2]),
+                          tensor(&t[3], v_cache, &views[3]), &options);
 }
 
 static void run(void *context, int32_t tasks, attend_task task, void *argument) {

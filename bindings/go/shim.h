@@ -26,28 +26,41 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
 
 typedef struct shim_attention_scalars {
   double scale, softcap;
-  int64_t query_offset, window_left, window_right;
+  int64_t query_offset, window_left, window_right, sequences;
   uint32_t flags, scores_stage;
   int32_t threads;
 } shim_attention_scalars;
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                             void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                             const shim_view views[12], char message[shim_message_size]);
+                             void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                             int64_t *query_starts, int64_t *key_starts, const shim_view views[13],
+                             char message[shim_message_size]);
 
 attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b, const shim_view views[4],
                          char message[shim_message_size]);
 
-/* views: x, out, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, then mask, bias, slopes, sinks, k_scale, v_scale, lse, scores. */
+/* views: x, out, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, then mask, bias, slopes, sinks, k_scale, v_scale, lse, scores,
+ * pages. */
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                                  void *scores, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                                  const shim_view views[18], char message[shim_message_size]);
+                                  void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths,
+                                  int64_t *kv_first, int64_t *query_starts, int64_t *key_starts,
+                                  const shim_view views[19], char message[shim_message_size]);
 
 attend_status shim_convert(uint32_t flags, int32_t threads, void *x, void *y, void *scale, const shim_view views[3],
                            char message[shim_message_size]);
+
+attend_status shim_rotary(uint32_t flags, int32_t threads, int64_t rotary_dims, int64_t sequences, void *x, void *cos,
+                          void *sin, void *y, int64_t *positions, int64_t *offsets, int64_t *starts,
+                          const shim_view views[4], char message[shim_message_size]);
+
+/* views: k, v, k_cache, v_cache, pages, k_scale, v_scale, cos, sin. */
+attend_status shim_kv_append(uint32_t flags, int32_t threads, int64_t rotary_dims, int64_t sequences, void *k, void *v,
+                             void *k_cache, void *v_cache, void *pages, void *k_scale, void *v_scale, void *cos,
+                             void *sin, int64_t *starts, int64_t *offsets, int64_t *slots, int64_t *positions,
+                             const shim_view views[9], char message[shim_message_size]);
 
 /* 0 = OpenMP's threads again. Not for two threads at once. */
 attend_status shim_set_executor(int32_t workers);

@@ -15,6 +15,7 @@ import (
 // Operand is a *Tensor of any element type; nil, of whatever type, is an absent one.
 type Operand interface {
 	describe(o *operands, argument string, view *C.shim_view) unsafe.Pointer
+	columns() int
 	batches() int
 }
 
@@ -98,9 +99,16 @@ func named(sentence string) string {
 
 // Of two names that begin alike the longer comes first: the first that fits is taken.
 var goNames = strings.NewReplacer(
+	"options.flags: wants a scale computed, but k_cache", "options.ComputeKScale: is set, but kCache",
+	"options.flags: wants a scale computed, but v_cache", "options.ComputeVScale: is set, but vCache",
+	"options.flags: has ATTEND_COMPUTE_V_SCALE", "options.ComputeVScale: is set",
+	"options.flags: has ATTEND_ROTARY_INTERLEAVED", "options.Interleaved: is set",
+	"query_starts", "QueryStarts", "key_starts", "KeyStarts", "options.pages", "options.Pages", "options.starts", "options.Starts",
+	"options.offsets", "options.Offsets", "options.positions", "options.Positions", "options.slots", "options.Slots",
+	"options.rotary_dims", "options.RotaryDims", "options.cos", "options.Cos", "k_cache", "kCache", "v_cache", "vCache",
 	"window_left", "Window", "query_offsets", "QueryOffsets", "query_offset", "QueryOffset", "kv_lengths", "KVLengths",
 	"kv_first", "KVFirst", "alibi_slopes", "ALiBiSlopes", "options.mask", "options.Mask",
-	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.lse", "options.LSE",
+	"options.bias", "options.Bias", "options.sinks", "options.Sinks", "options.sin", "options.Sin", "options.lse", "options.LSE",
 	"options.scores_stage", "options.ScoresStage", "options.scores", "options.Scores", "options.scale", "options.Scale",
 	"options.flags: has ATTEND_COMPUTE_SCALE", "options.ComputeScale: is set", "ATTEND_COMPUTE_SCALE", "ComputeScale",
 	"options.a_scale", "options.AScale", "options.b_scale", "options.BScale", "options.a_zero", "options.AZero",
@@ -140,7 +148,7 @@ type operands struct {
 	message [C.shim_message_size]C.char
 }
 
-func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 18)} }
+func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 19)} }
 
 // add checks that t stays inside its slice, whatever its strides, and returns the address of its first element.
 func (o *operands) add(argument string, t Operand) unsafe.Pointer {
@@ -149,6 +157,13 @@ func (o *operands) add(argument string, t Operand) unsafe.Pointer {
 		return nil
 	}
 	return t.describe(o, argument, &o.views[len(o.views)-1])
+}
+
+func (t *Tensor[T]) columns() int {
+	if t == nil || len(t.Shape) < 2 {
+		return 1
+	}
+	return t.Shape[1]
 }
 
 func (t *Tensor[T]) batches() int {

@@ -83,6 +83,11 @@ export interface SelfAttentionOptions extends Threads {
   kvLengths?: ArrayLike<number>;
   /** Where the keys of each batch begin: padding on the left. */
   kvFirst?: ArrayLike<number>;
+  /**
+   * Packed sequences, without padding: the rows of q [H, total, D] where they begin, and the total, so one number more than there are
+   * sequences. What is one for each batch is one for each sequence then. selfAttention packs x, with its keys.
+   */
+  queryStarts?: ArrayLike<number>;
   /** [..., Nq, Nk], broadcast; 0 = hidden. */
   mask?: Operand<Uint8Array>;
   bias?: Operand;
@@ -96,6 +101,13 @@ export interface SelfAttentionOptions extends Threads {
 }
 
 export interface AttentionOptions extends SelfAttentionOptions {
+  /** The same of k and v; a side that is not packed has the sequences as its batch. */
+  keyStarts?: ArrayLike<number>;
+  /**
+   * [batch, most pages of a sequence]: k and v are pools [pages, Hkv, page size, D], and key j of a batch is row j % size of the page that
+   * column floor(j / size) names. Needs kvLengths; only entries for keys that exist are read.
+   */
+  pages?: Operand<Int32Array>;
   /** What one step of a key of 8 bits stands for, needed with int8: [..., Nk, 1], one for each key, or [..., 1, D], for each feature. */
   kScale?: Operand<Float32Array>;
   /** The same of v. */
@@ -110,6 +122,47 @@ export interface ConvertOptions extends Threads {
   scale?: Operand<Float32Array>;
   /** To int8 and float8_e4m3: scale is written first, the largest magnitude that it stands for over 127 or 448. */
   computeScale?: boolean;
+}
+
+export interface RotaryOptions extends Threads {
+  /** May be x itself. */
+  out?: Operand;
+  /** So many features, an even number, are rotated, the others copied; all by default. */
+  rotaryDims?: number;
+  /** Pairs are features 2i and 2i + 1, not i and i + rotaryDims / 2. */
+  interleaved?: boolean;
+  /** By the opposite angle. */
+  inverse?: boolean;
+  /** One for each item, in the order of a [batch, N]. */
+  positions?: ArrayLike<number>;
+  /** One for each batch, instead: the position of its first item; 0 by default. */
+  offsets?: ArrayLike<number>;
+  /** Packed sequences: the rows of x [H, total, D] where they begin, and the total. */
+  starts?: ArrayLike<number>;
+}
+
+export interface KvAppendOptions extends Threads {
+  /** Packed sequences: the rows of k [Hkv, total, D] where they begin, and the total. */
+  starts?: ArrayLike<number>;
+  /** One for each batch: the row of its cache where its first new item goes, the length before; 0 by default. */
+  offsets?: ArrayLike<number>;
+  /** One for each item, instead: page * page size + row (without pages batch * capacity + row); -1 = it goes nowhere. */
+  slots?: ArrayLike<number>;
+  /** As in AttentionOptions: the caches are pools. */
+  pages?: Operand<Int32Array>;
+  /** Of a cache of int8, which needs one, or float8_e4m3: as in AttentionOptions. */
+  kScale?: Operand<Float32Array>;
+  vScale?: Operand<Float32Array>;
+  /** The scale of each new item and head is written: kScale is [..., capacity, 1]. */
+  computeKScale?: boolean;
+  computeVScale?: boolean;
+  /** Tables as in rotary, both or none: k is not rotated. */
+  cos?: Operand;
+  sin?: Operand;
+  /** The next three as in RotaryOptions. */
+  rotaryDims?: number;
+  positions?: ArrayLike<number>;
+  interleaved?: boolean;
 }
 
 /** Weights [heads, out, in] or [out, in], biases [heads, out] or [out]. */
@@ -136,6 +189,8 @@ interface Functions<R> {
   merge(outA: View, lseA: Operand, outB: View, lseB: Operand, options?: Threads): R;
   /** x [batch, N, D] or [N, D]; the result is [batch, H, N, Dv], or with wo [batch, N, Dout]. */
   selfAttention(x: View, weights: Weights, options?: SelfAttentionOptions): R;
+  /** Each pair of features of x [batch, H, N, D] turned by the angle of its position; cos, sin [positions, rotaryDims / 2], or [batch, H, ...]. */
+  rotary(x: View, cos: View, sin: View, options?: RotaryOptions): R;
 }
 
 /**
@@ -150,10 +205,18 @@ export const selfAttention: Functions<Required<View>>['selfAttention'];
 /** x in another element type, rounded once, to nearest even; integers and float8_e4m3 take the nearest that there is. out may be x itself. */
 export function convert(x: Operand<Numbers>, options: ConvertOptions): Required<View<Numbers>>;
 
+export const rotary: Functions<Required<View>>['rotary'];
+/**
+ * New keys and values into their caches, k rotated if there are tables, both converted to the types of the caches: k [batch, Hkv, new, D],
+ * caches [batch, Hkv, capacity, D], or pools. v and vCache may both be null. What is no new item's stays as it is.
+ */
+export function kvAppend(k: View, v: View | null, kCache: View<Stored>, vCache: View<Stored> | null, options?: KvAppendOptions): void;
+
 /** The same on libuv's threads: the event loop goes on. The arrays must not be written, transferred or resized meanwhile. */
 export const promises: Functions<Promise<Required<View>>> & {
   matmul<A extends Stored, B extends Stored>(a: View<A>, b: View<B>, options?: MatmulOptions): Promise<Required<View<Product<A, B>>>>;
   convert(x: Operand<Numbers>, options: ConvertOptions): Promise<Required<View<Numbers>>>;
+  kvAppend(k: View, v: View | null, kCache: View<Stored>, vCache: View<Stored> | null, options?: KvAppendOptions): Promise<void>;
 };
 
 /** The instruction set in use. */

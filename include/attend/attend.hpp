@@ -100,6 +100,15 @@ inline returns<void> matmul(const attend_tensor &a, const attend_tensor &b, cons
 inline returns<void> softmax(const attend_tensor &x, const attend_tensor &y, const softmax_options &options) {
   return call(options, [&](const auto *o) { return attend_softmax(&x, &y, o); });
 }
+// Of the result of attention: packed queries have one, pages one for each column of the table.
+inline std::int64_t batch_of(const attend_tensor &q, const attend_tensor &k, const attend_tensor &v,
+                             const attention_options &options) {
+  const attend_attention_options o = options.get();
+  if (o.query_starts != nullptr) return 1;
+  if (o.sequences > 0) return o.sequences;
+  if (o.pages != nullptr) return extent(*o.pages, 1);
+  return extent(q, 3) == 1 ? common(k, v, 3) : extent(q, 3);
+}
 inline returns<void> attention(const attend_tensor &q, const attend_tensor &k, const attend_tensor &v,
                                const attend_tensor &out, const attention_options &options) {
   if (const status s = options.check(extent(out, 3)); !s.ok()) return finish(s);
@@ -219,8 +228,8 @@ template <class Q, class K, class V>
 returns<array<detail::value_of<Q>>> attention(const Q &q, const K &k, const V &v,
                                               const attention_options &options = {}) {
   const attend_tensor tq = detail::input(q), tk = detail::input(k), tv = detail::input(v);
-  const std::int64_t batch = detail::extent(tq, 3) == 1 ? detail::common(tk, tv, 3) : detail::extent(tq, 3);
-  const extents shape = {detail::extent(tv, 0), detail::extent(tq, 1), detail::extent(tq, 2), batch};
+  const extents shape = {detail::extent(tv, 0), detail::extent(tq, 1), detail::extent(tq, 2),
+                         detail::batch_of(tq, tk, tv, options)};
   return detail::make<detail::value_of<Q>>(
       shape, [&](const attend_tensor &out) { return detail::attention(tq, tk, tv, out, options); });
 }

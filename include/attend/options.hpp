@@ -17,113 +17,10 @@
 #ifndef ATTEND_OPTIONS_HPP
 #define ATTEND_OPTIONS_HPP
 
-#include <attend/executor.hpp>
-#include <attend/tensor.hpp>
-#include <cstdio>
-#include <iterator>
-#include <optional>
+#include <attend/option.hpp>
 
 namespace attend {
 inline namespace ATTEND_HPP_NAMESPACE {
-
-namespace detail {
-
-struct any_options {};
-template <class T>
-using unless_options = std::enable_if_t<!std::is_base_of_v<any_options, bare<T>>>;
-
-template <class X>
-attend_tensor input(const X &x) {
-  return tensor(x).c();
-}
-template <class X>
-attend_tensor output(X &&x) {
-  const tensor t(std::forward<X>(x));
-  static_assert(!std::is_const_v<std::remove_pointer_t<decltype(t.data())>>,
-                "attend: an output of const elements, or in memory that ends with this statement");
-  return t.c();
-}
-
-// An operand that may be absent.
-class slot {
- public:
-  slot &operator=(const attend_tensor &t) noexcept { return t_ = t, *this; }
-  template <class X>
-  void set_mask(const X &x) {
-    static_assert(sizeof(element_of<const X &>) == 1, "attend: a mask has elements of one byte: bool, unsigned char");
-    t_ = input(x);
-    t_->dtype = ATTEND_BOOL;
-  }
-  void store(const attend_tensor **field) const noexcept {
-    if (t_) *field = &*t_;
-  }
-
- private:
-  std::optional<attend_tensor> t_;
-};
-
-// Integers, one a batch or one a token.
-class integers {
- public:
-  template <class X>
-  void set(const X &x) {
-    static_assert(std::is_same_v<std::remove_const_t<element_of<const X &>>, std::int64_t>,
-                  "attend: offsets, lengths and first keys are of std::int64_t");
-    first_ = detail::data(x);
-    count_ = static_cast<std::int64_t>(std::size(x));
-  }
-  bool fit(std::int64_t batch) const noexcept { return count_ < 0 || count_ == batch; }
-  // Of those that do not fit.
-  status misfit(const char *field, std::int64_t needed, const char *of = "the batch is") const noexcept {
-    char what[96];
-    std::snprintf(what, sizeof what, "has %lld numbers, but %s %lld.", static_cast<long long>(count_), of,
-                  static_cast<long long>(needed));
-    return {ATTEND_INVALID_SHAPE, field, what};
-  }
-  bool given() const noexcept { return count_ >= 0; }
-  std::int64_t count() const noexcept { return count_; }
-  void store(const std::int64_t **field) const noexcept {
-    if (count_ >= 0) *field = first_;
-  }
-
- private:
-  const std::int64_t *first_ = nullptr;
-  std::int64_t count_ = -1;  // not given
-};
-
-// What all options have.
-template <class Options, class Struct>
-class head : public any_options {
- public:
-  // At most so many threads; 0 = attend::threads().
-  Options &threads(std::int32_t most) noexcept { return c_.threads = most, self(); }
-  Options &native_dot() noexcept { return flag(ATTEND_NATIVE_DOT); }
-  // Memory of the caller's for the call, which allocates none then; its contents are lost. For one call at a time.
-  Options &workspace(void *memory, std::uint64_t bytes) noexcept {
-    c_.workspace = memory;
-    c_.workspace_size = bytes;
-    return self();
-  }
-  // The same of a vector, an array, a span.
-  template <class Memory>
-  Options &workspace(Memory &memory) {
-    return workspace(std::data(memory), static_cast<std::uint64_t>(std::size(memory)) * sizeof(*std::data(memory)));
-  }
-  // For this call, instead of set_executor's.
-  Options &executor(const attend::executor &e) noexcept { return c_.executor = &e.c(), self(); }
-  Options &executor(const attend::executor &&) = delete;
-
-  // As attend.h has it, without what was set by operands and integers.
-  Struct &c() noexcept { return c_; }
-
- protected:
-  Options &self() noexcept { return static_cast<Options &>(*this); }
-  Options &flag(std::uint32_t f) noexcept { return c_.flags |= f, self(); }
-
-  Struct c_ = attend_zero_with_size<Struct>();
-};
-
-}  // namespace detail
 
 // get() of each is attend.h's structure, complete; it points into the options.
 
@@ -207,7 +104,7 @@ class softmax_options : public detail::head<softmax_options, attend_softmax_opti
   detail::slot mask_, bias_, lse_;
 };
 
-// Those of attention, and of self_attention, which takes all but k_scale and v_scale.
+// Those of attention, and of self_attention, which takes all but k_scale, v_scale, key_starts and pages.
 class attention_options : public detail::head<attention_options, attend_attention_options> {
  public:
   // 1 / sqrt(D) by default; 1 = unscaled.
@@ -258,6 +155,22 @@ class attention_options : public detail::head<attention_options, attend_attentio
   attention_options &v_scale(const X &x) {
     return v_scale_ = detail::input(x), *this;
   }
+  // Packed sequences, without padding: std::int64_t, the columns of q (of k and v) where they begin, and the number of
+  // all, so one more than there are sequences, which `sequences` follows from. What is one a batch is one a sequence then.
+  template <class X>
+  attention_options &query_starts(const X &x) {
+    return query_starts_.set(x), *this;
+  }
+  template <class X>
+  attention_options &key_starts(const X &x) {
+    return key_starts_.set(x), *this;
+  }
+  // Of std::int32_t (most pages of a sequence, B), which is NumPy's [B, pages]: k and v are pools of pages,
+  // (D, page size, Hkv, pages of the pool), of which each sequence has its own. With kv_lengths.
+  template <class X>
+  attention_options &pages(const X &x) {
+    return pages_ = detail::input(x), *this;
+  }
   // (H)
   template <class X>
   attention_options &alibi_slopes(const X &x) {
@@ -293,18 +206,30 @@ class attention_options : public detail::head<attention_options, attend_attentio
     scores_.store(&o.scores);
     k_scale_.store(&o.k_scale);
     v_scale_.store(&o.v_scale);
+    query_starts_.store(&o.query_starts);
+    key_starts_.store(&o.key_starts);
+    pages_.store(&o.pages);
+    if (get_sequences() != 0) o.sequences = get_sequences();
     return o;
   }
-  // Whether integers are one a batch.
+  // Those that starts speak of; 0 = there are no starts.
+  std::int64_t get_sequences() const noexcept {
+    return query_starts_.given() ? query_starts_.count() - 1 : key_starts_.given() ? key_starts_.count() - 1 : 0;
+  }
+  // Whether starts speak of as many sequences, and other integers are one a batch, or one a sequence.
   status check(std::int64_t batch) const noexcept {
+    if (!query_starts_.begin_sequences()) return query_starts_.no_sequences("options.query_starts");
+    if (!key_starts_.begin_sequences()) return key_starts_.no_sequences("options.key_starts");
+    if (get_sequences() != 0) batch = get_sequences();
+    if (!key_starts_.fit(batch + 1)) return key_starts_.misfit("options.key_starts", batch + 1, "query_starts has");
     if (!query_offsets_.fit(batch)) return query_offsets_.misfit("options.query_offsets", batch);
     if (!kv_lengths_.fit(batch)) return kv_lengths_.misfit("options.kv_lengths", batch);
     return kv_first_.fit(batch) ? status() : kv_first_.misfit("options.kv_first", batch);
   }
 
  private:
-  detail::integers query_offsets_, kv_lengths_, kv_first_;
-  detail::slot mask_, bias_, k_scale_, v_scale_, alibi_slopes_, sinks_, lse_, scores_;
+  detail::integers query_offsets_, kv_lengths_, kv_first_, query_starts_, key_starts_;
+  detail::slot mask_, bias_, pages_, k_scale_, v_scale_, alibi_slopes_, sinks_, lse_, scores_;
 };
 
 class merge_options : public detail::head<merge_options, attend_merge_options> {

@@ -10,14 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { kOperands = 16, kLists = 3, kNumbers = 12 /* rank, shape, stride, offset, needed length, dtype */ };
-enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention, kConvert };
+enum { kOperands = 16, kLists = 5, kNumbers = 12 /* rank, shape, stride, offset, needed length, dtype */ };
+enum { kMatmul, kSoftmax, kAttention, kMerge, kSelfAttention, kConvert, kRotary, kKvAppend };
 
 typedef struct {
   attend_tensor tensors[kOperands];
   const attend_tensor *operands[kOperands]; /* null where absent */
   double scalars[10];
-  const int64_t *lists[kLists]; /* query offsets, kv lengths, kv first */
+  /* Of attention: query offsets, kv lengths, kv first, query starts, key starts. Of rotary and append: starts, offsets,
+   * positions, slots. */
+  const int64_t *lists[kLists];
   int32_t function;
   attend_status status;
   /* of an asynchronous call */
@@ -35,7 +37,8 @@ typedef struct {
     }                                                                           \
   } while (0)
 
-/* scalars of attention: flags, threads, scale, softcap, query_offset, window_left, window_right, scores_stage */
+/* scalars of attention: flags, threads, scale, softcap, query_offset, window_left, window_right, scores_stage,
+ * sequences */
 static attend_attention_options attention_options(const call *c, int first) {
   attend_attention_options options = {.size = sizeof options, .flags = (uint32_t)c->scalars[0]};
   options.scale = c->scalars[2];
@@ -47,6 +50,9 @@ static attend_attention_options attention_options(const call *c, int first) {
   options.query_offsets = c->lists[0];
   options.kv_lengths = c->lists[1];
   options.kv_first = c->lists[2];
+  options.query_starts = c->lists[3];
+  options.key_starts = c->lists[4];
+  options.sequences = (int64_t)c->scalars[8];
   options.mask = c->operands[first];
   options.bias = c->operands[first + 1];
   options.alibi_slopes = c->operands[first + 2];
@@ -57,6 +63,37 @@ static attend_attention_options attention_options(const call *c, int first) {
 }
 
 #define WITH_MESSAGE(call) .message = (call)->message, .message_size = sizeof(call)->message
+
+/* scalars of rotary and append: flags, threads, rotary_dims, sequences */
+static attend_status rotary(call *c) {
+  const attend_tensor *const *o = c->operands;
+  attend_rotary_options options = {.size = sizeof options, .flags = (uint32_t)c->scalars[0], WITH_MESSAGE(c)};
+  options.threads = (int32_t)c->scalars[1];
+  options.rotary_dims = (int64_t)c->scalars[2];
+  options.sequences = (int64_t)c->scalars[3];
+  options.starts = c->lists[0];
+  options.offsets = c->lists[1];
+  options.positions = c->lists[2];
+  return attend_rotary(o[0], o[1], o[2], o[3], &options);
+}
+
+static attend_status kv_append(call *c) {
+  const attend_tensor *const *o = c->operands;
+  attend_kv_append_options options = {.size = sizeof options, .flags = (uint32_t)c->scalars[0], WITH_MESSAGE(c)};
+  options.threads = (int32_t)c->scalars[1];
+  options.rotary_dims = (int64_t)c->scalars[2];
+  options.sequences = (int64_t)c->scalars[3];
+  options.starts = c->lists[0];
+  options.offsets = c->lists[1];
+  options.positions = c->lists[2];
+  options.slots = c->lists[3];
+  options.pages = o[4];
+  options.k_scale = o[5];
+  options.v_scale = o[6];
+  options.cos = o[7];
+  options.sin = o[8];
+  return attend_kv_append(o[0], o[1], o[2], o[3], &options);
+}
 
 static attend_status run(call *c) {
   const attend_tensor *const *o = c->operands;
@@ -83,6 +120,7 @@ static attend_status run(call *c) {
     attend_attention_options options = attention_options(c, 4);
     options.k_scale = o[10];
     options.v_scale = o[11];
+    options.pages = o[12];
     options.threads = threads;
     options.message = c->message;
     options.message_size = sizeof c->message;
@@ -98,6 +136,8 @@ static attend_status run(call *c) {
     options.scale = o[2];
     return attend_convert(o[0], o[1], &options);
   }
+  if (c->function == kRotary) return rotary(c);
+  if (c->function == kKvAppend) return kv_append(c);
   attend_self_attention_weights weights = {.size = sizeof weights, .w_q = o[2], .w_k = o[3], .w_v = o[4]};
   weights.b_q = o[5];
   weights.b_k = o[6];

@@ -9,6 +9,15 @@ const small = attend.convert(x, { dtype: 'int8', scale: new Float32Array(3), com
 const narrow: attend.View = { data: new Uint16Array(12), shape: [3, 4], dtype: 'bfloat16' };
 attend.attention(narrow, small, x, { kScale: new Float32Array(1) });
 const sums = attend.matmul(small, small, { aZero: new Int32Array(1) }).data satisfies Int32Array | Float32Array;
+const pages: attend.View<Int32Array> = { data: new Int32Array(4), shape: [2, 2] };
+attend.attention(x, small, small, { pages, kvLengths: [3, 4], queryStarts: BigInt64Array.of(0n, 1n, 3n) as unknown as number[] });
+attend.kvAppend(x, null, small, null, { slots: [0, -1, 2], kScale: new Float32Array(3), computeKScale: true });
+const turned: Required<attend.View> = attend.rotary(x, x, x, { offsets: [1], out: x });
+const appended: Promise<void> = attend.promises.kvAppend(x, x, x, x, { pages, cos: x, sin: x });
+// @ts-expect-error pages are int32
+attend.attention(x, x, x, { pages: x });
+// @ts-expect-error x is packed with its keys
+attend.selfAttention(x, { wq: x, wk: x, wv: x }, { keyStarts: [0, 3] });
 // @ts-expect-error zero points are int32
 attend.matmul(small, small, { aZero: new Float32Array(1) });
 // @ts-expect-error projections are of floats
@@ -21,4 +30,4 @@ attend.attention(x, x, x, { causal: true });
 attend.softmax(new Int32Array(3));
 // @ts-expect-error an array has a shape
 attend.matmul({ data: new Float32Array(4) }, x);
-export { y, later, name, sums };
+export { y, later, name, sums, turned, appended };

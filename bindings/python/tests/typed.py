@@ -34,6 +34,17 @@ assert_type(attend.attention(x, x, x, return_lse=True, return_scores="scaled", k
             tuple[New, New, New])
 assert_type(attend.attention(x, x, x, out=tensor), Tensor)
 assert_type(attend.attention(x, tensor, tensor, k_scale=x, v_scale=tensor), New)
+assert_type(attend.attention(x, x, x, query_starts=[0, 4], key_starts=np.array([0, 4])), New)
+assert_type(attend.attention(x, x, x, pages=tensor, kv_lengths=[4]), New)
+assert_type(attend.self_attention(x, x, x, x, query_starts=[0, 4]), New)
+assert_type(attend.rotary(x, x, tensor, offsets=[0, 1], inverse=True), New)
+assert_type(attend.rotary(x, x, x, out=tensor, positions=np.array([0])), Tensor)
+attend.kv_append(x, None, tensor, None, pages=tensor, offsets=[3], cos=x, sin=x)
+cache = attend.KVCache(2, 4, dtype="bfloat16", rotary=(x, tensor))
+assert_type(cache.add(), int)
+cache.append(x, x, [0], starts=[0, 4])
+cache.attend(x, causal=None, query_starts=[0, 4])
+cache.free(cache.fork(0))
 assert_type(attend.self_attention(x, x, x, x, scale=1, w_o=x, b_o=x), New)
 assert_type(attend.self_attention(x, x, x, x, x, x, x, return_lse=True), tuple[New, New])
 assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
@@ -49,6 +60,8 @@ attend.set_executor(None)
 attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
 attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, k_scale=x)  # type: ignore[call-overload]
+attend.self_attention(x, x, x, x, pages=x)  # type: ignore[call-overload]
+attend.kv_append(x, x, x, x, k_scale=1)  # type: ignore[arg-type]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
 attend.convert(x)  # type: ignore[call-overload]
 attend.softmax([1.0, 2.0])  # type: ignore[call-overload]

@@ -17,25 +17,33 @@ the threads of one call; 0 means the setting of :func:`set_threads`. What attend
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _attend
+from ._arguments import Array as Array
+from ._arguments import AttentionOptions as AttentionOptions
+from ._arguments import Causal as Causal
+from ._arguments import Integers, New, Window
+from ._arguments import integers as _integers
+from ._arguments import pages_table as _pages_table
+from ._arguments import starts as _starts
+from ._arguments import Scores as Scores
+from ._arguments import SelfAttentionOptions as SelfAttentionOptions
+from ._arguments import SupportsDlpack as SupportsDlpack
 from ._attend import AttendError, isa, isa_names, set_isa, set_threads, threads
 from ._hints import unexpected
+from ._serving import kv_append, rotary
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Unpack
 
-    from typing_extensions import Buffer  # a part of every type checker
-
 __all__ = [
-    "AttendError", "attention", "convert", "isa", "isa_names", "matmul", "merge", "self_attention", "set_executor",
-    "set_isa", "set_threads", "softmax", "threads", "version",
+    "AttendError", "KVCache", "attention", "convert", "isa", "isa_names", "kv_append", "matmul", "merge", "rotary",
+    "self_attention", "set_executor", "set_isa", "set_threads", "softmax", "threads", "version",
 ]
 
 
@@ -57,52 +65,8 @@ def _require_compatible(header: int, library: int) -> None:
 _require_compatible(_attend.HEADER_VERSION, _attend.version())
 __version__ = _dotted(_attend.HEADER_VERSION)
 
-
-class SupportsDlpack(Protocol):
-    """A tensor of another library, in the memory of the CPU."""
-
-    def __dlpack__(self) -> Any: ...
-
-
-Array: TypeAlias = "npt.NDArray[Any] | Buffer | SupportsDlpack"
-Causal: TypeAlias = Literal["top-left", "bottom-right"]
-Scores: TypeAlias = Literal["scaled", "softcapped", "masked", "probabilities"]
-_New: TypeAlias = "npt.NDArray[Any]"
-_Integers: TypeAlias = "Sequence[int] | npt.NDArray[np.integer[Any]]"
-_Window: TypeAlias = "tuple[int | None, int | None]"
 _A = TypeVar("_A", bound="Array")
 _B = TypeVar("_B", bound="Array")
-
-
-class _CommonOptions(TypedDict, total=False):
-    """What :func:`attention` and :func:`self_attention` take beside their operands, for type checkers."""
-
-    scale: float | None
-    causal: Causal | None
-    window: _Window | None
-    query_offset: int | _Integers
-    kv_lengths: _Integers | None
-    kv_first: _Integers | None
-    mask: Array | None
-    bias: Array | None
-    softcap: float
-    alibi_slopes: Array | None
-    sinks: Array | None
-    threads: int
-
-
-class AttentionOptions(_CommonOptions, total=False):
-    """The same with what :func:`attention` alone takes."""
-
-    k_scale: Array | None
-    v_scale: Array | None
-
-
-class SelfAttentionOptions(_CommonOptions, total=False):
-    """The same with what :func:`self_attention` alone takes."""
-
-    w_o: Array | None
-    b_o: Array | None
 
 
 _CAUSAL: dict[str | None, int] = {None: 0, "top-left": 1, "bottom-right": 2}
@@ -137,7 +101,7 @@ atexit.register(set_executor, None)  # threads that go on after it must not wait
 @overload
 def matmul(a: Array, b: Array, *, out: None = ..., bias: Array | None = ..., alpha: float = ...,
            a_scale: Array | None = ..., b_scale: Array | None = ..., a_zero: Array | None = ...,
-           b_zero: Array | None = ..., threads: int = ...) -> _New: ...
+           b_zero: Array | None = ..., threads: int = ...) -> New: ...
 @overload
 def matmul(a: Array, b: Array, *, out: _A, bias: Array | None = ..., alpha: float = ..., beta: float = ...,
            a_scale: Array | None = ..., b_scale: Array | None = ..., a_zero: Array | None = ...,
@@ -163,18 +127,18 @@ def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None =
 @overload
 def softmax(x: Array, *, axis: int = ..., out: None = ..., scale: float = ..., mask: Array | None = ...,
             bias: Array | None = ..., log: bool = ..., return_lse: Literal[False] = ...,
-            threads: int = ...) -> _New: ...
+            threads: int = ...) -> New: ...
 @overload
 def softmax(x: Array, *, axis: int = ..., out: None = ..., scale: float = ..., mask: Array | None = ...,
             bias: Array | None = ..., log: bool = ..., return_lse: Literal[True],
-            threads: int = ...) -> tuple[_New, _New]: ...
+            threads: int = ...) -> tuple[New, New]: ...
 @overload
 def softmax(x: Array, *, axis: int = ..., out: _A, scale: float = ..., mask: Array | None = ...,
             bias: Array | None = ..., log: bool = ..., return_lse: Literal[False] = ..., threads: int = ...) -> _A: ...
 @overload
 def softmax(x: Array, *, axis: int = ..., out: _A, scale: float = ..., mask: Array | None = ...,
             bias: Array | None = ..., log: bool = ..., return_lse: Literal[True],
-            threads: int = ...) -> tuple[_A, _New]: ...
+            threads: int = ...) -> tuple[_A, New]: ...
 def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float = 1.0, mask: Array | None = None,
             bias: Array | None = None, log: bool = False, return_lse: bool = False, threads: int = 0,
             **unknown: Any) -> Any:
@@ -193,21 +157,6 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
 # ----------------------------------------------------------------------------------------------------------- attention --
 
 
-def _integers(name: str, value: Any) -> npt.NDArray[np.integer[Any]]:
-    """An array of one axis. What it holds is looked at once its length is known to be right."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: the mask of a masked array would be ignored: pass its .filled(value)")
-    numbers = np.asarray(value)
-    if numbers.ndim == 1 and numbers.dtype.kind in "iu":
-        return numbers
-    if isinstance(value, (list, tuple)):
-        if not value:
-            return np.empty(0, np.int64)
-        if any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in value):
-            raise OverflowError(f"{name}: numbers from -2**63 to 2**63 - 1 are needed")
-    raise TypeError(f"{name}: integers are needed, one per batch, not {value!r:.80}")
-
-
 def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:
     try:
         return codes[value]
@@ -215,10 +164,11 @@ def _code(name: str, value: Any, codes: dict[str | None, Any]) -> Any:
         raise ValueError(f"{name}: must be one of {[*codes]}, not {value!r}") from None
 
 
-def _options(scale: float | None, causal: Causal | None, window: _Window | None, query_offset: int | _Integers,
-             kv_lengths: _Integers | None, kv_first: _Integers | None, mask: Array | None, bias: Array | None,
+def _options(scale: float | None, causal: Causal | None, window: Window | None, query_offset: int | Integers,
+             kv_lengths: Integers | None, kv_first: Integers | None, mask: Array | None, bias: Array | None,
              softcap: float, alibi_slopes: Array | None, sinks: Array | None, return_lse: bool,
-             return_scores: Scores | None) -> tuple[Any, ...]:
+             return_scores: Scores | None, query_starts: Integers | None, key_starts: Integers | None = None,
+             pages: Array | None = None) -> tuple[Any, ...]:
     """The attention options in the order that the native functions take them."""
     flags = _code("causal", causal, _CAUSAL)
     stage = _code("return_scores", return_scores, _SCORES)
@@ -237,21 +187,22 @@ def _options(scale: float | None, causal: Causal | None, window: _Window | None,
     lengths = None if kv_lengths is None else _integers("kv_lengths", kv_lengths)
     firsts = None if kv_first is None else _integers("kv_first", kv_first)
     return (flags, scale, softcap, offset, offsets, lengths, firsts, left, right, mask, bias, alibi_slopes, sinks,
-            bool(return_lse), stage)
+            bool(return_lse), stage, _starts("query_starts", query_starts), _starts("key_starts", key_starts),
+            _pages_table(pages))
 
 
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[False] = ...,
-              return_scores: None = ..., **options: Unpack[AttentionOptions]) -> _New: ...
+              return_scores: None = ..., **options: Unpack[AttentionOptions]) -> New: ...
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[True], return_scores: None = ...,
-              **options: Unpack[AttentionOptions]) -> tuple[_New, _New]: ...
+              **options: Unpack[AttentionOptions]) -> tuple[New, New]: ...
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[False] = ...,
-              return_scores: Scores, **options: Unpack[AttentionOptions]) -> tuple[_New, _New]: ...
+              return_scores: Scores, **options: Unpack[AttentionOptions]) -> tuple[New, New]: ...
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: None = ..., return_lse: Literal[True], return_scores: Scores,
-              **options: Unpack[AttentionOptions]) -> tuple[_New, _New, _New]: ...
+              **options: Unpack[AttentionOptions]) -> tuple[New, New, New]: ...
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: _A, return_lse: Literal[False] = ...,
               return_scores: None = ..., **options: Unpack[AttentionOptions]) -> _A: ...
@@ -259,10 +210,11 @@ def attention(q: Array, k: Array, v: Array, *, out: _A, return_lse: Literal[Fals
 def attention(q: Array, k: Array, v: Array, *, out: Array, return_lse: bool = ..., return_scores: Scores | None = ...,
               **options: Unpack[AttentionOptions]) -> tuple[Any, ...]: ...
 def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: float | None = None,
-              causal: Causal | None = None, window: _Window | None = None, query_offset: int | _Integers = 0,
-              kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
+              causal: Causal | None = None, window: Window | None = None, query_offset: int | Integers = 0,
+              kv_lengths: Integers | None = None, kv_first: Integers | None = None, mask: Array | None = None,
               bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
               sinks: Array | None = None, k_scale: Array | None = None, v_scale: Array | None = None,
+              query_starts: Integers | None = None, key_starts: Integers | None = None, pages: Array | None = None,
               return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0, **unknown: Any) -> Any:
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
@@ -287,6 +239,15 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     k_scale        of keys in int8, which need one, or float8_e4m3fn: key j is k_scale * k[j]. float32, one number per key
                    ``[B, Hkv, Nk, 1]``, per feature ``[B, Hkv, 1, D]`` or less, broadcast to k; an array, not a number
     v_scale        the same of values, ``[B, Hkv, Nk, 1]`` or ``[B, Hkv, 1, Dv]``
+    query_starts   sequences packed one after the other, without padding: q and out are ``[H, total, D]``, lse ``[H, total]``,
+                   and sequence b has the rows query_starts[b] to query_starts[b + 1] - 1, so that there is one number more
+                   than sequences; the first is 0, the last the total. A side that is not packed has the sequences as its
+                   batch; what is per batch is per sequence, and causal masks, windows and ALiBi count its own keys
+    key_starts     the same of k and v, ``[Hkv, total, D]``. mask and bias are ``[H, total, R]``: a column is a key of the
+                   query's own sequence, R at least the keys of the longest
+    pages          int32 ``[B, most pages of a sequence]``: k and v are pools ``[pages, Hkv, page size, D]``, with scales
+                   likewise, and key j of batch b is ``k[pages[b, j // size], :, j % size]``. Needs kv_lengths; of the table
+                   only the entries for keys that exist are read. :class:`KVCache` keeps such pools
     return_lse     also return the log of the sum of exp of the visible scores, ``[B, H, Nq]``, for :func:`merge`
     return_scores  also return ``[B, H, Nq, Nk]``: "scaled", "softcapped", "masked" or "probabilities"
 
@@ -296,25 +257,25 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
         raise unexpected(attention, unknown)
     return _attend.attention(q, k, v, out, threads, k_scale, v_scale, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
-        return_lse, return_scores))
+        return_lse, return_scores, query_starts, key_starts, pages))
 
 
 @overload
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
                    b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[False] = ...,
-                   return_scores: None = ..., **options: Unpack[SelfAttentionOptions]) -> _New: ...
+                   return_scores: None = ..., **options: Unpack[SelfAttentionOptions]) -> New: ...
 @overload
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
                    b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[True], return_scores: None = ...,
-                   **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New]: ...
+                   **options: Unpack[SelfAttentionOptions]) -> tuple[New, New]: ...
 @overload
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
                    b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[False] = ...,
-                   return_scores: Scores, **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New]: ...
+                   return_scores: Scores, **options: Unpack[SelfAttentionOptions]) -> tuple[New, New]: ...
 @overload
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
                    b_v: Array | None = ..., *, out: None = ..., return_lse: Literal[True], return_scores: Scores,
-                   **options: Unpack[SelfAttentionOptions]) -> tuple[_New, _New, _New]: ...
+                   **options: Unpack[SelfAttentionOptions]) -> tuple[New, New, New]: ...
 @overload
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = ..., b_k: Array | None = ...,
                    b_v: Array | None = ..., *, out: _A, return_lse: Literal[False] = ..., return_scores: None = ...,
@@ -326,11 +287,11 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
 def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | None = None, b_k: Array | None = None,
                    b_v: Array | None = None, *, w_o: Array | None = None, b_o: Array | None = None,
                    out: Array | None = None, scale: float | None = None, causal: Causal | None = None,
-                   window: _Window | None = None, query_offset: int | _Integers = 0,
-                   kv_lengths: _Integers | None = None, kv_first: _Integers | None = None, mask: Array | None = None,
+                   window: Window | None = None, query_offset: int | Integers = 0,
+                   kv_lengths: Integers | None = None, kv_first: Integers | None = None, mask: Array | None = None,
                    bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
-                   sinks: Array | None = None, return_lse: bool = False, return_scores: Scores | None = None,
-                   threads: int = 0, **unknown: Any) -> Any:
+                   sinks: Array | None = None, query_starts: Integers | None = None, return_lse: bool = False,
+                   return_scores: Scores | None = None, threads: int = 0, **unknown: Any) -> Any:
     """Projections, :func:`attention`, and with w_o an output projection.
 
     x ``[B, N, D]`` or ``[N, D]``; the book's D x N matrix X is passed as ``X.T``, which copies nothing. Weights stand as
@@ -338,13 +299,13 @@ def self_attention(x: Array, w_q: Array, w_k: Array, w_v: Array, b_q: Array | No
     as columns: b_q ``[H, Dh, 1]`` and so on, b_o ``[Dout]``. With one head the axis of heads may be absent: w_q ``[Dh, D]``,
     b_q ``[Dh, 1]`` or ``[Dh]``; then neither out nor mask, bias, lse and scores have it.
 
-    out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. Everything else as in :func:`attention`.
+    out is ``[B, H, N, Dv]``, or with w_o ``[B, N, Dout]``. query_starts packs x ``[total, D]``, its keys with it. Everything else as in :func:`attention`.
     """
     if unknown:
         raise unexpected(self_attention, unknown)
     return _attend.self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads, *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
-        return_lse, return_scores))
+        return_lse, return_scores, query_starts))
 
 
 def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0) -> tuple[_A, _B]:
@@ -363,14 +324,14 @@ def merge(out_a: _A, lse_a: _B, out_b: Array, lse_b: Array, *, threads: int = 0)
 
 @overload
 def convert(x: Array, dtype: npt.DTypeLike, *, out: None = ..., scale: Array | None = ...,
-            scale_axis: None = ..., threads: int = ...) -> _New: ...
+            scale_axis: None = ..., threads: int = ...) -> New: ...
 @overload
 def convert(x: Array, *, out: _A, scale: Array | None = ..., scale_axis: None = ..., threads: int = ...) -> _A: ...
 @overload
 def convert(x: Array, dtype: npt.DTypeLike, *, out: None = ..., scale_axis: int | tuple[int, ...],
-            threads: int = ...) -> tuple[_New, _New]: ...
+            threads: int = ...) -> tuple[New, New]: ...
 @overload
-def convert(x: Array, *, out: _A, scale_axis: int | tuple[int, ...], threads: int = ...) -> tuple[_A, _New]: ...
+def convert(x: Array, *, out: _A, scale_axis: int | tuple[int, ...], threads: int = ...) -> tuple[_A, New]: ...
 def convert(x: Array, dtype: npt.DTypeLike | None = None, *, out: Array | None = None, scale: Array | None = None,
             scale_axis: int | tuple[int, ...] | None = None, threads: int = 0, **unknown: Any) -> Any:
     """x in another element type, each number rounded once, to nearest even: float32, float64, float16, bfloat16,
@@ -404,3 +365,6 @@ def convert(x: Array, dtype: npt.DTypeLike | None = None, *, out: Array | None =
     along = {axis % len(shape) for axis in axes}
     computed = np.empty([1 if axis in along else n for axis, n in enumerate(shape)], np.float32)
     return _attend.convert(x, out, computed, True, threads)
+
+
+from ._cache import KVCache  # noqa: E402  it is made of the functions above

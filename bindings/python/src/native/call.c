@@ -109,7 +109,7 @@ static void translate(text *self, const call *of) {
     word[length] = 0;
     at += length;
     const char *meant = word;
-    if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length))
+    if (strncmp(at, "'s", 2) == 0 || (*at == ':' && at == sentence + length) || strncmp(word, "options.", 8) == 0)
       meant = argument_of(of->naming, word);
     else if (!of_weight)
       meant = count_of(of, word, along);
@@ -276,6 +276,15 @@ double take_double(call *self, PyObject *object, const char *name) {
   return value;
 }
 
+double take_scale(call *self, PyObject *object, const char *instead_of_zero) {
+  const double scale = take_double(self, object, "scale");
+  if (!self->failed && scale == 0) {
+    PyErr_Format(PyExc_ValueError, "scale: must not be 0%s", instead_of_zero);
+    self->failed = 1;
+  }
+  return scale;
+}
+
 int64_t take_int64(call *self, PyObject *object, const char *name) {
   if (self->failed) return 0;
   const long long value = PyLong_AsLongLong(object);
@@ -292,15 +301,9 @@ int32_t take_int32(call *self, PyObject *object, const char *name) {
   return (int32_t)value;
 }
 
-const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count) {
-  if (self->failed || object == Py_None) return NULL;
+/* As contiguous int64, which the call holds. */
+static const int64_t *hold_integers(call *self, PyObject *object, const char *name) {
   self->failed = 1;
-  const Py_ssize_t given = PyObject_Size(object);
-  if (given != count) {
-    if (given >= 0)
-      PyErr_Format(PyExc_ValueError, "%s: %zd numbers for a batch of %lld", name, given, (long long)count);
-    return NULL;
-  }
   PyObject *numbers = as_int64(object, name);
   if (!numbers) return NULL;
   Py_buffer *buffer = &self->integers[self->integers_open];
@@ -309,4 +312,38 @@ const int64_t *take_integers(call *self, PyObject *object, const char *name, int
   if (self->failed) return NULL;
   ++self->integers_open;
   return buffer->buf;
+}
+
+static const int64_t *take_counted(call *self, PyObject *object, const char *name, int64_t count, const char *words) {
+  if (self->failed || object == Py_None) return NULL;
+  const Py_ssize_t given = PyObject_Size(object);
+  if (given == count) return hold_integers(self, object, name);
+  if (given >= 0) PyErr_Format(PyExc_ValueError, words, name, given, (long long)count);
+  self->failed = 1;
+  return NULL;
+}
+
+const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count) {
+  return take_counted(self, object, name, count, "%s: %zd numbers for a batch of %lld");
+}
+
+const int64_t *take_per_token(call *self, PyObject *object, const char *name, int64_t tokens) {
+  return take_counted(self, object, name, tokens, "%s: %zd numbers for %lld items");
+}
+
+const int64_t *take_starts(call *self, PyObject *object, const char *name, int64_t *sequences) {
+  if (self->failed || object == Py_None) return NULL;
+  const Py_ssize_t given = PyObject_Size(object);
+  if (given >= 2 && (*sequences == 0 || *sequences == given - 1)) {
+    *sequences = given - 1;
+    return hold_integers(self, object, name);
+  }
+  if (given >= 2)
+    PyErr_Format(PyExc_ValueError, "%s: %zd numbers for %lld sequences; one more is needed", name, given,
+                 (long long)*sequences);
+  else if (given >= 0)
+    PyErr_Format(PyExc_ValueError, "%s: %zd numbers; starts of sequences and the end of the last are at least 2", name,
+                 given);
+  self->failed = 1;
+  return NULL;
 }

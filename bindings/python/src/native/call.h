@@ -24,7 +24,7 @@ typedef struct naming {
 typedef struct call {
   int failed, views_open, integers_open, results;
   view views[MAX_VIEWS];
-  Py_buffer integers[3]; /* query_offset, kv_lengths, kv_first */
+  Py_buffer integers[5]; /* query_offset, kv_lengths, kv_first, query_starts, key_starts */
   PyObject *result[MAX_RESULTS];
   view *planned[MAX_RESULTS]; /* of results that are still to be made */
   const naming *naming;
@@ -84,11 +84,40 @@ int call_has_plans(const call *self);
  * free to claim any size (strides of 0), so nothing may be allocated before they are checked. */
 void call_allocate(call *self, attend_status status);
 
+/* Not 0, which means the default in attend.h. */
+double take_scale(call *self, PyObject *object, const char *instead_of_zero);
+
 double take_double(call *self, PyObject *object, const char *name);
 int64_t take_int64(call *self, PyObject *object, const char *name);
 int32_t take_int32(call *self, PyObject *object, const char *name);
 
 /* `count` integers from a NumPy array with one axis (the Python side sees to that), or None. */
 const int64_t *take_integers(call *self, PyObject *object, const char *name, int64_t count);
+
+/* The same of numbers for each token. */
+const int64_t *take_per_token(call *self, PyObject *object, const char *name, int64_t tokens);
+
+/* The same of where packed sequences begin and end, one more than there are: *sequences, or if that is 0 whatever the
+ * array says, two numbers at least. */
+const int64_t *take_starts(call *self, PyObject *object, const char *name, int64_t *sequences);
+
+/* ------------------------------------------------------------------------------------------------------- shapes -- */
+
+static inline int64_t extent(const attend_tensor *tensor, uint32_t dimension) {
+  return dimension < tensor->rank ? tensor->shape[dimension] : 1;
+}
+
+static inline int64_t broadcast(int64_t a, int64_t b) { return a == 1 ? b : a; }
+
+static inline int larger(uint32_t a, uint32_t b) { return (int)(a > b ? a : b); }
+
+/* A result that is too large for any machine would hide what else is wrong. The same call for one column finds it, and
+ * leaves its own message. */
+static inline attend_tensor one_column(const attend_tensor *tensor) {
+  attend_tensor one = *tensor;
+  if (one.rank > 1) one.shape[1] = 1;
+  return one;
+}
+static inline attend_status first_of(attend_status small, attend_status all) { return small ? small : all; }
 
 #endif

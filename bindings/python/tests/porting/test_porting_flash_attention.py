@@ -23,7 +23,8 @@ def load():
     return module
 
 
-attention_ref = load().attention_ref
+testing = load()
+attention_ref = testing.attention_ref
 q, k, v = (torch.from_numpy(np.ascontiguousarray(items_first(x))) for x in operands())  # [B, N, H, D]
 ours = attention_of_items
 
@@ -69,3 +70,34 @@ def test_softcap_sinks_lse():
     lse = attention_ref(k, q, q, causal=True, upcast=True, return_lse=True)[2]
     print(f"\nFlashAttention's reference, lse of a hidden row: {lse[0, 0, 0]}", end="")
     assert lse[0, 0, 0] == -np.inf
+
+
+def packed_by_theirs(x, padding):
+    """[total, H, D] and cu_seqlens, as flash_attn_varlen_func takes them."""
+    unpadded, _, cu_seqlens, *_ = testing.unpad_input(x, padding)
+    return unpadded, cu_seqlens
+
+
+def test_packed_sequences():
+    queries = torch.tensor([[True] * 3, [True] * 2 + [False]])
+    keys = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    (pq, cu_seqlens_q), (pk, cu_seqlens_k), (pv, _) = (
+        packed_by_theirs(*pair) for pair in ((q, queries), (k, keys), (v, keys)))
+    for causal in (False, True):
+        wanted, _ = packed_by_theirs(theirs(q, k, v, queries, keys, causal=causal), queries)
+        got = attend.attention(pq.swapaxes(0, 1), pk.swapaxes(0, 1), pv.swapaxes(0, 1), query_starts=cu_seqlens_q.numpy(),
+                               key_starts=cu_seqlens_k.numpy(), causal="bottom-right" if causal else None)
+        same(f"FlashAttention cu_seqlens_q, cu_seqlens_k, causal={causal}", wanted, got.swapaxes(0, 1))
+
+
+def test_blocks():
+    """Caches of blocks [num_blocks, page_block_size, nheads_k, headdim], as flash_attn_with_kvcache documents them."""
+    size, block_table, lengths = 2, torch.tensor([[4, 0, 2], [1, 3, -1]], dtype=torch.int32), [5, 3]
+    slots = [[int(block_table[b, j // size]) * size + j % size if j < lengths[b] else -1 for j in range(5)] for b in range(2)]
+    k_cache, v_cache = torch.zeros(5, size, *k.shape[2:]), torch.zeros(5, size, *v.shape[2:])
+    ours_of = [x.swapaxes(1, 2) for x in (k_cache, v_cache)]
+    attend.kv_append(items_first(k), items_first(v), *ours_of, slots=slots)  # vLLM's slot_mapping
+    assert torch.equal(k_cache[0], k[0, 2:4]) and torch.equal(v_cache[3, 0], v[1, 2])
+    wanted = theirs(q, k, v, None, torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), causal=True)
+    got = attend.attention(items_first(q), *ours_of, pages=block_table, kv_lengths=lengths, causal="bottom-right")
+    same("FlashAttention block_table, cache_seqlens, causal", wanted, items_first(got))

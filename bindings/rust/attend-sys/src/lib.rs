@@ -37,6 +37,10 @@ pub const ATTEND_NATIVE_DOT: u32 = 0x10000;
 
 pub const ATTEND_LOG: u32 = 1;
 pub const ATTEND_COMPUTE_SCALE: u32 = 1;
+pub const ATTEND_ROTARY_INTERLEAVED: u32 = 1;
+pub const ATTEND_ROTARY_INVERSE: u32 = 2;
+pub const ATTEND_COMPUTE_K_SCALE: u32 = 4;
+pub const ATTEND_COMPUTE_V_SCALE: u32 = 8;
 pub const ATTEND_CAUSAL_TOP_LEFT: u32 = 1;
 pub const ATTEND_CAUSAL_BOTTOM_RIGHT: u32 = 2;
 pub const ATTEND_WINDOW: u32 = 4;
@@ -209,6 +213,50 @@ pub struct attend_convert_options {
     pub scale: *const attend_tensor,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct attend_rotary_options {
+    pub size: u32,
+    pub flags: u32,
+    pub threads: i32,
+    pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+    pub rotary_dims: i64,
+    pub positions: *const i64,
+    pub offsets: *const i64,
+    pub sequences: i64,
+    pub starts: *const i64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct attend_kv_append_options {
+    pub size: u32,
+    pub flags: u32,
+    pub threads: i32,
+    pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+    pub sequences: i64,
+    pub starts: *const i64,
+    pub offsets: *const i64,
+    pub slots: *const i64,
+    pub pages: *const attend_tensor,
+    pub k_scale: *const attend_tensor,
+    pub v_scale: *const attend_tensor,
+    pub cos: *const attend_tensor,
+    pub sin: *const attend_tensor,
+    pub rotary_dims: i64,
+    pub positions: *const i64,
+}
+
 macro_rules! init {
     ($($name:ident)*) => {$(
         impl $name {
@@ -231,6 +279,8 @@ init! {
     attend_self_attention_options
     attend_self_attention_weights
     attend_convert_options
+    attend_rotary_options
+    attend_kv_append_options
 }
 
 extern "C" {
@@ -320,6 +370,36 @@ extern "C" {
         options: *const attend_convert_options,
         bytes: *mut u64,
     ) -> attend_status;
+    pub fn attend_rotary(
+        x: *const attend_tensor,
+        cos: *const attend_tensor,
+        sin: *const attend_tensor,
+        y: *const attend_tensor,
+        options: *const attend_rotary_options,
+    ) -> attend_status;
+    pub fn attend_rotary_workspace(
+        x: *const attend_tensor,
+        cos: *const attend_tensor,
+        sin: *const attend_tensor,
+        y: *const attend_tensor,
+        options: *const attend_rotary_options,
+        bytes: *mut u64,
+    ) -> attend_status;
+    pub fn attend_kv_append(
+        k: *const attend_tensor,
+        v: *const attend_tensor,
+        k_cache: *const attend_tensor,
+        v_cache: *const attend_tensor,
+        options: *const attend_kv_append_options,
+    ) -> attend_status;
+    pub fn attend_kv_append_workspace(
+        k: *const attend_tensor,
+        v: *const attend_tensor,
+        k_cache: *const attend_tensor,
+        v_cache: *const attend_tensor,
+        options: *const attend_kv_append_options,
+        bytes: *mut u64,
+    ) -> attend_status;
     pub fn attend_version() -> u32;
     pub fn attend_contract() -> u32;
     pub fn attend_isa() -> *const c_char;
@@ -358,6 +438,8 @@ mod tests {
         assert_eq!(size_of::<attend_self_attention_weights>(), 72);
         assert_eq!(size_of::<attend_self_attention_options>(), 56);
         assert_eq!(size_of::<attend_convert_options>(), 64);
+        assert_eq!(size_of::<attend_rotary_options>(), 96);
+        assert_eq!(size_of::<attend_kv_append_options>(), 144);
         // In the order of the fields: those that differ in size, or have a neighbour of their type.
         offsets!(attend_executor { size 0, workers 4, run 8, context 16 });
         offsets!(attend_matmul_options { threads 8, workspace 16, message 32, message_size 40, executor 48,
@@ -371,6 +453,11 @@ mod tests {
         offsets!(attend_merge_options { threads 8, workspace 16, message 32, executor 48 });
         offsets!(attend_self_attention_options { threads 8, workspace 16, message 32, executor 48 });
         offsets!(attend_convert_options { threads 8, workspace 16, message 32, executor 48, scale 56 });
+        offsets!(attend_rotary_options { threads 8, workspace 16, message 32, executor 48, rotary_dims 56,
+            positions 64, offsets 72, sequences 80, starts 88 });
+        offsets!(attend_kv_append_options { threads 8, workspace 16, message 32, executor 48, sequences 56,
+            starts 64, offsets 72, slots 80, pages 88, k_scale 96, v_scale 104, cos 112, sin 120, rotary_dims 128,
+            positions 136 });
         offsets!(attend_self_attention_weights { w_q 8, w_k 16, w_v 24, b_q 32, b_k 40, b_v 48, w_o 56, b_o 64 });
     }
 }

@@ -1,10 +1,10 @@
 //! Attention, alone and of projections, and the union of its results.
 
-use crate::error::{Error, Kind, Message};
+use crate::error::{Error, Message};
+use crate::lists::{batch_of, per_batch, sequences_of, start_of};
 use crate::view::{View, ViewMut};
 use crate::{check_version, of, of_mut, Tensor};
 use attend_sys as sys;
-use std::ptr::null;
 
 /// Key j is visible to query i iff j <= i + offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,14 @@ pub struct AttentionOptions<'a> {
     pub kv_lengths: Option<&'a [i64]>,
     /// One per batch: keys before it do not exist (padding on the left).
     pub kv_first: Option<&'a [i64]>,
+    /// Packed sequences, without padding: the columns of q where they begin, and the number of all, so one number more than
+    /// there are sequences. What is one per batch is one per sequence then, and q and out have one batch.
+    pub query_starts: Option<&'a [i64]>,
+    /// The same of k and v; a side that is not packed has the sequences as its batch. Not of [`self_attention`].
+    pub key_starts: Option<&'a [i64]>,
+    /// (most pages of a sequence, B), NumPy's `[B, pages]`: k and v are pools (D, page size, Hkv, pages of the pool), and key j
+    /// of a batch lies in column j % size of the page that row j / size names. Needs `kv_lengths`. Not of [`self_attention`].
+    pub pages: Option<View<'a, i32>>,
     pub mask: Option<View<'a, bool>>,
     pub bias: Option<View<'a>>,
     pub alibi_slopes: Option<View<'a>>,
@@ -68,6 +76,9 @@ impl Default for AttentionOptions<'_> {
             query_offsets: None,
             kv_lengths: None,
             kv_first: None,
+            query_starts: None,
+            key_starts: None,
+            pages: None,
             mask: None,
             bias: None,
             alibi_slopes: None,
@@ -85,20 +96,18 @@ impl Default for AttentionOptions<'_> {
 impl AttentionOptions<'_> {
     /// The C structure, which points into self; `out` says how many batches the lists must serve.
     fn raw(&self, out: &Tensor) -> Result<sys::attend_attention_options, Error> {
-        let batch = if out.rank == 4 {
-            out.shape[3] as usize
+        let sequences = sequences_of(
+            "options.query_starts",
+            self.query_starts,
+            "options.key_starts",
+            self.key_starts,
+        )?;
+        let batch = if sequences > 0 {
+            sequences
         } else {
-            1
+            batch_of(out)
         };
-        let list = |list: Option<&[i64]>, name| match list {
-            Some(l) if l.len() < batch => Err(Error::new(
-                Kind::InvalidShape,
-                name,
-                format!("has {} numbers for {batch} batches.", l.len()),
-            )),
-            Some(l) => Ok(l.as_ptr()),
-            None => Ok(null()),
-        };
+        let list = |list, name| per_batch(list, batch, name);
         let mut flags = match self.causal {
             None => 0,
             Some(Causal::TopLeft) => sys::ATTEND_CAUSAL_TOP_LEFT,
@@ -117,6 +126,10 @@ impl AttentionOptions<'_> {
             query_offsets: list(self.query_offsets, "options.query_offsets")?,
             kv_lengths: list(self.kv_lengths, "options.kv_lengths")?,
             kv_first: list(self.kv_first, "options.kv_first")?,
+            sequences: sequences as i64,
+            query_starts: start_of(self.query_starts),
+            key_starts: start_of(self.key_starts),
+            pages: of(&self.pages),
             window_left,
             window_right,
             mask: of(&self.mask),
@@ -227,7 +240,8 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Projects x (D, N, 1, B), attends, and with `w_o` projects back: out (Dv, N, H, B), or (Dout, N, 1, B). Types as in
+/// Projects x (D, N, 1, B), attends, and with `w_o` projects back: out (Dv, N, H, B), or (Dout, N, 1, B). `query_starts` packs x
+/// with its keys. Types as in
 /// [`attention`], those of 8 bits left out.
 pub fn self_attention<'x, 'o>(
     x: impl Into<View<'x>>,

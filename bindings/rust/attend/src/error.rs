@@ -79,6 +79,22 @@ impl Message {
                 "options.flags: has ATTEND_COMPUTE_SCALE",
                 "options.scale: is Computed",
             )
+            .replace(
+                "options.flags: wants a scale computed, but k_",
+                "options.k_scale: is Computed, but k_",
+            )
+            .replace(
+                "options.flags: wants a scale computed, but v_",
+                "options.v_scale: is Computed, but v_",
+            )
+            .replace(
+                "options.flags: has ATTEND_COMPUTE_V_SCALE",
+                "options.v_scale: is Computed",
+            )
+            .replace(
+                "options.flags: has ATTEND_ROTARY_INTERLEAVED",
+                "options.interleaved: is true",
+            )
     }
 }
 

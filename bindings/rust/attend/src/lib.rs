@@ -21,6 +21,8 @@ mod convert;
 mod element;
 mod error;
 mod executor;
+mod lists;
+mod serving;
 mod view;
 
 pub use attention::{attention, merge, self_attention, AttentionOptions, Causal, Stage, Weights};
@@ -29,6 +31,7 @@ pub use element::{Any, Element, F8E4M3};
 use error::Message;
 pub use error::{Error, Kind};
 pub use executor::{set_executor, Executor};
+pub use serving::{kv_append, rotary, rotary_in_place, KvAppendOptions, RotaryOptions};
 pub use view::{View, ViewMut};
 
 use attend_sys as sys;

@@ -1,0 +1,416 @@
+//! Packed sequences and paged caches: each sequence has the bits that it has alone. Rotary and kv_append.
+
+mod common;
+
+use attend::*;
+use common::Random;
+
+const D: usize = 8;
+const HEADS: usize = 4;
+const KV: usize = 2;
+const SIZE: usize = 4; // of a page
+const QUERIES: [usize; 3] = [3, 0, 5];
+const KEYS: [usize; 3] = [5, 0, 12];
+const QUERY_STARTS: [i64; 4] = [0, 3, 3, 8];
+const KEY_STARTS: [i64; 4] = [0, 5, 5, 17];
+const LENGTHS: [i64; 3] = [5, 0, 12];
+
+fn draw(count: usize) -> Vec<f32> {
+    let mut random = Random(std::process::id() as u64 ^ count as u64);
+    random.normals(count).iter().map(|&x| x as f32).collect()
+}
+
+/// Items `first` to `first + count` of an array [total, heads, D]: the tensor (D, count, heads).
+fn part(data: &[f32], heads: usize, first: usize, count: usize) -> View<'_, f32> {
+    let stride = [1, (heads * D) as isize, D as isize];
+    View::strided(data, first * heads * D, &[D, count, heads], &stride).unwrap()
+}
+fn part_mut(data: &mut [f32], first: usize, count: usize) -> ViewMut<'_, f32> {
+    let stride = [1, (HEADS * D) as isize, D as isize];
+    ViewMut::strided(data, first * HEADS * D, &[D, count, HEADS], &stride).unwrap()
+}
+
+struct Packed {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Packed {
+    fn new() -> Self {
+        Packed {
+            q: draw(8 * HEADS * D),
+            k: draw(17 * KV * D),
+            v: draw(18 * KV * D),
+        }
+    }
+    /// [total, heads, D], from a call for each sequence.
+    fn alone(&self) -> Vec<f32> {
+        let mut out = vec![0f32; self.q.len()];
+        for b in 0..3 {
+            let (first, key) = (QUERY_STARTS[b] as usize, KEY_STARTS[b] as usize);
+            attention(
+                part(&self.q, HEADS, first, QUERIES[b]),
+                part(&self.k, KV, key, KEYS[b]),
+                part(&self.v, KV, key, KEYS[b]),
+                part_mut(&mut out, first, QUERIES[b]),
+                bottom_right(),
+            )
+            .unwrap();
+        }
+        out
+    }
+    fn run(&self, k: View<f32>, v: View<f32>, options: AttentionOptions) -> Vec<f32> {
+        let mut out = vec![0f32; self.q.len()];
+        let (q, to) = (part(&self.q, HEADS, 0, 8), part_mut(&mut out, 0, 8));
+        attention(q, k, v, to, options).unwrap();
+        out
+    }
+}
+
+fn bottom_right<'a>() -> AttentionOptions<'a> {
+    AttentionOptions {
+        causal: Some(Causal::BottomRight),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn packed_queries_and_keys() {
+    let p = Packed::new();
+    let options = || AttentionOptions {
+        query_starts: Some(&QUERY_STARTS),
+        key_starts: Some(&KEY_STARTS),
+        ..bottom_right()
+    };
+    let (k, v) = (part(&p.k, KV, 0, 17), part(&p.v, KV, 0, 17));
+    let (out, lengths) = (p.run(k, v, options()), Some(&LENGTHS[..]));
+    assert_eq!(out, p.alone());
+    let with_lengths = AttentionOptions {
+        kv_lengths: lengths,
+        ..options()
+    };
+    assert_eq!(p.run(k, v, with_lengths), out);
+}
+
+#[test]
+fn packed_keys_alone() {
+    let (p, q) = (Packed::new(), draw(3 * HEADS * D));
+    let mut out = vec![0f32; 3 * HEADS * D];
+    let options = AttentionOptions {
+        key_starts: Some(&KEY_STARTS),
+        ..Default::default()
+    };
+    let shape = [3, HEADS, 1, D];
+    attention(
+        View::new(&q, &shape).unwrap(),
+        part(&p.k, KV, 0, 17),
+        part(&p.v, KV, 0, 17),
+        ViewMut::new(&mut out, &shape).unwrap(),
+        options,
+    )
+    .unwrap();
+    for b in 0..3 {
+        let (at, key) = (b * HEADS * D, KEY_STARTS[b] as usize);
+        let mut alone = vec![0f32; HEADS * D];
+        attention(
+            View::new(&q[at..], &shape[1..]).unwrap(),
+            part(&p.k, KV, key, KEYS[b]),
+            part(&p.v, KV, key, KEYS[b]),
+            ViewMut::new(&mut alone, &shape[1..]).unwrap(),
+            Default::default(),
+        )
+        .unwrap();
+        assert_eq!(out[at..at + HEADS * D], alone);
+    }
+}
+
+#[test]
+fn appended_to_pages() {
+    let p = Packed::new();
+    // What no key needs is no page.
+    let table = [4, 1, -1, -7, -1, 9, 0, 3, 2];
+    let pages = View::new(&table, &[3, 3]).unwrap();
+    let pool = [5, KV, SIZE, D];
+    let (mut k_pool, mut v_pool) = (
+        vec![f32::NAN; 5 * KV * SIZE * D],
+        vec![0f32; 5 * KV * SIZE * D],
+    );
+    kv_append(
+        part(&p.k, KV, 0, 17),
+        Some(part(&p.v, KV, 0, 17).into()),
+        ViewMut::new(&mut k_pool, &pool).unwrap(),
+        Some(ViewMut::new(&mut v_pool, &pool).unwrap().into()),
+        KvAppendOptions {
+            starts: Some(&KEY_STARTS),
+            pages: Some(pages),
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let (k, v) = (
+        View::new(&k_pool, &pool).unwrap(),
+        View::new(&v_pool, &pool).unwrap(),
+    );
+    let options = AttentionOptions {
+        query_starts: Some(&QUERY_STARTS),
+        pages: Some(pages),
+        kv_lengths: Some(&LENGTHS),
+        ..bottom_right()
+    };
+    assert_eq!(p.run(k, v, options), p.alone());
+}
+
+#[test]
+fn packed_self_attention() {
+    let (x, w) = (draw(8 * D), draw(3 * D * D));
+    let weight = |i: usize| View::weight(&w[i * D * D..], 1, D, D).unwrap();
+    let run = |first: usize, count: usize, query_starts| {
+        let mut out = vec![0f32; count * D];
+        self_attention(
+            View::new(&x[first * D..], &[count, D]).unwrap(),
+            Weights::new(weight(0), weight(1), weight(2)),
+            ViewMut::new(&mut out, &[count, D]).unwrap(),
+            AttentionOptions {
+                query_starts,
+                ..bottom_right()
+            },
+        )
+        .unwrap();
+        out
+    };
+    let packed = run(0, 8, Some(&QUERY_STARTS[..]));
+    for b in 0..3 {
+        let first = QUERY_STARTS[b] as usize;
+        assert_eq!(
+            packed[first * D..(first + QUERIES[b]) * D],
+            run(first, QUERIES[b], None)
+        );
+    }
+}
+
+/// cos and sin for 20 positions.
+fn tables() -> (Vec<f32>, Vec<f32>) {
+    let angle = |i: usize| (i / (D / 2)) as f64 * 10f64.powi(-((i % (D / 2)) as i32));
+    let count = 20 * D / 2;
+    (
+        (0..count).map(|i| angle(i).cos() as f32).collect(),
+        (0..count).map(|i| angle(i).sin() as f32).collect(),
+    )
+}
+
+#[test]
+fn rotation() {
+    let (x, (cos, sin)) = (draw(2 * 3 * D), tables());
+    let shape = [2, 1, 3, D];
+    let of = |t| View::new(t, &[20, D / 2]).unwrap();
+    for interleaved in [false, true] {
+        let options = RotaryOptions {
+            interleaved,
+            offsets: Some(&[0, 7]),
+            ..Default::default()
+        };
+        let mut y = vec![0f32; x.len()];
+        let to = ViewMut::new(&mut y, &shape).unwrap();
+        rotary(
+            View::new(&x, &shape).unwrap(),
+            of(&cos),
+            of(&sin),
+            to,
+            options,
+        )
+        .unwrap();
+        for (token, position) in [0usize, 1, 2, 7, 8, 9].iter().enumerate() {
+            for i in 0..D / 2 {
+                let (a, b) = if interleaved {
+                    (2 * i, 2 * i + 1)
+                } else {
+                    (i, i + D / 2)
+                };
+                let (c, s) = (cos[position * D / 2 + i], sin[position * D / 2 + i]);
+                let (x1, x2) = (x[token * D + a], x[token * D + b]);
+                assert!((y[token * D + a] - (x1 * c - x2 * s)).abs() < 1e-6);
+                assert!((y[token * D + b] - (x2 * c + x1 * s)).abs() < 1e-6);
+            }
+        }
+        let by_position = RotaryOptions {
+            positions: Some(&[0, 1, 2, 7, 8, 9]),
+            offsets: None,
+            ..options
+        };
+        let mut z = x.clone();
+        rotary_in_place(
+            ViewMut::new(&mut z, &shape).unwrap(),
+            of(&cos),
+            of(&sin),
+            by_position,
+        )
+        .unwrap();
+        assert_eq!(y, z);
+        let back = RotaryOptions {
+            inverse: true,
+            ..options
+        };
+        rotary_in_place(
+            ViewMut::new(&mut z, &shape).unwrap(),
+            of(&cos),
+            of(&sin),
+            back,
+        )
+        .unwrap();
+        assert!(z.iter().zip(&x).all(|(z, x)| (z - x).abs() < 1e-6));
+    }
+}
+
+#[test]
+fn appended_with_scales_and_rotation() {
+    let (k, (cos, sin)) = (draw(3 * D), tables());
+    let of = |t| View::new(t, &[20, D / 2]).unwrap();
+    let (mut cache, mut scale) = (vec![0i8; 6 * D], vec![0f32; 6]);
+    kv_append(
+        View::new(&k, &[3, D]).unwrap(),
+        None,
+        ViewMut::new(&mut cache, &[6, D]).unwrap(),
+        None,
+        KvAppendOptions {
+            slots: Some(&[4, -1, 0]),
+            k_scale: Scale::Computed(ViewMut::new(&mut scale, &[6, 1]).unwrap()),
+            cos: Some(of(&cos).into()),
+            sin: Some(of(&sin).into()),
+            positions: Some(&[10, 0, 12]),
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let mut turned = k.clone();
+    let options = RotaryOptions {
+        positions: Some(&[10, 0, 12]),
+        ..Default::default()
+    };
+    rotary_in_place(
+        ViewMut::new(&mut turned, &[3, D]).unwrap(),
+        of(&cos),
+        of(&sin),
+        options,
+    )
+    .unwrap();
+    let (mut bytes, mut wanted) = (vec![0i8; 3 * D], vec![0f32; 3]);
+    let computed = ConvertOptions {
+        scale: Scale::Computed(ViewMut::new(&mut wanted, &[3, 1]).unwrap()),
+        ..Default::default()
+    };
+    let to = ViewMut::new(&mut bytes, &[3, D]).unwrap();
+    convert(View::new(&turned, &[3, D]).unwrap(), to, computed).unwrap();
+    assert_eq!(cache[4 * D..5 * D], bytes[..D]);
+    assert_eq!(cache[..D], bytes[2 * D..]);
+    assert_eq!(scale, [wanted[2], 0.0, 0.0, 0.0, wanted[0], 0.0]);
+}
+
+#[test]
+fn messages() {
+    let (x, mut out) = (vec![1f32; 6 * D], vec![0f32; 6 * D]);
+    let (t, table) = (View::new(&x, &[6, D]).unwrap(), [3]);
+    let mut say = |options: AttentionOptions| {
+        let out = ViewMut::new(&mut out, &[6, D]).unwrap();
+        attention(t, t, t, out, options).unwrap_err().to_string()
+    };
+    let packed = |query_starts, key_starts, kv_lengths| AttentionOptions {
+        query_starts,
+        key_starts,
+        kv_lengths,
+        ..Default::default()
+    };
+    for (options, said) in [
+        (
+            packed(Some(&[0, 5]), None, None),
+            "options.query_starts: ends with 5, but must end with 6, the number of packed items.",
+        ),
+        (
+            packed(Some(&[0]), None, None),
+            "options.query_starts: has 1 numbers for sequences, of which there is one at least: its beginning and its end.",
+        ),
+        (
+            packed(Some(&[0, 2, 6]), Some(&[0, 6]), None),
+            "options.key_starts: has 2 numbers for 2 sequences and their end.",
+        ),
+        (
+            packed(Some(&[0, 2, 6]), Some(&[0, 4, 6]), Some(&[4])),
+            "options.kv_lengths: has 1 numbers for 2 batches.",
+        ),
+        (
+            packed(None, Some(&[0, 4, 3]), None),
+            "options.key_starts: falls from 4 to 3 at sequence 1, but must never decrease.",
+        ),
+        (
+            AttentionOptions {
+                pages: Some(View::new(&table, &[1, 1]).unwrap()),
+                ..packed(None, None, Some(&[6]))
+            },
+            "options.pages: has 3 for page 0 of batch 0, but the pool has 1 pages, counted from 0.",
+        ),
+    ] {
+        assert_eq!(say(options), said);
+    }
+
+    let (cos, mut cache) = (View::new(&x, &[6, D / 2]).unwrap(), vec![0f32; 9 * D]);
+    let rotated = |options| {
+        let mut y = vec![0f32; 6 * D];
+        let error = rotary(t, cos, cos, ViewMut::new(&mut y, &[6, D]).unwrap(), options);
+        error.unwrap_err().to_string()
+    };
+    let positions = RotaryOptions {
+        positions: Some(&[0, 1, 2, 3, 4, 6]),
+        ..Default::default()
+    };
+    assert_eq!(
+        rotated(positions),
+        "options.positions: is 6 for item 5, but cos has 6 positions, counted from 0."
+    );
+    let few = RotaryOptions {
+        positions: Some(&[0]),
+        ..Default::default()
+    };
+    assert_eq!(
+        rotated(few),
+        "options.positions: has 1 numbers for 6 items."
+    );
+    let mut scale = vec![0f32; 9];
+    let mut appended = |options| {
+        let cache = ViewMut::new(&mut cache, &[9, D]).unwrap();
+        let error = kv_append(t, None, cache, None, options);
+        error.unwrap_err().to_string()
+    };
+    let slots = KvAppendOptions {
+        slots: Some(&[0, 1, 2, 3, 2, 5]),
+        ..Default::default()
+    };
+    assert_eq!(
+        appended(slots),
+        "options.slots: has slot 2 twice, for two keys."
+    );
+    let no_room = KvAppendOptions {
+        offsets: Some(&[4]),
+        ..Default::default()
+    };
+    assert_eq!(
+        appended(no_room),
+        "options.offsets: is 4 for batch 0 of 6 new keys, but a sequence has room for 9."
+    );
+    let no_tables = KvAppendOptions {
+        interleaved: true,
+        ..Default::default()
+    };
+    assert_eq!(
+        appended(no_tables),
+        "options.interleaved: is true without cos and sin."
+    );
+    let computed = KvAppendOptions {
+        k_scale: Scale::Computed(ViewMut::new(&mut scale, &[9, 1]).unwrap()),
+        ..Default::default()
+    };
+    assert_eq!(
+        appended(computed),
+        "options.k_scale: is Computed, but k_cache's type is float32, not int8 or float8_e4m3."
+    );
+    assert!(cache.iter().all(|&x| x == 0.0));
+}

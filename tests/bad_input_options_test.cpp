@@ -47,7 +47,7 @@ const Wrong kWrong[] = {
        o.flags = ATTEND_WINDOW;
        o.window_left = -2;
      }},
-    {"flags", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.flags = 8; }},
+    {"flags", ATTEND_UNSUPPORTED, [](attend_attention_options &o) { o.flags = 32; }},
     {"mask", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.mask = &kUnused; }},
     {"bias", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.bias = &kUnused; }},
     {"alibi_slopes", ATTEND_INVALID_RANK, [](attend_attention_options &o) { o.alibi_slopes = &kUnused; }},

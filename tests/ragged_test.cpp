@@ -159,9 +159,9 @@ struct Ragged {
     options.lse = &lse->t;
     uint64_t bytes = 0;
     if (!ok(attend_attention_workspace(&q->t, &k->t, &v->t, &out->t, &options, &bytes))) return;
-    const Guarded<char> room(static_cast<int64_t>(bytes), {true, 0});
+    const Guarded<char> workspace(static_cast<int64_t>(bytes), {true, 0});
     attend_attention_options o = options;
-    if (with_workspace) o.workspace = room.data, o.workspace_size = bytes;
+    if (with_workspace) o.workspace = workspace.data, o.workspace_size = bytes;
     ok(attend_attention(&q->t, &k->t, &v->t, &out->t, &o));
   }
 

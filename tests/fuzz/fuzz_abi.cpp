@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "append_call.hpp"
+#include "ragged_call.hpp"
 #include "self_attention_call.hpp"
 
 using namespace attend::fuzz;
@@ -71,7 +72,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   Decoder d(data, size);
   // What came later has its place here, so that what was found before still means what it did.
   if (d.one_in(100)) {
-    switch (d.in(0, 8)) {
+    switch (d.in(0, 11)) {
       case 0:
         check_settings(d);
         break;
@@ -79,6 +80,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       case 2:
       case 3:
         d.in(0, 1) == 0 ? RotaryCall<float>(d).check(d) : RotaryCall<double>(d).check(d);
+        break;
+      case 9:
+      case 10:
+      case 11:
+        d.in(0, 1) == 0 ? RaggedCall<float>(d).check(d) : RaggedCall<double>(d).check(d);
         break;
       default:
         d.in(0, 1) == 0 ? KvAppendCall<float>(d).check(d) : KvAppendCall<double>(d).check(d);

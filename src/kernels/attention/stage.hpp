@@ -103,10 +103,13 @@ struct StagedPart {
                                 run.begin - first, run.end - run.begin};
     }
   }
+  // What follows a small page is the next one; more rows ahead than that would push others out of the L1.
   __attribute__((noinline)) void pieces_of_pages(const KeyRun &run, int64_t first, const StagedPart *next,
                                                  int64_t ahead, KeyPieces *to) const {
+    const StagedPart *const what = next != nullptr ? next : pages->size == kPageInPlace ? this : nullptr;
     each_page(run.begin, run.end, [&](int64_t i, int64_t count, const void *data) {
-      to->piece[to->count++] = {data, next != nullptr ? next->where(i + ahead) : where(i + count), i - first, count};
+      const char *const asked = what == nullptr ? nullptr : what->where(i + (next != nullptr ? ahead : count));
+      to->piece[to->count++] = {data, asked, i - first, count};
     });
   }
 };

@@ -183,7 +183,7 @@ func TestErrorsOfServing(t *testing.T) {
 			keys(KVAppendOptions{KScale: scale, ComputeKScale: true})},
 		{"options.ComputeVScale: is set without v", keys(KVAppendOptions{ComputeVScale: true})},
 		{"options.Sin: is null, but cos is given", keys(KVAppendOptions{Cos: half})},
-		{"kCache: overlaps vCache's memory, but needs its own", appended(KVAppendOptions{})},
+		{"vCache: overlaps kCache's memory, but needs its own", appended(KVAppendOptions{})},
 	} {
 		if c.got == nil || c.got.Error() != "attend: "+c.said {
 			t.Errorf("says %q instead of %q", c.got, c.said)

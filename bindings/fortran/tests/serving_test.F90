@@ -188,7 +188,7 @@ contains
                           message=message)
     call expect(status, message, "compute_k_scale: is true, but k_cache's type is float32, not int8 or float8_e4m3.")
     call attend_kv_append(view(x), view(x), view(cache), view(cache), status=status, message=message)
-    call expect(status, message, "k_cache: overlaps v_cache's memory, but needs its own.")
+    call expect(status, message, "v_cache: overlaps k_cache's memory, but needs its own.")
     call attend_kv_append(view(x), view(x), view(cache), status=status, message=message)
     call check(attend_reason(status) == attend_null_pointer .and. message(1:8) == 'v_cache:', message)
     call check(all(cache == 0) .and. all(y == 0), 'nothing is written when a call is refused')

@@ -126,7 +126,7 @@ test('messages of serving', async () => {
   await appends('sin: is null, but cos is given.', { cos: half });
   await appends("computeKScale: wants a scale computed, but kCache's type is float32, not int8 or float8_e4m3.", { kScale, computeKScale: true });
   await appends('computeVScale: is set without v.', { computeVScale: true });
-  await says("kCache: overlaps vCache's memory, but needs its own.", (a) => a.kvAppend(x, x, cache, cache));
+  await says("vCache: overlaps kCache's memory, but needs its own.", (a) => a.kvAppend(x, x, cache, cache));
   await says('kCache: is missing, but required.', (a) => a.kvAppend(x, x));
   assert.ok(cache.data.every((v) => v === 0), 'nothing is written when a call is refused');
 });

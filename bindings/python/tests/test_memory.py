@@ -39,6 +39,7 @@ def resident_bytes():
 
 def test_a_thousand_calls_do_not_grow(draw):
     x, w = draw(64, 64), draw(64, 64)
+    pool, table = draw(4, 1, 16, 64), np.arange(4, dtype=np.int32)[None]
 
     def calls():
         attend.matmul(x, w)
@@ -46,6 +47,11 @@ def test_a_thousand_calls_do_not_grow(draw):
         attend.self_attention(x, w, w, w, return_scores="masked")
         attend.merge(*attend.attention(x, x, x, return_lse=True), *attend.attention(x, w, w, return_lse=True))
         attend.attention(x, w, w, query_offset=[3], kv_lengths=[60])
+        attend.attention(x, w, w, query_starts=[0, 3, 64], key_starts=[0, 60, 64])
+        attend.attention(x, pool, pool, query_starts=[0, 64], pages=table, kv_lengths=[60])
+        attend.kv_append(x, None, pool, None, pages=table, cos=w[:, :32], sin=w[:, 32:], offsets=[0])
+        attend.rotary(x, w[:, :32], w[:, 32:], positions=np.zeros(64, int))
+        assert rejected(x, pool, pool, pages=table, kv_lengths=[65])
         assert rejected(OnlyDlpack(x), x[:, :3], x, bias=x)
 
     for _ in range(200):

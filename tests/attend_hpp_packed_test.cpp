@@ -107,6 +107,23 @@ TEST_CASE_TEMPLATE("pages: as keys in one piece", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("keys in several calls: the bits of one", T, float, double) {
+  constexpr int64_t kKeys = 300, kQueries = 3;
+  std::vector<T> q = normals<T>(kQueries * kHeads * kD, 1), k = normals<T>(kKeys * kKvHeads * kD, 2),
+                 v = normals<T>(kKeys * kKvHeads * kD, 3), state(kHeads * kQueries * 2 * (kD + 2));
+  const auto queries = part(q, kHeads, 0, kQueries);
+  const auto keys = [&](std::vector<T> &of, int64_t a, int64_t b) { return part(of, kKvHeads, a, b); };
+  const auto of_state = tensor(state, {kHeads, kQueries, 2 * (kD + 2)});
+  const options whole = options().causal_top_left().query_offset(290);
+  const attend::array<T> out = attend::attention(queries, keys(k, 0, kKeys), keys(v, 0, kKeys), whole);
+  attend::array<T> pieces = attend::attention(queries, keys(k, 0, 1), keys(v, 0, 1));
+  options first = whole, last = whole;
+  attend::attention(queries, keys(k, 0, 256), keys(v, 0, 256), pieces, first.state(of_state).pauses());
+  attend::attention(queries, keys(k, 256, kKeys), keys(v, 256, kKeys), pieces,
+                    last.state(of_state).resumes().key_offset(256));
+  CHECK(same_bits(pieces, out));
+}
+
 TEST_CASE("self-attention of packed sequences") {
   const std::vector<float> w = normals<float>(3 * kD * kD, 5), x = normals<float>(7 * kD, 6);
   const auto weight = [&](int64_t i) { return matrix(w.data() + i * kD * kD, {kD, kD}); };

@@ -171,6 +171,16 @@ class attention_options : public detail::head<attention_options, attend_attentio
   attention_options &pages(const X &x) {
     return pages_ = detail::input(x), *this;
   }
+  // Keys in several calls, with the bits of one: of each but the first `resumes`, of each but the last `pauses`. What is
+  // between them lies in `state`, (2 (Dv + 2), Nq, H, B), which is NumPy's [B, H, Nq, 2 (Dv + 2)], of float (double).
+  template <class X>
+  attention_options &state(X &&x) {
+    return state_ = detail::output(std::forward<X>(x)), *this;
+  }
+  attention_options &pauses() noexcept { return flag(ATTEND_PARTIAL); }
+  attention_options &resumes() noexcept { return flag(ATTEND_CONTINUE); }
+  // Keys before those of this call: a multiple of 256.
+  attention_options &key_offset(std::int64_t keys) noexcept { return c_.key_offset = keys, *this; }
   // (H)
   template <class X>
   attention_options &alibi_slopes(const X &x) {
@@ -209,6 +219,7 @@ class attention_options : public detail::head<attention_options, attend_attentio
     query_starts_.store(&o.query_starts);
     key_starts_.store(&o.key_starts);
     pages_.store(&o.pages);
+    state_.store(&o.state);
     if (get_sequences() != 0) o.sequences = get_sequences();
     return o;
   }
@@ -229,7 +240,7 @@ class attention_options : public detail::head<attention_options, attend_attentio
 
  private:
   detail::integers query_offsets_, kv_lengths_, kv_first_, query_starts_, key_starts_;
-  detail::slot mask_, bias_, pages_, k_scale_, v_scale_, alibi_slopes_, sinks_, lse_, scores_;
+  detail::slot mask_, bias_, pages_, k_scale_, v_scale_, alibi_slopes_, sinks_, lse_, scores_, state_;
 };
 
 class merge_options : public detail::head<merge_options, attend_merge_options> {

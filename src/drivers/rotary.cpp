@@ -20,7 +20,7 @@ void rotate(const KernelsOf<T> &kernels, const Rotary &p, int64_t begin, int64_t
   int64_t sequence = p.tokens.sequence_of(begin);
   for (int64_t token = begin; token < end; ++token) {
     while (token >= p.tokens.begin(sequence + 1)) ++sequence;
-    const Place from = place_in(p.tokens, token, sequence), to = place_of(p.to, p.tokens, token, sequence);
+    const TokenPlace from = place_in(p.tokens, token, sequence), to = place_of(p.to, p.tokens, token, sequence);
     if (to.column >= 0) {
       const int64_t position = p.tokens.positions != nullptr
                                    ? p.tokens.positions[token]

@@ -26,7 +26,7 @@ struct Tokens {
 };
 
 // A token's column and batch in a tensor.
-struct Place {
+struct TokenPlace {
   int64_t column, batch;  // column -1: nowhere
 };
 
@@ -38,14 +38,14 @@ struct Destination {
   Tensor pages;                    // the page of each run of columns of a sequence, by sequence; or absent
 };
 
-inline Place place_in(const Tokens &tokens, int64_t token, int64_t sequence) {
-  return tokens.starts != nullptr ? Place{token, 0} : Place{token - sequence * tokens.columns, sequence};
+inline TokenPlace place_in(const Tokens &tokens, int64_t token, int64_t sequence) {
+  return tokens.starts != nullptr ? TokenPlace{token, 0} : TokenPlace{token - sequence * tokens.columns, sequence};
 }
-inline Place place_of(const Destination &to, const Tokens &tokens, int64_t token, int64_t sequence) {
+inline TokenPlace place_of(const Destination &to, const Tokens &tokens, int64_t token, int64_t sequence) {
   if (!to.is_cache) return place_in(tokens, token, sequence);
   if (to.slots != nullptr) {
     const int64_t slot = to.slots[token];
-    return slot < 0 ? Place{-1, 0} : Place{slot % to.columns, slot / to.columns};
+    return slot < 0 ? TokenPlace{-1, 0} : TokenPlace{slot % to.columns, slot / to.columns};
   }
   const int64_t column = tokens.offset(sequence) + token - tokens.begin(sequence);
   if (!to.pages) return {column, sequence};

@@ -1,6 +1,16 @@
 from typing import Any
 
 HEADER_VERSION: int
+MEMORY: object
+F32: int
+F64: int
+BF16: int
+F16: int
+I8: int
+U8: int
+I32: int
+BOOL: int
+F8E4M3: int
 
 class AttendError(ValueError):
     argument: str

@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "attention.h"
 
+#include "described.h"
+
 static attend_status check_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                      const attend_tensor *out, const attend_attention_options *options) {
   uint64_t bytes;
@@ -53,7 +55,7 @@ static void take_serving(call *self, PyObject *const *args, attend_attention_opt
 }
 
 /* (flags, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, window_left, window_right, mask, bias, alibi_slopes,
- * sinks, want_lse, scores_stage or None, ..). To be called after the call's main output is taken: results keep that order. */
+ * sinks, want_lse or an array for it, scores_stage or None, ..). To be called after the call's main output is taken: results keep that order. */
 static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
                                    attend_attention_options *options) {
   const int arrangement = scores->arrangement;
@@ -71,10 +73,10 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   options->bias = take_input(self, args[10], "bias", arrangement);
   options->alibi_slopes = take_input(self, args[11], "alibi_slopes", AS_ACTIVATION);
   options->sinks = take_input(self, args[12], "sinks", AS_ACTIVATION);
-  if (args[13] == Py_True) {
+  if (args[13] != Py_False) {
     const int64_t shape[4] = {1, scores->queries, scores->heads, scores->batch};
-    options->lse = take_output(self, Py_None, "lse", arrangement | WITHOUT_ROWS, shape, scores->rank,
-                               arithmetic_dtype(scores->dtype));
+    options->lse = take_output(self, args[13] == Py_True ? Py_None : args[13], "lse", arrangement | WITHOUT_ROWS, shape,
+                               scores->rank, arithmetic_dtype(scores->dtype));
   }
   if (args[14] != Py_None) {
     const int64_t shape[4] = {scores->keys, scores->queries, scores->heads, scores->batch};
@@ -112,10 +114,22 @@ static scores_shape shape_of_scores(const attend_tensor *q, const attend_tensor 
 
 /* (q, k, v, out, threads, k_scale, v_scale) and the attention options */
 static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  /* What attend.torch, the only one that describes memory, calls things. */
+  static renaming renamed[] = {{"q", "query"},
+                               {"k", "key"},
+                               {"v", "value"},
+                               {"mask", "attn_mask"},
+                               {"bias", "attn_mask"},
+                               {"flags", "is_causal"},
+                               {"kv_first", "first"},
+                               {"kv_lengths", "lengths"},
+                               {"query_offsets", "query_offset"},
+                               {NULL, NULL}};
+  static const naming torch_names = {renamed, {"columns", "rows"}};
   (void)module;
   if (!expect_count(count, 7 + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self, NULL);
+  call_begin(&self, is_described(args[0]) ? &torch_names : NULL);
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
   const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
   const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);

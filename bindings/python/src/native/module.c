@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "attention.h"
+#include "described.h"
 #include "executor.h"
 #include "serving.h"
 #include "settings.h"
@@ -169,7 +170,7 @@ PyMODINIT_FUNC PyInit__attend(void) {
       "attend.AttendError",
       "What attend does not accept. argument: its name; reason: the number of the ATTEND_ constant in attend.h.",
       PyExc_ValueError, NULL);
-  if (!attend_error || settings_add(module) || attention_add(module) || serving_add(module) ||
+  if (!attend_error || settings_add(module) || attention_add(module) || serving_add(module) || described_add(module) ||
       PyModule_AddObjectRef(module, "AttendError", attend_error) ||
       PyModule_AddIntConstant(module, "HEADER_VERSION", ATTEND_VERSION))
     goto failed;

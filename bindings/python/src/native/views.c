@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "described.h"
 #include "dlpack.h"
 
 static PyObject *numpy_array, *numpy_empty, *numpy_ascontiguousarray, *float16, *float32, *float64, *int32, *int64;
@@ -298,9 +299,10 @@ static int open_memory(view *self, PyObject *object, const char *name, int writa
 
 int view_open(view *self, PyObject *object, const char *name, int writable) {
   self->name = name;
-  const int failed = check_not_masked(object, name) || open_memory(self, object, name, writable) ? -1 : 0;
+  const int failed = is_described(object) ? described_open(self, object, name) || check_aligned(&self->array, name)
+                                          : check_not_masked(object, name) || open_memory(self, object, name, writable);
   if (failed) view_close(self);
-  return failed;
+  return failed ? -1 : 0;
 }
 
 void view_close(view *self) {

@@ -1,0 +1,234 @@
+"""attend's functions as operators of PyTorch: on CPUs, on tensors without memory, with gradients, under vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _attend
+from . import _math
+from ._tensors import describe, integers, resolved
+
+_native_attention, _threads, _empty_like = _attend.attention, torch.get_num_threads, torch.empty_like
+
+_OPTIONS = ("Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? lengths, Tensor? first, Tensor? query_offsets, "
+            "Tensor? query_starts, Tensor? key_starts, SymInt query_offset, int flags, float? scale, float softcap, "
+            "SymInt window_left, SymInt window_right")
+
+torch.library.define("attend::attention", f"(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)")
+torch.library.define(
+    "attend::attention_backward",
+    f"(Tensor d_out, Tensor d_lse, Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+torch.library.define("attend::softmax", "(Tensor x, int dim, bool log) -> Tensor")
+torch.library.define("attend::linear", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+
+
+# -------------------------------------------------------------------------------------------------------- attention --
+
+
+def new_out(q: Tensor, k: Tensor, v: Tensor, key_starts: Tensor | None) -> Tensor:
+    """Uninitialised, without looking whether the operands fit each other. It lies as q does where it has q's shape."""
+    shape, values = q.shape, v.shape
+    if shape[-1] == values[-1] and (len(shape) < 4 or shape[0] == values[0] != 1):
+        return _empty_like(q)
+    batch = shape[0]
+    if len(shape) == 4 and key_starts is None and batch == 1:
+        batch = k.shape[0] if k.shape[0] != 1 else values[0]
+    if batch == shape[0] and shape[-1] == values[-1]:
+        return _empty_like(q)
+    return q.new_empty((batch, *shape[1:-1], values[-1]) if len(shape) > 2 else (shape[0], values[-1]))
+
+
+def new_lse(out: Tensor) -> Tensor:
+    return out.new_empty(out.shape[:-1], dtype=torch.float64 if out.dtype is torch.float64 else torch.float32)
+
+
+def run_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
+                  lengths: Tensor | None, first: Tensor | None, query_offsets: Tensor | None, query_starts: Tensor | None,
+                  key_starts: Tensor | None, query_offset: int, flags: int, scale: float | None, softcap: float, left: int,
+                  right: int, want_lse: bool) -> tuple[Tensor, Tensor | None]:
+    """The native call on tensors that have memory."""
+    if q.is_neg() or k.is_neg() or v.is_neg():
+        q, k, v = resolved(q), resolved(k), resolved(v)
+    out = new_out(q, k, v, key_starts)
+    lse = new_lse(out) if want_lse else None
+    if bias is not None:
+        bias = resolved(bias)
+    if sinks is not None:
+        sinks = resolved(sinks)
+    _native_attention(
+        describe("query", q), describe("key", k), describe("value", v), describe("out", out), _threads(), None,
+        None, flags, scale, softcap, query_offset, query_offsets if query_offsets is None else integers(query_offsets),
+        lengths if lengths is None else integers(lengths), first if first is None else integers(first), left, right,
+        None if mask is None else describe("attn_mask", mask), None if bias is None else describe("attn_mask", bias), None,
+        None if sinks is None else describe("sinks", sinks), False if lse is None else describe("lse", lse), None,
+        query_starts if query_starts is None else integers(query_starts),
+        key_starts if key_starts is None else integers(key_starts), None)
+    return out, lse
+
+
+@torch.library.impl("attend::attention", "CPU")
+def _attention(*args: Any) -> tuple[Tensor, Tensor | None]:
+    return run_attention(*args, want_lse=True)
+
+
+@torch.library.register_fake("attend::attention")
+def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    out = new_out(q, k, v, options[7])
+    return out, new_lse(out)
+
+
+_TENSOR_OPTIONS = 8  # the first of the options; the third is of gradients too: bias and sinks
+
+
+def _setup_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    tensors = 3 + _TENSOR_OPTIONS
+    ctx.save_for_backward(*inputs[:tensors])
+    ctx.numbers = inputs[tensors:]
+
+
+def _attention_backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    d_q, d_k, d_v, d_bias, d_sinks = torch.ops.attend.attention_backward.default(d_out, d_lse, *saved, *ctx.numbers)
+    none = (None,) * (_TENSOR_OPTIONS - 3 + len(ctx.numbers))
+    need = ctx.needs_input_grad
+    return (d_q, d_k, d_v, None, d_bias if need[4] else None, d_sinks if need[5] else None, *none)
+
+
+torch.library.register_autograd("attend::attention", _attention_backward, setup_context=_setup_attention)
+
+
+@torch.library.impl("attend::attention_backward", "CPU")
+def _backward(d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None,
+              sinks: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
+    given = [q, k, v, bias, sinks]
+    with torch.enable_grad():
+        inputs = [None if x is None else x.detach().requires_grad_() for x in given]
+        q, k, v, bias, sinks = inputs  # type: ignore[assignment]
+        out, lse = _math.attention(q, k, v, mask, bias, sinks, *options)
+        wanted = [x for x in inputs if x is not None]
+        found = iter(torch.autograd.grad([out, lse], wanted, [d_out, d_lse], allow_unused=True, materialize_grads=True))
+    # Each its own memory and row-major, as _backward_fake says.
+    return tuple(d_out.new_empty(0) if x is None else next(found).contiguous() for x in inputs)
+
+
+@torch.library.register_fake("attend::attention_backward")
+def _backward_fake(d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None,
+                   sinks: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
+    return tuple(d_out.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, bias, sinks))
+
+
+def _one_by_one(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """vmap by a loop, whatever is batched."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        results = [operator(*(x if dim is None else x.select(dim, i) for x, dim in zip(args, in_dims, strict=True)))
+                   for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+    return rule
+
+
+def _vmap_attention(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+    """As one batch where there is none yet and nothing else has a batch; else one by one."""
+    q, k, v, mask, bias, *others = args
+    if q.ndim != 3 or any(x is not None for x in others[:_TENSOR_OPTIONS - 2]):
+        return _one_by_one(torch.ops.attend.attention.default)(info, in_dims, *args)
+    moved = [x if x is None or dim is None else x.movedim(dim, 0) for x, dim in zip(args[:5], in_dims, strict=False)]
+    q, k, v = (x if dim is not None else x[None] for x, dim in zip(moved, in_dims[:3], strict=False))
+    mask, bias = (x if x is None or dim is None else x.reshape(x.shape[0], *(1,) * (4 - x.ndim), *x.shape[1:])
+                  for x, dim in zip(moved[3:], in_dims[3:5], strict=False))
+    if all(dim is None for dim in in_dims[:3]):
+        q = q.expand(info.batch_size, *q.shape[1:])
+    return torch.ops.attend.attention.default(q, k, v, mask, bias, *others), (0, 0)
+
+
+torch.library.register_vmap("attend::attention", _vmap_attention)
+torch.library.register_vmap("attend::attention_backward", _one_by_one(torch.ops.attend.attention_backward.default))
+
+
+# ------------------------------------------------------------------------------------------------ softmax and linear --
+
+
+def run_softmax(x: Tensor, dim: int, log: bool) -> Tensor:
+    x = resolved(x)
+    out = x.new_empty(x.shape)
+    if x.ndim == 0:
+        return out.fill_(0.0 if log else 1.0)
+    a, y = x, out
+    if x.ndim > 4:  # axes before and behind the one in question
+        dim %= x.ndim
+        before, n, behind = x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1:].numel()
+        a, y, dim = x.reshape(before, n, behind), out.view(before, n, behind), 1
+    _attend.softmax(describe("input", a), dim, describe("out", y), None, None, 1.0, log, False, _threads())
+    return out
+
+
+@torch.library.impl("attend::softmax", "CPU")
+def _softmax(x: Tensor, dim: int, log: bool) -> Tensor:
+    return run_softmax(x, dim, log)
+
+
+@torch.library.register_fake("attend::softmax")
+def _softmax_fake(x: Tensor, dim: int, log: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _setup_softmax(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, ctx.dim, ctx.log = inputs
+    ctx.save_for_backward(output)
+
+
+def _softmax_backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    (out,) = ctx.saved_tensors
+    backward = torch.ops.aten._log_softmax_backward_data if ctx.log else torch.ops.aten._softmax_backward_data
+    return backward(d_out, out, ctx.dim, out.dtype), None, None
+
+
+torch.library.register_autograd("attend::softmax", _softmax_backward, setup_context=_setup_softmax)
+torch.library.register_vmap("attend::softmax", _one_by_one(torch.ops.attend.softmax.default))
+
+
+def run_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    x, weight = resolved(x), resolved(weight)
+    rows = x.reshape(-1, x.shape[-1])
+    out = x.new_empty((rows.shape[0], weight.shape[0]))
+    _attend.matmul(
+        describe("input", rows), describe("weight", weight.t()), describe("out", out),
+        None if bias is None else describe("bias", resolved(bias)), 1.0, 0.0, _threads(), None, None, None, None)
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+@torch.library.impl("attend::linear", "CPU")
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return run_linear(x, weight, bias)
+
+
+@torch.library.register_fake("attend::linear")
+def _linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    torch._check(x.shape[-1] == weight.shape[1], lambda: "linear: input has other features than weight")
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _setup_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _linear_backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    need_x, need_weight, need_bias = ctx.needs_input_grad
+    rows = d_out.reshape(-1, d_out.shape[-1])
+    d_x = (rows @ weight.to(rows.dtype)).reshape(x.shape) if need_x else None
+    d_weight = (rows.t() @ x.reshape(-1, x.shape[-1])).to(weight.dtype) if need_weight else None
+    return d_x, d_weight, rows.sum(0).to(ctx.bias_dtype) if need_bias else None
+
+
+torch.library.register_autograd("attend::linear", _linear_backward, setup_context=_setup_linear)
+torch.library.register_vmap("attend::linear", _one_by_one(torch.ops.attend.linear.default))

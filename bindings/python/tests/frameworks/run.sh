@@ -14,5 +14,5 @@ for package in attend torch transformers pytest; do
   fi
 done
 export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
-cd /
+cd / # what is tested is what is installed
 exec "$python" -m pytest -q -rs -p no:cacheprovider -p no:logging "$here"

@@ -130,6 +130,36 @@ def test_encoders(name, side):
 
 
 @torch.no_grad()
+def test_vision():
+    """A model that asks for no masks."""
+    eager, ours = pair(lambda: hf.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+                                            image_size=16, patch_size=4), hf.AutoModel)
+    pixels = torch.randn(2, 3, 16, 16)
+    expected = eager(pixels).last_hidden_state
+    got, counted = count_of(lambda: ours(pixels).last_hidden_state)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
+    assert counted.attention == 2 and counted.masks == 0
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+@torch.no_grad()
+def test_encoder_and_decoder(name):
+    """Cross attention, and T5's relative positions, which are a bias."""
+    config = {"bart": lambda: hf.BartConfig(vocab_size=97, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                                            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, dropout=0.0,
+                                            max_position_embeddings=64),
+              "t5": lambda: hf.T5Config(vocab_size=97, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+                                        decoder_start_token_id=0)}[name]
+    eager, ours = pair(config, hf.AutoModelForSeq2SeqLM)
+    given = padded("right", pad=eager.config.pad_token_id)
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    expected = eager.generate(**given, **options)
+    got, counted = count_of(lambda: ours.generate(**given, **options))
+    assert torch.equal(got, expected)
+    assert counted.attention == 2 + 2 * 2 * 5
+
+
+@torch.no_grad()
 def test_a_mask_of_the_users_own():
     eager, ours = pair(CAUSAL["llama"])
     ids = torch.randint(2, 90, (2, 9))

@@ -3,8 +3,6 @@ differentiated by PyTorch. It holds the matrix of scores."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -82,12 +80,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor
     bias = None if bias is None else bias.to(arithmetic)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     offsets = torch.tensor([query_offset]) if query_offsets is None else query_offsets
-    common: Any = (sinks, scale, softcap)
     if query_starts is None and key_starts is None:
         lead = 4 - rank
         q, k, v = (x[(None,) * lead] for x in (q, k, v))
         seen = _visible(q.shape[-2], k.shape[-2], q.shape[0], flags, left, right, offsets, lengths, first)
-        out, lse = _one(q, k, v, mask, bias, *common, seen)
+        out, lse = _one(q, k, v, mask, bias, sinks, scale, softcap, seen)
         for _ in range(lead):
             out, lse = out.squeeze(0), lse.squeeze(0)
         return out.to(own), lse
@@ -98,7 +95,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor
         qb, kb, vb = _piece(q, query_starts, b), _piece(k, key_starts, b), _piece(v, key_starts, b)
         seen = _visible(qb.shape[-2], kb.shape[-2], 1, flags, left, right, offsets if len(offsets) == 1 else offsets[b:b + 1],
                         _row(lengths, b), _row(first, b))
-        out, lse = _one(qb, kb, vb, None, None, *common, seen)
+        out, lse = _one(qb, kb, vb, None, None, sinks, scale, softcap, seen)
         outs.append(out[0] if query_starts is not None else out)
         lses.append(lse[0] if query_starts is not None else lse)
     along = 1 if query_starts is not None else 0

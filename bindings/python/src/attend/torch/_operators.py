@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -70,9 +71,7 @@ def run_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Te
     return out, lse
 
 
-@torch.library.impl("attend::attention", "CPU")
-def _attention(*args: Any) -> tuple[Tensor, Tensor | None]:
-    return run_attention(*args, want_lse=True)
+torch.library.impl("attend::attention", "CPU", functools.partial(run_attention, want_lse=True))
 
 
 @torch.library.register_fake("attend::attention")

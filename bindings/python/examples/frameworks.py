@@ -1,0 +1,82 @@
+"""Times attention of models against PyTorch's: medians of calls that take turns, and how often as fast attend is.
+
+    python frameworks.py THREADS [functions,encoder,models]
+"""
+
+import os
+import statistics
+import sys
+import time
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import attend.transformers
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from attend.torch import scaled_dot_product_attention
+
+BERT = hf.BertConfig(vocab_size=3000, hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=12)
+DECODER = {"vocab_size": 512, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8,
+           "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 4096}
+MODELS = {
+    "gemma2": (hf.Gemma2Config(**DECODER, sliding_window=1024, attn_logit_softcapping=50.0, query_pre_attn_scalar=64), "eager"),
+    "gpt-oss": (hf.GptOssConfig(**DECODER, sliding_window=128, num_local_experts=2, num_experts_per_tok=1), "eager"),
+    "llama": (hf.LlamaConfig(**DECODER), "sdpa"),
+}
+
+
+def compare(title, calls, repeats):
+    times = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - begin) * 1e3)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    first = next(iter(medians.values()))
+    print(f"{title}: " + ", ".join(f"{name} {taken:.2f} ms ({first / taken:.2f}x)" for name, taken in medians.items()), flush=True)
+
+
+def functions():
+    for dtype in (torch.float32, torch.bfloat16):
+        for title, queries, keys, causal, repeats in [("prefill", 2048, 2048, True, 5), ("decode", 1, 4096, False, 41)]:
+            q = torch.randn(1, queries, 8, 64).to(dtype).transpose(1, 2)
+            k = torch.randn(1, 8, keys, 64).to(dtype)
+            compare(f"{title} of {keys} keys, 8 heads of 64, {dtype}", {
+                name: lambda f=f, q=q, k=k, causal=causal: f(q, k, k, is_causal=causal)
+                for name, f in [("sdpa", F.scaled_dot_product_attention), ("attend", scaled_dot_product_attention)]}, repeats)
+
+
+def same(config, *implementations):
+    models = {}
+    for name in implementations:
+        torch.manual_seed(0)
+        models[name] = hf.AutoModel.from_config(config, attn_implementation=name).eval()
+    return models
+
+
+def encoder():
+    models = same(BERT, "sdpa", "attend")
+    mask = (torch.arange(128) < torch.tensor([128, 20, 35, 17, 60, 25, 40, 30])[:, None]).long()
+    ids = torch.randint(1, 3000, (8, 128))
+    calls = {name: lambda model=model: model(ids, attention_mask=mask) for name, model in models.items()}
+    calls["attend, packed"] = lambda: attend.transformers.encode_packed(models["attend"], ids, mask)
+    compare(f"encoder of MiniLM's size, 8 x 128, {mask.float().mean():.0%} tokens", calls, 7)
+
+
+def models():
+    ids = torch.randint(1, 500, (1, 2048))
+    for name, (config, theirs) in MODELS.items():
+        compare(f"{name}, 4 layers, 2048 tokens", {
+            which: lambda model=model: model(ids, use_cache=False) for which, model in same(config, theirs, "attend").items()}, 5)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    attend.transformers.register()
+    with torch.inference_mode():
+        for part in (sys.argv[2] if len(sys.argv) > 2 else "functions,encoder,models").split(","):
+            {"functions": functions, "encoder": encoder, "models": models}[part]()

@@ -90,7 +90,7 @@ int main(void) {
   fill(w_v[0], HKV * D * E, 0.3f), fill(w_out[0], WORDS * H * D, 1);
   for (int p = 0; p < MOST; ++p) {
     for (int i = 0; i < D / 2; ++i) {
-      const double angle = p * pow(10000.0, -2.0 * i / D);
+      const double angle = p * pow(10000.0, -2.0 * i / (double)D);
       cosines[p][i] = (float)cos(angle), sines[p][i] = (float)sin(angle);
     }
   }

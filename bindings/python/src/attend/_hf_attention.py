@@ -85,8 +85,8 @@ def attention_function(module: Any, query: Tensor, key: Tensor, value: Tensor, a
     rule, offset = Rule(), 0
     positions = attention_mask if isinstance(attention_mask, PositionMask) else None
     if positions is not None:
-        if positions.shape[-2:] != (query.shape[2], key.shape[2]):
-            raise ValueError(f"attention_mask: is for {list(positions.shape[-2:])} queries and keys, but there are "
+        if positions.extents != (query.shape[2], key.shape[2]):
+            raise ValueError(f"attention_mask: is for {list(positions.extents)} queries and keys, but there are "
                              f"{[query.shape[2], key.shape[2]]}")
         rule, first, lengths, offset = positions.rule, positions.first, positions.lengths, positions.query_offset
         starts, key_starts = _starts(options, query, positions)

@@ -83,19 +83,22 @@ class PositionMask(Tensor):
     itself, which is made then: nothing is lost on the way, it only takes longer.
 
     rule, first, lengths, query_offset  what the mask says, for attend
+    extents                             Nq, Nk, which compilers can read where they cannot ask for the shape
     """
 
     rule: Rule
     first: Tensor | None
     lengths: Tensor | None
     query_offset: int
+    extents: tuple[int, int]
     _make: Callable[[], Tensor]
 
     @staticmethod
-    def of(shape: tuple[int, ...], rule: Rule, padding: tuple[Tensor | None, Tensor | None], query_offset: int,
+    def of(shape: tuple[int, int, int, int], rule: Rule, padding: tuple[Tensor | None, Tensor | None], query_offset: int,
            make: Callable[[], Tensor]) -> PositionMask:
         mask: PositionMask = torch.empty(shape, dtype=torch.bool).as_subclass(PositionMask)
         mask.rule, (mask.first, mask.lengths), mask.query_offset, mask._make = rule, padding, query_offset, make
+        mask.extents = shape[-2:]
         return mask
 
     def materialised(self) -> Tensor:

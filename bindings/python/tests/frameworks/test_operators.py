@@ -145,6 +145,8 @@ def test_vmap():
     torch.testing.assert_close(masked, sdpa(q, k.expand_as(q), k.expand_as(q), attn_mask=mask[:, None]))
     four = torch.vmap(lambda q: sdpa(q, q, q, lengths=[3, 7]))(torch.stack([q[:2], q[2:4]]))
     torch.testing.assert_close(four[1], sdpa(q[2:4], q[2:4], q[2:4], lengths=[3, 7]))
+    gradients = torch.vmap(torch.func.grad(lambda q: sdpa(q, k, k).square().sum()))(q)
+    torch.testing.assert_close(gradients[2], torch.func.grad(lambda q: sdpa(q, k, k).square().sum())(q[2]))
     torch.testing.assert_close(torch.vmap(attend.torch.softmax)(q), torch.softmax(q, -1))
     torch.testing.assert_close(torch.vmap(lambda x: attend.torch.linear(x, k[0]))(q), F.linear(q, k[0]), atol=1e-5, rtol=1e-5)
 

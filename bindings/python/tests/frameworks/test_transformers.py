@@ -231,6 +231,8 @@ def test_what_is_refused():
     model.eval()(ids)
     with pytest.raises(ValueError, match="eager"):
         model(ids, output_attentions=True)
+    with pytest.raises(ValueError, match="queries and keys"):
+        model(ids, attention_mask=mask_function(1, 5, 6))
     with pytest.raises(ValueError, match="cu_seq_lens_k"):
         model(ids, cu_seq_lens_q=torch.tensor([0, 2, 5]))
 

@@ -11,11 +11,11 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _operators
 from ._math import CAUSAL, WINDOW
-from ._tensors import as_integers, direct
+from ._tensors import as_integers, direct, recorded
 
 Integers: TypeAlias = "Sequence[int] | Tensor"
 
-_run, _operator = _operators.run_attention, torch.ops.attend.attention.default
+_run, _operator, _with_gradients = _operators.run_attention, torch.ops.attend.attention.default, _operators.Attention.apply
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
@@ -36,8 +36,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Te
     if direct(tensors):
         return _run(q, k, v, mask, bias, sinks, lengths, first, query_offsets, query_starts, key_starts, query_offset, flags,
                     scale, softcap, left, right, want_lse)
-    out, lse = _operator(q, k, v, mask, bias, sinks, lengths, first, query_offsets, query_starts, key_starts, query_offset,
-                         flags, scale, softcap, left, right)
+    out, lse = (_operator if recorded() else _with_gradients)(
+        q, k, v, mask, bias, sinks, lengths, first, query_offsets, query_starts, key_starts, query_offset, flags, scale, softcap,
+        left, right)
     return out, lse if want_lse else None
 
 

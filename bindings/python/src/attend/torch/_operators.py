@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _attend
 from . import _math
-from ._tensors import describe, integers, resolved
+from ._tensors import describe, direct, integers, resolved
 
 _native_attention, _threads, _empty_like = _attend.attention, torch.get_num_threads, torch.empty_like
 
@@ -71,7 +71,8 @@ def run_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Te
     return out, lse
 
 
-torch.library.impl("attend::attention", "CPU", functools.partial(run_attention, want_lse=True))
+_with_lse = functools.partial(run_attention, want_lse=True)
+torch.library.impl("attend::attention", "CPU", _with_lse)
 
 
 @torch.library.register_fake("attend::attention")
@@ -148,6 +149,23 @@ def _vmap_attention(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> A
 
 
 torch.library.register_vmap("attend::attention", _vmap_attention)
+
+
+class Attention(torch.autograd.Function):
+    """The operator with gradients for who does not record it, and for torch.func's transforms, which do not take the gradients
+    of torch.library."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        if direct(x for x in args[:6] if x is not None):
+            return _with_lse(*args)
+        return torch.ops.attend.attention.default(*args)
+
+    setup_context = staticmethod(_setup_attention)
+    backward = staticmethod(_attention_backward)
+    vmap = staticmethod(_vmap_attention)
+
+
 torch.library.register_vmap("attend::attention_backward", _one_by_one(torch.ops.attend.attention_backward.default))
 
 

@@ -13,7 +13,7 @@ class KvAppendCall : public ServingCall<T, attend_kv_append_options> {
   explicit KvAppendCall(Decoder &d) {
     this->function_ = "attend_kv_append";
     const auto s = this->draw_tokens(d);
-    const int64_t features = d.one_in(12) ? 2 * d.in(380, 420) : d.extent() + 1, values = d.extent(), heads = few(d);
+    const int64_t features = d.one_in(12) ? 2 * d.in(380, 420) : d.extent() + 2, values = d.extent(), heads = few(d);
     const int64_t kind = d.in(0, 2), room = d.in(0, 5), tokens = s.columns * s.batches;
     Shape cache = {0, s.columns + room, heads, s.sequences};
     attend_kv_append_options &o = this->options_.value;
@@ -122,6 +122,7 @@ class KvAppendCall : public ServingCall<T, attend_kv_append_options> {
     const auto wrong = [&](bool is, const char *name, int reason = ATTEND_INVALID_VALUE) {
       if (is) faults->add(reason, name);
     };
+    this->find_packing_faults(faults);
     wrong(o.slots != nullptr && o.offsets != nullptr, "options.offsets");
     wrong(o.slots != nullptr && o.pages != nullptr, "options.pages");
     wrong(rotates && o.cos == nullptr, "options.cos", ATTEND_NULL_POINTER);
@@ -140,7 +141,7 @@ class KvAppendCall : public ServingCall<T, attend_kv_append_options> {
   void find_shape_faults(Faults *faults) const override {
     const Shape k = this->x_shape(), cache = Extent(k_cache_->view).shape, v = Extent(v_->view).shape;
     const attend_kv_append_options &o = this->options_.value;
-    this->find_packing_faults(faults);
+    this->find_batch_faults(faults);
     this->expect_shape(faults, *v_, {v[0], k[1], k[2], k[3]});
     const bool pool = o.slots != nullptr || o.pages != nullptr;
     this->expect_shape(faults, *k_cache_, {k[0], cache[1], k[2], pool ? cache[3] : this->sequences()});

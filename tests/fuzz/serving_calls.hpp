@@ -74,6 +74,8 @@ class ServingCall : public Call {
     const Options &o = options_.value;
     if (o.sequences < 0 || o.sequences > (int64_t{1} << 48) || (o.sequences == 0) != (o.starts == nullptr))
       faults->add(ATTEND_INVALID_VALUE, "options.sequences");
+  }
+  void find_batch_faults(Faults *faults) const {
     if (is_packed() && x_shape()[3] != 1) faults->add(ATTEND_INVALID_SHAPE, "*");
   }
   void find_table_faults(Faults *faults) const {
@@ -143,7 +145,7 @@ class RotaryCall : public ServingCall<T, attend_rotary_options> {
   explicit RotaryCall(Decoder &d) {
     this->function_ = "attend_rotary";
     const auto s = this->draw_tokens(d);
-    const int64_t features = d.one_in(12) ? 2 * d.in(380, 420) : d.extent() + 1, heads = few(d);
+    const int64_t features = d.one_in(12) ? 2 * d.in(380, 420) : d.extent() + 2, heads = few(d);
     int64_t dims = features / 2 * 2;
     if (features % 2 != 0 || d.one_in(3)) this->options_.value.rotary_dims = dims = 2 * d.in(1, features / 2);
     const int64_t positions = s.columns + d.in(0, 9);
@@ -181,11 +183,12 @@ class RotaryCall : public ServingCall<T, attend_rotary_options> {
     (d.in(0, 1) == 0 ? this->options_.value.rotary_dims : this->options_.value.sequences) = Base::number(d);
   }
   void find_faults(Faults *faults) const override {
+    this->find_packing_faults(faults);
     if (this->options_.value.positions != nullptr && this->options_.value.offsets != nullptr)
       faults->add(ATTEND_INVALID_VALUE, "options.offsets");
   }
   void find_shape_faults(Faults *faults) const override {
-    this->find_packing_faults(faults);
+    this->find_batch_faults(faults);
     this->find_table_faults(faults);
     this->expect_shape(faults, *y_, this->x_shape());
   }

@@ -3,6 +3,7 @@
     python frameworks.py THREADS [functions,encoder,models]
 """
 
+import copy
 import os
 import statistics
 import sys
@@ -54,7 +55,8 @@ def same(config, *implementations):
     models = {}
     for name in implementations:
         torch.manual_seed(0)
-        models[name] = hf.AutoModel.from_config(config, attn_implementation=name).eval()
+        # A configuration that models share would have the last one's implementation in all of them.
+        models[name] = hf.AutoModel.from_config(copy.deepcopy(config), attn_implementation=name).eval()
     return models
 
 

@@ -84,8 +84,7 @@ double product(Random &random, bool integers) {
 TEST_CASE_TEMPLATE("matmul: random shapes, layouts and factors stay within (k + 2) roundings", T, float, double) {
   double worst = 0;
   Random random(1);
-  const int rounds = std::getenv("ATTEND_TEST_LONG") != nullptr ? 1000000 : 150;
-  for (int i = 0; i < rounds; ++i) worst = std::max(worst, product<T>(random, false));
+  for (int i = 0, count = rounds(150, 1000000); i < count; ++i) worst = std::max(worst, product<T>(random, false));
   MESSAGE("largest error over its bound: " << worst);
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kSpan = 512;
 #if defined(ATTEND_TEST_SANITIZED)
-constexpr int kRounds = 8;
+constexpr int kRounds = 5;
 #else
 constexpr int kRounds = 30;
 #endif

@@ -55,14 +55,6 @@ inline uint32_t nearest_bits(const Format &f, double v) {
   return sign | (bits >= too_large ? too_large : static_cast<uint32_t>(bits));
 }
 
-// Rounds of a random test: fewer under sanitizers, `longer` with ATTEND_TEST_LONG.
-inline int rounds(int usual, int longer) {
-#if defined(ATTEND_TEST_SANITIZED)
-  usual = std::max(2, usual / 6);
-#endif
-  return std::getenv("ATTEND_TEST_LONG") != nullptr ? longer : usual;
-}
-
 // The same in f32, elementwise.
 inline double number_in(uint32_t dtype, uint32_t bits) {
   if (dtype == ATTEND_I8) return static_cast<int8_t>(bits);

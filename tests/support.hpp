@@ -45,6 +45,14 @@ inline unsigned run_seed() {
   return seed;
 }
 
+// Rounds of a random test: fewer under sanitizers, `longer` with ATTEND_TEST_LONG.
+inline int rounds(int usual, int longer) {
+#if defined(ATTEND_TEST_SANITIZED)
+  usual = std::max(2, usual / 6);
+#endif
+  return std::getenv("ATTEND_TEST_LONG") != nullptr ? longer : usual;
+}
+
 class Random {
  public:
   explicit Random(unsigned stream) : engine_(run_seed() + 7919 * stream) {}

@@ -18,8 +18,6 @@ using namespace attend::bench;
 
 Row row_of(int32_t threads) { return {nullptr, Path::library, threads}; }
 
-int64_t bytes_of(uint32_t dtype) { return dtype == ATTEND_F32 ? 4 : dtype == ATTEND_BF16 ? 2 : 1; }
-
 std::vector<int64_t> starts_of(const std::vector<int64_t> &counts) {
   std::vector<int64_t> starts(1, 0);
   for (const int64_t n : counts) starts.push_back(starts.back() + n);
@@ -40,7 +38,7 @@ attend_tensor tensor(const Stored &of, const std::vector<int64_t> &shape, const 
   return t;
 }
 
-// A line of each cache line: what memory gives one thread.
+// A word of each cache line, in eight streams: what memory gives one thread.
 double sum_of(const unsigned char *memory, int64_t bytes) {
   double sums[8] = {};
   const int64_t part = bytes / 8 / 64 * 64;

@@ -39,10 +39,6 @@ struct Tables {
       : cos(kF32, s.features / 2, positions), sin(kF32, s.features / 2, positions) {}
 };
 
-int64_t bytes_of(uint32_t dtype) {
-  return dtype == ATTEND_F32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
-}
-
 // Caches have room for so many calls' tokens, each of which goes behind the one before: into memory that no cache holds.
 constexpr int64_t kCalls = 16;
 

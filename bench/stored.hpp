@@ -21,6 +21,10 @@ struct Type {
 inline constexpr Type kF32 = {"f32", ATTEND_F32}, kBf16 = {"bf16", ATTEND_BF16}, kF16 = {"f16", ATTEND_F16},
                       kI8 = {"i8", ATTEND_I8}, kF8 = {"f8e4m3", ATTEND_F8E4M3};
 
+inline int64_t bytes_of(uint32_t dtype) {
+  return dtype == ATTEND_F32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
+}
+
 // Normal numbers in a type; of i8 127 is 4.
 struct Stored {
   Operand<float> numbers;

@@ -27,13 +27,15 @@ inline char *element(const attend_tensor &t, int64_t i, int64_t j, int64_t h = 0
   return static_cast<char *>(t.data) + at * bytes_of_element(t.dtype);
 }
 
-// What is there of dimension `d` from `first` on, of one batch (of all if there is one).
-inline attend_tensor part(attend_tensor t, size_t d, int64_t first, int64_t count, int64_t batch = 0) {
-  const int64_t offset = first * t.stride[d] + (t.shape[3] == 1 ? 0 : batch * t.stride[3]);
-  t.data = static_cast<char *>(t.data) + offset * bytes_of_element(t.dtype);
+// What is there of dimension `d` from `first` on.
+inline attend_tensor along(attend_tensor t, size_t d, int64_t first, int64_t count) {
+  t.data = static_cast<char *>(t.data) + first * t.stride[d] * bytes_of_element(t.dtype);
   t.shape[d] = count;
-  t.shape[3] = 1;
   return t;
+}
+// The same of one batch, of the only one if there is one.
+inline attend_tensor part(const attend_tensor &t, size_t d, int64_t first, int64_t count, int64_t batch = 0) {
+  return along(along(t, 3, t.shape[3] == 1 ? 0 : batch, 1), d, first, count);
 }
 
 inline bool same_elements(const attend_tensor &a, const attend_tensor &b) {

@@ -1,4 +1,5 @@
 // No byte outside operands of the narrower types is read or written: as guard_pages_test.cpp, for elements of any size.
+#include "arrays.hpp"
 #include "guarded.hpp"
 
 using namespace attend::test;
@@ -7,16 +8,12 @@ namespace {
 
 constexpr uint32_t kFloats[] = {ATTEND_F32, ATTEND_BF16, ATTEND_F16};
 
-int64_t size_of(uint32_t dtype) {
-  return dtype == ATTEND_F32 || dtype == ATTEND_I32 ? 4 : dtype == ATTEND_BF16 || dtype == ATTEND_F16 ? 2 : 1;
-}
-
 // rows x columns x heads elements without gaps, rows or columns contiguous, between guards.
 struct Between {
   Guarded<unsigned char> memory;
   attend_tensor view;
   Between(Random &random, uint32_t dtype, int64_t rows, int64_t columns, int64_t heads, const Place &at)
-      : memory(rows * columns * heads * size_of(dtype), {at.end, at.offset * size_of(dtype)}),
+      : memory(rows * columns * heads * bytes_of_element(dtype), {at.end, at.offset * bytes_of_element(dtype)}),
         view{memory.data, dtype, 3, {rows, columns, heads, 0}, {1, rows, rows * columns, 0}} {
     if (random.one_in(2)) view.stride[0] = columns, view.stride[1] = 1;
   }

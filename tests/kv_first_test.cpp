@@ -1,5 +1,5 @@
 // kv_first: the sequences of a batch that is padded on the left have the bits that each has alone.
-#include "support.hpp"
+#include "arrays.hpp"
 
 using namespace attend;
 using namespace attend::test;
@@ -11,16 +11,6 @@ Operand<T> drawn(Random &random, const Shape &shape, bool output = false) {
   Operand<T> o(shape, Operand<T>::random_layout(random));
   if (!output) o.fill(random);
   return o;
-}
-
-// Of one batch: what is there of dimension `d` from `first` on.
-attend_tensor part(attend_tensor t, size_t d, int64_t first, int64_t count, int64_t batch) {
-  const int64_t element = t.dtype == ATTEND_F64 ? 8 : t.dtype == ATTEND_F32 ? 4 : 1;
-  const int64_t offset = first * t.stride[d] + (t.shape[3] == 1 ? 0 : batch * t.stride[3]);
-  t.data = static_cast<char *>(t.data) + offset * element;
-  t.shape[d] = count;
-  t.shape[3] = 1;
-  return t;
 }
 
 // Whether columns, or rows, of batch b of `whole` from `first` on are `alone`, bit for bit.

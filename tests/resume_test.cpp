@@ -12,17 +12,7 @@ namespace {
 
 // The keys [begin, end) of what has a row for each key, or one for all.
 attend_tensor rows(const attend_tensor &t, int64_t begin, int64_t end) {
-  attend_tensor r = t;
-  if (t.shape[0] == 1) return r;
-  r.data = element(t, begin, 0);
-  r.shape[0] = end - begin;
-  return r;
-}
-attend_tensor columns(const attend_tensor &t, int64_t begin, int64_t end) {
-  attend_tensor r = t;
-  r.data = element(t, 0, begin);
-  r.shape[1] = end - begin;
-  return r;
+  return t.shape[0] == 1 ? t : along(t, 0, begin, end - begin);
 }
 
 // One call after the other over pieces that end at multiples of 256 keys, the last one where the keys end or, without
@@ -41,7 +31,7 @@ void run_in_pieces(Problem<T> &p, Random &random, Operand<T> *out, Operand<T> *l
     end = std::min(past, begin + 256 * random.pick<int64_t>({1, 1, 2, 3, 7}));
     const bool last = end == past && past == p.nk;
     const int64_t stop = std::min(end, p.nk);
-    const attend_tensor k1 = columns(k, begin, stop), v1 = columns(v, begin, stop);
+    const attend_tensor k1 = along(k, 1, begin, stop - begin), v1 = along(v, 1, begin, stop - begin);
     attend_tensor mask, bias;
     if (p.options.mask != nullptr) o.mask = &(mask = rows(*p.options.mask, begin, stop));
     if (p.options.bias != nullptr) o.bias = &(bias = rows(*p.options.bias, begin, stop));
@@ -57,7 +47,7 @@ void run_in_pieces(Problem<T> &p, Random &random, Operand<T> *out, Operand<T> *l
     CHECK(state.gaps_untouched());
   }
   if (past == p.nk) return;
-  const attend_tensor none = columns(k, 0, 0), no_values = columns(v, 0, 0);
+  const attend_tensor none = along(k, 1, 0, 0), no_values = along(v, 1, 0, 0);
   attend_tensor mask, bias;
   if (p.options.mask != nullptr) o.mask = &(mask = rows(*p.options.mask, 0, 0));
   if (p.options.bias != nullptr) o.bias = &(bias = rows(*p.options.bias, 0, 0));

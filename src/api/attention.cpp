@@ -22,8 +22,8 @@ constexpr Axes kAxesOfOut = {
 constexpr AttentionAxes kAxes({Count::keys, Argument::k}, {Count::queries, Argument::q}, {Count::heads, Argument::q},
                               {Count::batches, Argument::out});
 
-// The scale of K or V: integers want one, f8e4m3 may have one.
-// In pools it lies as they do, but that of features is the same in all pages.
+// The scale of K or V: integers want one, f8e4m3 may have one. In pools it lies as they do, but that of features is the
+// same in all pages.
 attend_status read_scale(const attend_tensor *given, Argument argument, const Tensor &of, Argument of_argument,
                          int64_t batch, bool paged, Operands *operands, const Message &message, Tensor *scale) {
   const char *const name = attend_status_argument(failure(0, of_argument));
@@ -40,11 +40,7 @@ attend_status read_scale(const attend_tensor *given, Argument argument, const Te
       {{Count::features, of_argument}, {Count::keys, of_argument}, {Count::heads, of_argument}, {Count::batches}}};
   const std::array<int64_t, 4> shape = {of.rows(), of.columns(), of.heads(), batch};
   if (attend_status s = expect_shape(*scale, argument, shape, axes, message, kAll)) return s;
-  if (scale->rows() != 1 && scale->columns() != 1) {
-    return fail(message, ATTEND_INVALID_SHAPE, argument,
-                "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", scale->rows(),
-                scale->columns());
-  }
+  if (attend_status s = expect_row_or_key(*scale, argument, message)) return s;
   if (paged && scale->rows() != 1 && scale->batch() != 1) {
     return fail(message, ATTEND_INVALID_SHAPE, argument,
                 "has %" PRId64 " features and %" PRId64 " pages; one of the two must be 1", scale->rows(),

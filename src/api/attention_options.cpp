@@ -271,10 +271,7 @@ attend_status finish_attention(const AttentionOptions &options, Operands *operan
 
 attend_status expect_packed(const int64_t *starts, int64_t sequences, const Tensor &of, Argument argument,
                             Argument starts_argument, Purpose purpose, const Message &message) {
-  if (of.batch() != 1) {
-    return fail(message, ATTEND_INVALID_SHAPE, argument, "has %" PRId64 " batches, not 1, but its sequences are packed",
-                of.batch());
-  }
+  if (attend_status s = expect_one_batch(of, argument, message)) return s;
   if (purpose == Purpose::size) return ATTEND_OK;
   return check_starts(starts, sequences, of.columns(), starts_argument, message);
 }

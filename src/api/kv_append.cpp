@@ -85,10 +85,7 @@ attend_status read_cache_scale(const attend_tensor *given, Argument argument, bo
   std::array<int64_t, 4> shape = p->y.shape;
   if (computes) shape[0] = 1;
   if (attend_status s = expect_shape(p->scale, argument, shape, axes, message, computes ? 0 : kAll)) return s;
-  if (computes || p->scale.rows() == 1 || p->scale.columns() == 1) return ATTEND_OK;
-  return fail(message, ATTEND_INVALID_SHAPE, argument,
-              "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", p->scale.rows(),
-              p->scale.columns());
+  return computes ? ATTEND_OK : expect_row_or_key(p->scale, argument, message);
 }
 
 // Columns that a sequence may have in the cache.

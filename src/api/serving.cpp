@@ -20,9 +20,19 @@ attend_status check_packing(int64_t sequences, const int64_t *starts, const Tens
   if (sequences == 0 && starts == nullptr) return ATTEND_OK;
   if (sequences == 0) return wrong("the number of packed sequences where starts are given");
   if (starts == nullptr) return wrong("0 without starts");
+  return expect_one_batch(of, argument, message);
+}
+
+attend_status expect_one_batch(const Tensor &of, Argument argument, const Message &message) {
   if (of.batch() == 1) return ATTEND_OK;
   return fail(message, ATTEND_INVALID_SHAPE, argument, "has %" PRId64 " batches, not 1, but its sequences are packed",
               of.batch());
+}
+
+attend_status expect_row_or_key(const Tensor &scale, Argument argument, const Message &message) {
+  if (scale.rows() == 1 || scale.columns() == 1) return ATTEND_OK;
+  return fail(message, ATTEND_INVALID_SHAPE, argument,
+              "has %" PRId64 " features and %" PRId64 " keys; one of the two must be 1", scale.rows(), scale.columns());
 }
 
 attend_status check_starts(const int64_t *starts, int64_t sequences, int64_t total, Argument argument,

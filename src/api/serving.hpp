@@ -13,6 +13,12 @@ attend_status check_count(int64_t sequences, const Message &message);
 attend_status check_packing(int64_t sequences, const int64_t *starts, const Tensor &of, Argument argument,
                             const Message &message);
 
+// What holds packed sequences has one batch.
+attend_status expect_one_batch(const Tensor &of, Argument argument, const Message &message);
+
+// A scale of keys has one row, one of features one key.
+attend_status expect_row_or_key(const Tensor &scale, Argument argument, const Message &message);
+
 // `starts` has sequences + 1 entries: the first 0, never decreasing, the last `total`.
 attend_status check_starts(const int64_t *starts, int64_t sequences, int64_t total, Argument argument,
                            const Message &message);

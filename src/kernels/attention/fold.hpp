@@ -7,38 +7,11 @@
 namespace attend {
 namespace {
 
-// One row's state in memory.
-template <class T>
-struct RowState {
-  T *o;
-  int64_t stride;
-  T *m, *l;
-};
-
-// That of `row` in a part or an open span.
+// The state of `row` in a part or an open span.
 template <class T>
 ATTEND_INLINE RowState<T> state_in(T *part, int64_t row, int64_t rows, int64_t line, int64_t value_features) {
   T *const m = part + rows * value_features + row;
   return {part + row * value_features, 1, m, m + line};
-}
-
-template <class T>
-void clear_row(const RowState<T> &r, int64_t value_features) {
-  *r.m = kMinusInfinity<T>;
-  *r.l = T(0);
-  for (int64_t f = 0; f < value_features; ++f) r.o[f * r.stride] = T(0);
-}
-
-// A state between two calls, from or to where a row's is.
-template <class T>
-void load_state(const StateRow<T> &from, const RowState<T> &r, int64_t value_features) {
-  *r.m = *from.m, *r.l = *from.l();
-  copy_elements<T>(from.o(), from.element, r.o, r.stride, value_features);
-}
-template <class T>
-void store_state(const RowState<T> &r, const StateRow<T> &to, int64_t value_features) {
-  *to.m = *r.m, *to.l() = *r.l;
-  copy_elements<T>(r.o, r.stride, to.o(), to.element, value_features);
 }
 
 template <class T>
@@ -62,8 +35,8 @@ void attention_fold(const FoldBlock<T> &x) {
       clear_row(open, dv);
     };
     if (x.begins && block.resumes) {
-      load_state(open_state(block, row), open, dv);
-      load_state(state_of_spans(block, row), whole, dv);
+      copy_row(open_state(block, row), open, dv);
+      copy_row(spans_state(block, row), whole, dv);
     } else if (x.begins) {
       clear_row(whole, dv);
       clear_row(open, dv);
@@ -74,8 +47,8 @@ void attention_fold(const FoldBlock<T> &x) {
     }
     if (!x.ends) continue;
     if (block.pauses) {
-      store_state(open, open_state(block, row), dv);
-      store_state(whole, state_of_spans(block, row), dv);
+      copy_row(open, open_state(block, row), dv);
+      copy_row(whole, spans_state(block, row), dv);
       continue;
     }
     close();

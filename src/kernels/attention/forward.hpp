@@ -101,7 +101,7 @@ __attribute__((noinline)) vec<T> attend_few(const AttentionBlock<T> &x, const Qu
 template <class T>
 ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeySlice<T> &slice, KeyRuns *runs,
                                 StagedChunk<T> &chunk, FiniteChunk<T> *of_chunk) {
-  bool modifiers_hide = false;
+  bool modifiers_hide = false, positions_hide = false, weighed = false;
   if (t.count <= x.few_rows && slice.size() >= kLanes<T>) {
     if (runs->count > 1) join(slice, runs);
     const bool modified = is_modified(x, runs->run[0]), turned = modified || !x.by_features;
@@ -110,22 +110,21 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
       slice.k = chunk.k.from(slice.begin);
     }
     const vec<T> l = attend_few(x, t, slice, *runs, chunk, turned);
-    if (!turned) {
-      if (chunk.v.room != nullptr && !reads_stored(x, t, *runs, chunk.v)) chunk.v.copy();
-      slice.v = chunk.v.from(slice.begin);
+    weighed = !turned;
+    if (weighed) {
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
-      if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
-      return output_slice(x, t, slice, *runs, chunk, true);
+    } else if (modified) {
+      modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
     }
-    if (modified) modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
   } else {
     modifiers_hide = runs->count == 1 ? score_run(x, t, runs->run[0], chunk) : score_runs(x, t, slice, *runs, chunk);
   }
-  softmax_slice(x, t, slice, *runs);
+  if (!weighed) {
+    softmax_slice(x, t, slice, *runs);
+    for (int n = 0; n < runs->count; ++n) positions_hide |= runs->run[n].hides;
+  }
   if (scales_keys(x.v_scale)) scale_weights(x, t, slice);
-  bool positions_hide = false;
-  for (int n = 0; n < runs->count; ++n) positions_hide |= runs->run[n].hides;
   const bool finite =
       (!positions_hide && !modifiers_hide) || hides_only_finite(x, *runs, modifiers_hide, chunk, of_chunk);
   // Few rows read V as it is stored, if nothing must be left out.
@@ -165,15 +164,10 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
   }
 }
 
-// What is left to do when all chunks are behind.
+// The results of a tile when all chunks are behind.
 template <class T>
-void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
+void finish_state(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
   constexpr int W = kLanes<T>;
-  if (x.pauses) {
-    pause_tile(x, t, saw_something);
-    if (x.scores.data != nullptr) show_scores(x, t);
-    return;
-  }
   if (saw_something && x.spans) close_span(x, t);
   if (!saw_something && !x.spans) clear_output(x, t);
   for (int i = 0; (!saw_something || x.defers_finish) && i < t.vectors; ++i) {
@@ -184,6 +178,16 @@ void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_som
     finish_rows(x, t, i, load((x.spans ? t.span_m() : t.m()) + i * W), load((x.spans ? t.span_l() : t.l()) + i * W));
   }
   if (saw_something || x.spans) write_output(x, t);
+}
+
+// What is left to do then.
+template <class T>
+void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
+  if (x.pauses) {
+    pause_tile(x, t, saw_something);
+  } else {
+    finish_state(x, t, saw_something);
+  }
   if (x.scores.data != nullptr) show_scores(x, t);
 }
 

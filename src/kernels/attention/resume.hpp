@@ -7,51 +7,61 @@
 namespace attend {
 namespace {
 
-// One row's, in memory: m, l, then o.
+// One row's m, l and o, wherever they are in memory.
 template <class T>
-struct StateRow {
-  T *m;
-  int64_t element;  // from one to the next
-  T *l() const { return m + element; }
-  T *o() const { return m + 2 * element; }
+struct RowState {
+  T *o;
+  int64_t stride;
+  T *m, *l;
 };
-template <class T>
-ATTEND_INLINE StateRow<T> open_state(const AttentionBlock<T> &x, int64_t row) {
-  return {row_at(x, x.state, row), x.state.element_stride};
-}
-template <class T>
-ATTEND_INLINE StateRow<T> state_of_spans(const AttentionBlock<T> &x, int64_t row) {
-  return {row_at(x, x.state, row) + (x.value_features + 2) * x.state.element_stride, x.state.element_stride};
-}
 
 template <class T>
-void copy_elements(const T *from, int64_t from_stride, T *to, int64_t to_stride, int64_t count) {
-  for (int64_t f = 0; f < count; ++f) to[f * to_stride] = from[f * from_stride];
+void clear_row(const RowState<T> &r, int64_t value_features) {
+  *r.m = kMinusInfinity<T>;
+  *r.l = T(0);
+  for (int64_t f = 0; f < value_features; ++f) r.o[f * r.stride] = T(0);
+}
+template <class T>
+void copy_row(const RowState<T> &from, const RowState<T> &to, int64_t value_features) {
+  *to.m = *from.m, *to.l = *from.l;
+  for (int64_t f = 0; f < value_features; ++f) to.o[f * to.stride] = from.o[f * from.stride];
 }
 
-// Where a tile has o of its open span: in the scratch.
+// Those between two calls: of the open span, and of the spans before.
 template <class T>
-ATTEND_INLINE T *open_output(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t i, int64_t *element) {
-  *element = x.by_features ? 1 : t.lanes;
-  return t.output + (x.by_features ? i * x.value_features : i);
+ATTEND_INLINE RowState<T> open_state(const AttentionBlock<T> &x, int64_t row) {
+  T *const m = row_at(x, x.state, row);
+  const int64_t element = x.state.element_stride;
+  return {m + 2 * element, element, m, m + element};
+}
+template <class T>
+ATTEND_INLINE RowState<T> spans_state(const AttentionBlock<T> &x, int64_t row) {
+  const RowState<T> open = open_state(x, row);
+  const int64_t further = (x.value_features + 2) * open.stride;
+  return {open.o + further, open.stride, open.m + further, open.l + further};
+}
+
+// Those of row i of a tile at work.
+template <class T>
+ATTEND_INLINE RowState<T> open_row(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t i) {
+  T *const o = t.output + (x.by_features ? i * x.value_features : i);
+  return {o, x.by_features ? 1 : t.lanes, t.m() + i, t.l() + i};
+}
+template <class T>
+ATTEND_INLINE RowState<T> spans_row(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t i) {
+  return {row_at(x, x.out, t.row + i), x.out.element_stride, t.span_m() + i, t.span_l() + i};
 }
 
 // (Not inlined: rare.)
 template <class T>
 __attribute__((noinline)) void resume_tile(const AttentionBlock<T> &x, const QueryTile<T> &t) {
-  for (int64_t i = 0; i < t.lanes; ++i) {
-    if (i >= t.count) {
-      t.m()[i] = t.span_m()[i] = kMinusInfinity<T>;
-      t.l()[i] = t.span_l()[i] = T(0);
-      continue;
-    }
-    const StateRow<T> open = open_state(x, t.row + i), spans = state_of_spans(x, t.row + i);
-    t.m()[i] = *open.m, t.l()[i] = *open.l();
-    t.span_m()[i] = *spans.m, t.span_l()[i] = *spans.l();
-    int64_t element = 0;
-    T *const o = open_output(x, t, i, &element);
-    copy_elements<T>(open.o(), open.element, o, element, x.value_features);
-    copy_elements<T>(spans.o(), spans.element, row_at(x, x.out, t.row + i), x.out.element_stride, x.value_features);
+  for (int64_t i = 0; i < t.count; ++i) {
+    copy_row(open_state(x, t.row + i), open_row(x, t, i), x.value_features);
+    copy_row(spans_state(x, t.row + i), spans_row(x, t, i), x.value_features);
+  }
+  for (int64_t i = t.count; i < t.lanes; ++i) {
+    t.m()[i] = t.span_m()[i] = kMinusInfinity<T>;
+    t.l()[i] = t.span_l()[i] = T(0);
   }
 }
 
@@ -59,13 +69,9 @@ __attribute__((noinline)) void resume_tile(const AttentionBlock<T> &x, const Que
 template <class T>
 __attribute__((noinline)) void pause_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
   for (int64_t i = 0; i < t.count; ++i) {
-    const StateRow<T> open = open_state(x, t.row + i), spans = state_of_spans(x, t.row + i);
-    *spans.m = t.span_m()[i], *spans.l() = t.span_l()[i];  // its o is `out`
-    *open.m = saw_something ? t.m()[i] : kMinusInfinity<T>;
-    *open.l() = saw_something ? t.l()[i] : T(0);
-    int64_t element = 0;
-    const T *const o = open_output(x, t, i, &element);
-    for (int64_t f = 0; f < x.value_features; ++f) open.o()[f * open.element] = saw_something ? o[f * element] : T(0);
+    const RowState<T> open = open_state(x, t.row + i);
+    saw_something ? copy_row(open_row(x, t, i), open, x.value_features) : clear_row(open, x.value_features);
+    copy_row(spans_row(x, t, i), spans_state(x, t.row + i), x.value_features);
   }
 }
 

@@ -85,7 +85,7 @@ struct StagedPart {
   }
   // Whether pages, if it has some, are large enough to be read in place.
   ATTEND_INLINE bool is_piecewise() const { return pages == nullptr || pages->size >= kPageInPlace; }
-  // Where column `column` lies, or the last one of a page.
+  // Where column `column` lies; of pages, or the last one that exists.
   ATTEND_INLINE const char *where(int64_t column) const {
     if (pages == nullptr) return static_cast<const char *>(at.data) + (column - begin) * column_bytes;
     const int64_t of_sequence = smaller(pages->first + column, pages->end - 1);

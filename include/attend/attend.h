@@ -167,6 +167,7 @@ Struct attend_zero_with_size() {
 #define ATTEND_MATMUL_OPTIONS_INIT ATTEND_INIT(attend_matmul_options)
 #define ATTEND_SOFTMAX_OPTIONS_INIT ATTEND_INIT(attend_softmax_options)
 #define ATTEND_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_attention_options)
+#define ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT ATTEND_INIT(attend_attention_backward_options)
 #define ATTEND_MERGE_OPTIONS_INIT ATTEND_INIT(attend_merge_options)
 #define ATTEND_SELF_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_self_attention_options)
 #define ATTEND_SELF_ATTENTION_WEIGHTS_INIT ATTEND_INIT(attend_self_attention_weights)
@@ -418,6 +419,71 @@ ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_t
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);
+
+/* Flag of the ..._backward functions. */
+#define ATTEND_ACCUMULATE 2u /* gradients are added to what is there */
+
+typedef struct attend_attention_backward_options {
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_ACCUMULATE, ATTEND_NATIVE_DOT */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace;
+  uint64_t workspace_size;
+  char *message;
+  uint64_t message_size;
+  const attend_executor *executor;
+  const attend_tensor *d_lse;   /* gradient of lse, of its shape, where something was computed from it */
+  const attend_tensor *d_bias;  /* output: gradient of attention_options.bias, of its shape */
+  const attend_tensor *d_sinks; /* output: gradient of attention_options.sinks, of their shape */
+} attend_attention_backward_options;
+
+/* The gradients of attention: d_q, d_k, d_v are those of a number L of which d_out is the gradient with respect to out,
+ *
+ *     P = exp(S - lse)     dS = P (dO^T V - delta)     delta = out d_out summed over features, less d_lse
+ *     d_v = dO P^T         d_q = scale K dS            d_k = scale Q dS^T
+ *
+ * dS times 1 - tanh(s / softcap)^2 with a softcap; d_bias = dS before that; d_sinks = - exp(sink - lse) delta, summed over
+ * queries and batches. P is computed again, so that memory is of order Nq + Nk (equations 12 to 16 of Dao et al., arXiv
+ * 2205.14135).
+ *
+ * q, k, v, out, attention_options are those of the attend_attention call, with what that wrote in out and, if given, lse,
+ * which are only read; without lse it is computed again, for some 15 % more time. Of attention_options threads,
+ * workspace, message, their sizes and executor must be 0, since `options` has them, and scores, k_scale, v_scale, pages,
+ * state, key_offset and the flags that go with these cannot be. Everything else composes as there.
+ *
+ * d_out  (Dv, Nq, H, B), as out      d_q, d_k, d_v: of the shapes of q, k and v, each null if it is not wanted
+ *
+ * Types: F32, BF16 or F16 each, or all F64; d_lse, d_bias, d_sinks of lse's. Gradients are sums over all that an operand
+ * stands for: d_k over the heads that share it, and where the batch of q, k or v is 1 and that of out is not, over the
+ * batch, which only gradients of the type of the arithmetic can hold. So is d_bias over what bias repeats by extents of 1.
+ * With ATTEND_ACCUMULATE they are added to what is there, rounded once with it. No output may overlap another operand.
+ *
+ * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no query
+ * sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes 0. An
+ * lse that is not the call's gives gradients that mean nothing.
+ *
+ * Exactly: scores as in the forward call; P = exp2((s - lse) log2(e)); sums over queries in blocks of 64, counted from the
+ * sequence's first, each one FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256, counted from
+ * kv_first, each one FMA chain, added in order into spans, and these in order: a span is the least power of two of chunks
+ * of which the sequence has at most 8. The scale comes last. So the bits are the same for any number of threads and on
+ * every instruction set with FMA; sums over batches, and those of d_bias and d_sinks, are in the order of batches, heads,
+ * queries and keys. Error: at most twice that of the formulas above in the same type with P and dS kept. */
+ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const attend_tensor *k,
+                                                   const attend_tensor *v, const attend_tensor *out,
+                                                   const attend_tensor *d_out, const attend_tensor *d_q,
+                                                   const attend_tensor *d_k, const attend_tensor *d_v,
+                                                   const attend_attention_backward_options *options,
+                                                   const attend_attention_options *attention_options);
+/* As attend_matmul_workspace. For a thread twice the queries that share a key head, in f32 (f64), and at most some 800 KiB
+ * where D and Dv are at most 128; without lse that too. */
+ATTEND_API attend_status attend_attention_backward_workspace(const attend_tensor *q, const attend_tensor *k,
+                                                             const attend_tensor *v, const attend_tensor *out,
+                                                             const attend_tensor *d_out, const attend_tensor *d_q,
+                                                             const attend_tensor *d_k, const attend_tensor *d_v,
+                                                             const attend_attention_backward_options *options,
+                                                             const attend_attention_options *attention_options,
+                                                             uint64_t *bytes);
 
 typedef struct attend_merge_options {
   uint32_t size;  /* all nine as in attend_matmul_options */

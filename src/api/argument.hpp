@@ -91,7 +91,14 @@ namespace attend {
   X(options_slots, "options.slots")             \
   X(options_cos, "options.cos")                 \
   X(options_sin, "options.sin")                 \
-  X(options_rotary_dims, "options.rotary_dims")
+  X(options_rotary_dims, "options.rotary_dims") \
+  X(d_out, "d_out")                             \
+  X(d_q, "d_q")                                 \
+  X(d_k, "d_k")                                 \
+  X(d_v, "d_v")                                 \
+  X(options_d_lse, "options.d_lse")             \
+  X(options_d_bias, "options.d_bias")           \
+  X(options_d_sinks, "options.d_sinks")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

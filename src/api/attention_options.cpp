@@ -151,6 +151,24 @@ attend_status read_attention_options(const attend_attention_options *given, Purp
   return ATTEND_OK;
 }
 
+attend_status expect_plain_head(const attend_attention_options *given, const AttentionOptions &read) {
+  const Message &said = read.message;
+  if (read.execution.threads != 0) {
+    return wrong_value(said, Argument::options_threads, int64_t{read.execution.threads}, "0: those of options count");
+  }
+  if (given == nullptr) return ATTEND_OK;
+  const struct {
+    bool given;
+    Argument argument;
+  } of_options[] = {{given->workspace != nullptr, Argument::options_workspace},
+                    {given->message != nullptr, Argument::options_message},
+                    {given->executor != nullptr, Argument::options_executor}};
+  for (const auto &o : of_options) {
+    if (o.given) return fail(said, ATTEND_INVALID_VALUE, o.argument, "is given, but that of options counts");
+  }
+  return ATTEND_OK;
+}
+
 bool only_scales(const attend_attention_options *given, Dtype dtype, double *scale) {
   if (!is_plain_options<offsetof(attend_attention_options, scale)>(given)) return false;
   *scale = given == nullptr ? 0 : given->scale;
@@ -232,7 +250,8 @@ attend_status finish_attention(const AttentionOptions &options, Operands *operan
                                Purpose purpose, Attention *problem) {
   const Message &message = options.message;
   const Argument lse = Argument::options_lse, scores = Argument::options_scores;
-  if (attend_status s = operands->read_optional(options.lse, lse, Role::output, Kind::acc, &problem->lse)) return s;
+  if (attend_status s = operands->read_optional(options.lse, lse, options.role_of_lse, Kind::acc, &problem->lse))
+    return s;
   if (attend_status s = operands->read_optional(options.scores, scores, Role::output, Kind::acc, &problem->scores))
     return s;
   if (!is_representable(problem->scale, query)) {

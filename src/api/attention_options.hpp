@@ -13,12 +13,16 @@ struct AttentionOptions {
   const attend_tensor *mask = nullptr, *bias = nullptr, *alibi_slopes = nullptr, *sinks = nullptr;
   const attend_tensor *lse = nullptr, *scores = nullptr, *k_scale = nullptr, *v_scale = nullptr;
   const attend_tensor *pages = nullptr, *state = nullptr;
+  Role role_of_lse = Role::output;
 };
 
 // Scratch grows with D and Dv; below this its size is countable for any number of threads. (Inputs with strides of 0
 // may claim more.)
 constexpr int64_t kMostFeatures = INT32_MAX;
 attend_status too_many_features(const Message &to, Argument argument, int64_t features);
+
+// The head of attention options beside `options` of their own, whose threads, workspace, message and executor count.
+attend_status expect_plain_head(const attend_attention_options *given, const AttentionOptions &read);
 
 // Where the extents of mask, bias, lse and scores come from, and those of slopes and sinks.
 struct AttentionAxes {

@@ -124,20 +124,7 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   inner.message.of_attention_options = true;  // those of `options` are done with
   const Message &said = inner.message;
   if (attend_status s = read_attention_options(attention_given, purpose, &inner, &p->attention)) return s;
-  if (inner.execution.threads != 0) {
-    return wrong_value(said, Argument::options_threads, int64_t{inner.execution.threads}, "0: those of options count");
-  }
-  if (attention_given != nullptr) {
-    const struct {
-      bool given;
-      Argument argument;
-    } of_options[] = {{attention_given->workspace != nullptr, Argument::options_workspace},
-                      {attention_given->message != nullptr, Argument::options_message},
-                      {attention_given->executor != nullptr, Argument::options_executor}};
-    for (const auto &o : of_options) {
-      if (o.given) return fail(said, ATTEND_INVALID_VALUE, o.argument, "is given, but that of options counts");
-    }
-  }
+  if (attend_status s = expect_plain_head(attention_given, inner)) return s;
   Attention &attention = p->attention;
   if (attention.resumes || attention.pauses) {
     return fail(said, ATTEND_INVALID_VALUE, Argument::options_flags,

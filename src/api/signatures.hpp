@@ -62,6 +62,7 @@ constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
                                     {kF64, 0, kF64, kF64, kF64, kBool}});
 constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool, 0, kI32},
                                       {kF64, kF64, kF64, kF64, kF64, kBool, 0, kI32}});
+constexpr Signatures kAttentionBackwardTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
 constexpr Signatures kMergeTypes({{kF, 0, 0, kF, kF32}, {kF64, 0, 0, kF64, kF64}});
 constexpr Signatures kSelfAttentionTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});
 

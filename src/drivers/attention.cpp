@@ -54,21 +54,9 @@ double work_of(const Attention &p, const AttentionShape &shape) {
   return work;
 }
 
-// One line for each row, from query `query` of head `head` and element `element` on.
-template <class T>
-RowsRef<T> rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
-  if (!t) return {};
-  return {t.at<T>(element, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
-}
-
 MatrixRef<const float> scale_of(const Tensor &t, int64_t key, int64_t head, int64_t batch) {
   if (!t) return {};
   return {t.at<const float>(0, key, head, batch), t.stride[0], t.stride[1]};
-}
-
-StoredRows stored_rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
-  if (!t) return {};
-  return {t.matrix(element, query, head, batch).data, t.stride[0], t.stride[1], t.stride[2], t.dtype};
 }
 
 // What all blocks of a call that have one plan share.

@@ -53,6 +53,18 @@ inline int64_t near_sum(int64_t a, int64_t b) {
   return near(sum);
 }
 
+// One line for each row, from query `query` of head `head` and element `element` on.
+template <class T>
+RowsRef<T> rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.at<T>(element, query, head, batch), t.stride[0], t.stride[1], t.stride[2]};
+}
+
+inline StoredRows stored_rows_of(const Tensor &t, int64_t element, int64_t query, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.matrix(element, query, head, batch).data, t.stride[0], t.stride[1], t.stride[2], t.dtype};
+}
+
 // Which keys the block that begins with query `query` sees by position.
 template <class T>
 void set_visible(const Attention &p, const Sequence &s, int64_t query, AttentionBlock<T> *x) {

@@ -1,8 +1,10 @@
 // Defines attend_kernels_<ATTEND_ISA>, the only symbol that leaves a file of isa/. Included last.
 #pragma once
 
+#include "kernels/attention/backward.hpp"
 #include "kernels/attention/fold.hpp"
 #include "kernels/attention/forward.hpp"
+#include "kernels/attention/gradients.hpp"
 #include "kernels/convert.hpp"
 #ifndef ATTEND_NO_INTEGERS
 #include "kernels/integers.hpp"

@@ -60,6 +60,7 @@ ATTEND_SHARED uint32_t rounded_steps(uint32_t size, int least) {
 }
 
 ATTEND_SHARED void narrow(float v, float *to) { *to = v; }
+ATTEND_SHARED void narrow(double v, double *to) { *to = v; }
 ATTEND_SHARED void narrow(float v, bf16 *to) {
   const uint32_t bits = bits_of(v);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;

@@ -383,6 +383,12 @@ struct FoldBlock {
   T *open;
 };
 
+}  // namespace attend
+
+#include "kernels/backward_blocks.hpp"
+
+namespace attend {
+
 // The rows of one type of arithmetic. A row may be null: then that of the next instruction set in the list that has it is
 // used (dispatch/registry.cpp), whose bits are the same where bits are promised.
 template <class T>

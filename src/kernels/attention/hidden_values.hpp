@@ -8,9 +8,9 @@
 namespace attend {
 namespace {
 
-// Whether V is finite for `keys` keys.
+// Whether `keys` columns are finite.
 template <class T>
-bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t keys) {
+bool is_finite(const MatrixRef<const T> &v, int64_t features, int64_t keys) {
   // 0 times what is not finite is NaN. Four chains, since one would wait for itself.
   constexpr int W = kLanes<T>;
   T sum = T(0);
@@ -19,14 +19,14 @@ bool is_finite(const AttentionBlock<T> &x, const MatrixRef<const T> &v, int64_t 
   for (int64_t key = 0; key < keys; ++key) {
     const T *at = v.data + key * v.col_stride;
     int64_t f = 0;
-    for (; v.row_stride == 1 && f + 4 * W <= x.value_features; f += 4 * W) {
+    for (; v.row_stride == 1 && f + 4 * W <= features; f += 4 * W) {
       ATTEND_UNROLL
       for (int i = 0; i < 4; ++i) sums[i] = fma(load(at + f + i * W), broadcast(T(0)), sums[i]);
     }
-    for (; v.row_stride == 1 && f + W <= x.value_features; f += W) {
+    for (; v.row_stride == 1 && f + W <= features; f += W) {
       sums[0] = fma(load(at + f), broadcast(T(0)), sums[0]);
     }
-    for (; f < x.value_features; ++f) sum = sum + at[f * v.row_stride] * T(0);
+    for (; f < features; ++f) sum = sum + at[f * v.row_stride] * T(0);
   }
   const vec<T> all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   T lanes[W];
@@ -40,7 +40,7 @@ template <class T>
 struct FiniteChunk {
   bool known = false, finite = false;
   ATTEND_INLINE bool holds(const AttentionBlock<T> &x, StagedChunk<T> &chunk) {
-    if (!known) finite = is_finite(x, chunk.values(chunk.begin), chunk.end - chunk.begin);
+    if (!known) finite = is_finite(chunk.values(chunk.begin), x.value_features, chunk.end - chunk.begin);
     known = true;
     return finite;
   }
@@ -54,7 +54,9 @@ bool hides_only_finite(const AttentionBlock<T> &x, const KeyRuns &runs, bool mod
   if (modifiers && of_chunk->holds(x, chunk)) return true;
   for (int i = 0; i < runs.count; ++i) {
     const KeyRun &run = runs.run[i];
-    if ((run.hides || run.adds) && !is_finite(x, chunk.values(run.begin), run.end - run.begin)) return false;
+    if ((run.hides || run.adds) && !is_finite(chunk.values(run.begin), x.value_features, run.end - run.begin)) {
+      return false;
+    };
   }
   return true;
 }

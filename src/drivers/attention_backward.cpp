@@ -1,0 +1,365 @@
+#include "drivers/attention_backward.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "drivers/attention_backward_plan.hpp"
+#include "drivers/attention_sequence.hpp"
+
+namespace attend {
+namespace {
+
+// The heads of one sequence that share keys and values.
+struct Unit {
+  Sequence sequence;
+  int64_t kv_head;
+  int64_t keys() const { return sequence.end - sequence.first; }
+};
+
+template <class T>
+struct Call {
+  const AttentionBackward &p;
+  const Tensor lse;
+  const BackwardRoom room;
+  const SharedGradients shared;
+  const Scratch &scratch;
+  const KernelsOf<T> &kernels;
+  void (*convert)(const ConvertBlock &);
+  T *sinks;  // the gradient of each sequence's sinks: heads side by side
+
+  const Attention &forward() const { return p.forward; }
+  int64_t heads() const { return forward().out.heads() / forward().k.heads(); }  // of a unit
+  T *of_thread(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread)); }
+  // Sums of d_q for a span: two for each thread.
+  T *sums(int64_t i) const { return of_thread(static_cast<int>(i / 2)) + room.sums + i % 2 * room.sums_size; }
+  // Whether a gradient adds to what is there, its own tensor being `shared` by sequences.
+  bool adds(bool is_shared, const Unit &u) const { return p.accumulates || (is_shared && u.sequence.batch > 0); }
+};
+
+// A slope or a sink, widened.
+template <class T>
+T of_head(const Call<T> &call, const Tensor &t, int64_t head) {
+  T value = 0;
+  call.convert({1, 1, t.matrix(head, 0, 0, 0), {&value, 1, 1, dtype_of<T>()}, {}});
+  return value;
+}
+
+// delta and lse of one head's queries from `query` on into the lines of `to`; with sinks of all queries at once.
+template <class T>
+void prepare_head(const Call<T> &call, const Unit &u, int64_t in_unit, int64_t query, int64_t count, T *to,
+                  T *scratch) {
+  const Attention &f = call.forward();
+  const Sequence &s = u.sequence;
+  const int64_t head = u.kv_head * call.heads() + in_unit, column = s.query + query;
+  T *const lines = to + in_unit * call.room.lines + query;
+  T sink = 0, d_sink = 0;
+  if (f.sinks) sink = of_head(call, f.sinks, head);
+  call.kernels.attention_delta({count, f.v.rows(), stored_rows_of(f.out, 0, column, head, s.q_batch),
+                                stored_rows_of(call.p.d_out, 0, column, head, s.q_batch),
+                                rows_of<const T>(call.lse, 0, column, head, s.q_batch),
+                                rows_of<const T>(call.p.d_lse, 0, column, head, s.q_batch), lines + call.room.lse,
+                                lines + call.room.delta, call.p.d_sinks ? &sink : nullptr, &d_sink, scratch});
+  if (call.p.d_sinks) call.sinks[s.batch * f.out.heads() + head] = d_sink;
+}
+
+// Of all heads, on `threads` threads, into the scratch of thread `owner`.
+template <class T>
+void prepare(const Call<T> &call, const Unit &u, int threads, int owner) {
+  constexpr int64_t kPiece = 16 * kBackwardQueries;
+  const int64_t queries = u.sequence.queries,
+                piece = threads == 1 || call.p.d_sinks ? std::max<int64_t>(1, queries) : kPiece;
+  const int64_t pieces = (queries + piece - 1) / piece;
+  parallel_for(call.scratch.executor(), threads, call.heads() * pieces, [&](int64_t task, int thread) {
+    const int64_t query = task % pieces * piece;
+    prepare_head(call, u, task / pieces, query, std::min(piece, queries - query), call.of_thread(owner),
+                 call.of_thread(threads == 1 ? owner : thread));
+  });
+}
+
+// The backward block of one head and any chunk.
+template <class T>
+BackwardBlock<T> block_of(const Call<T> &call, const Unit &u, int64_t in_unit, T *scratch, T *slope) {
+  const Attention &f = call.forward();
+  const Sequence &s = u.sequence;
+  const int64_t head = u.kv_head * call.heads() + in_unit, key = s.key + s.first;
+  BackwardBlock<T> b = {};
+  AttentionBlock<T> &x = b.x;
+  x.items = s.queries;
+  x.heads = 1;
+  set_visible(f, s, 0, &x);
+  x.features = f.q.rows();
+  x.value_features = f.v.rows();
+  x.scratch = scratch;
+  x.layout = call.room.chunk;
+  x.q = stored_rows_of(f.q, 0, s.query, head, s.q_batch);
+  x.k = f.k.matrix(0, key, u.kv_head, s.k_batch);
+  x.v = f.v.matrix(0, key, u.kv_head, s.k_batch);
+  x.scale = static_cast<T>(f.scale);
+  x.softcap = static_cast<T>(f.softcap);
+  if (f.slopes) {
+    *slope = of_head(call, f.slopes, head);
+    x.slopes = slope;
+  }
+  x.bias = stored_rows_of(f.bias, s.first, s.query, head, s.q_batch);
+  x.mask = rows_of<const uint8_t>(f.mask, s.first, s.query, head, s.q_batch);
+  x.copied_stride = call.room.copied_stride;
+  x.values_stride = call.room.values_stride;
+  set_derived(call.kernels, &x);
+  b.d_out = stored_rows_of(call.p.d_out, 0, s.query, head, s.q_batch);
+  b.d_bias = rows_of<T>(call.p.d_bias, s.first, s.query, head, s.q_batch);
+  b.d_k = scratch + call.room.d_k;
+  b.d_v = scratch + call.room.d_v;
+  b.layout = call.room.layout;
+  b.scratch = scratch;
+  return b;
+}
+
+// Writes a gradient of keys or values, if it is wanted: `count` columns from key `key` of the unit's on; null sums = 0.
+template <class T>
+void write_columns(const Call<T> &call, const Unit &u, const Tensor &to, bool is_shared, int64_t key, int64_t count,
+                   const T *sums, double scale) {
+  if (!to || count == 0) return;
+  const Sequence &s = u.sequence;
+  call.kernels.attention_gradient({to.rows(), count, sums, static_cast<T>(scale),
+                                   to.matrix(0, s.key + s.first + key, u.kv_head, s.k_batch), call.adds(is_shared, u)});
+}
+
+// The span's keys: d_k and d_v of each chunk, and its part of d_q in `d_q`. `lines`: where delta and lse are.
+template <class T>
+void run_span(const Call<T> &call, const Unit &u, int64_t span, const T *lines, T *d_q, int thread) {
+  constexpr int64_t kChunk = Contract<T>::kKeyChunk;
+  const Attention &f = call.forward();
+  const int64_t queries = u.sequence.queries, d = f.q.rows(), dv = f.v.rows(), size = backward_span(u.keys());
+  T *const scratch = call.of_thread(thread);
+  std::memset(d_q, 0, static_cast<size_t>(call.heads() * queries * d) * sizeof(T));
+  for (int64_t key = span * size, last = std::min(u.keys(), key + size); key < last; key += kChunk) {
+    const int64_t end = std::min(last, key + kChunk);
+    T *const d_k = scratch + call.room.d_k, *const d_v = scratch + call.room.d_v;
+    std::memset(d_k, 0, static_cast<size_t>((end - key) * d) * sizeof(T));
+    std::memset(d_v, 0, static_cast<size_t>((end - key) * dv) * sizeof(T));
+    for (int64_t h = 0; h < call.heads(); ++h) {
+      T slope = 0;
+      BackwardBlock<T> b = block_of(call, u, h, scratch, &slope);
+      b.lse = lines + call.room.lse + h * call.room.lines;
+      b.delta = lines + call.room.delta + h * call.room.lines;
+      b.begin = key;
+      b.end = end;
+      b.d_q = d_q + h * queries * d;
+      call.kernels.attention_backward(b);
+    }
+    write_columns(call, u, call.p.d_k, call.shared.k, key, end - key, d_k, f.scale);
+    write_columns<T>(call, u, call.p.d_v, call.shared.v, key, end - key, d_v, 1);
+  }
+}
+
+// Adds the sums of d_q of further spans to those of the first, in order, and if these are the last ones writes d_q.
+template <class T>
+void fold_spans(const Call<T> &call, const Unit &u, T *first, const T *const *others, int64_t count, bool last,
+                int threads) {
+  constexpr int64_t kPiece = 256;
+  const Attention &f = call.forward();
+  const Sequence &s = u.sequence;
+  const int64_t queries = s.queries, d = f.q.rows(), pieces = (queries + kPiece - 1) / kPiece;
+  parallel_for(call.scratch.executor(), threads, call.heads() * pieces, [&](int64_t task, int) {
+    const int64_t h = task / pieces, query = task % pieces * kPiece, columns = std::min(kPiece, queries - query);
+    const int64_t at = (h * queries + query) * d;
+    for (int64_t i = 0; i < count; ++i) {
+      call.kernels.attention_gradient({d, columns, others[i] + at, T(1), {first + at, 1, d, dtype_of<T>()}, true});
+    }
+    if (!last || !call.p.d_q) return;
+    call.kernels.attention_gradient({d, columns, first + at, static_cast<T>(f.scale),
+                                     call.p.d_q.matrix(0, s.query + query, u.kv_head * call.heads() + h, s.q_batch),
+                                     call.adds(call.shared.q, u)});
+  });
+}
+
+// One unit on one thread.
+template <class T>
+void run_unit(const Call<T> &call, const Unit &u, int thread) {
+  prepare(call, u, 1, thread);
+  T *const first = call.of_thread(thread) + call.room.sums, *const next = first + call.room.sums_size;
+  const T *const others[] = {next};
+  for (int64_t span = 0, spans = count_spans(u.keys()); span < spans; ++span) {
+    run_span(call, u, span, call.of_thread(thread), span == 0 ? first : next, thread);
+    if (span > 0 || spans == 1) fold_spans(call, u, first, others, span > 0 ? 1 : 0, span + 1 == spans, 1);
+  }
+}
+
+// One unit on all threads, as many spans at a time as there is room for.
+template <class T>
+void run_spans(const Call<T> &call, const Unit &u) {
+  const int threads = call.scratch.threads();
+  const int64_t spans = count_spans(u.keys());
+  prepare(call, u, threads, 0);
+  for (int64_t span = 0; span < spans;) {
+    const int64_t kept = span > 0 ? 1 : 0, count = std::min<int64_t>(2 * threads - kept, spans - span);
+    const T *others[kMostSpans];
+    for (int64_t i = 0; i < count; ++i) others[i] = call.sums(kept + i);
+    parallel_for(call.scratch.executor(), threads, count, [&](int64_t i, int thread) {
+      run_span(call, u, span + i, call.of_thread(0), call.sums(kept + i), thread);
+    });
+    span += count;
+    fold_spans(call, u, call.sums(0), others + (1 - kept), count - (1 - kept), span == spans, threads);
+  }
+}
+
+// Keys that do not exist for a sequence have gradients of 0.
+template <class T>
+void clear_hidden_keys(const Call<T> &call, const Unit &u) {
+  const Attention &f = call.forward();
+  const Sequence &s = u.sequence;
+  const int64_t columns = f.key_starts != nullptr ? f.key_starts[s.batch + 1] - s.key : f.k.columns();
+  const struct {
+    const Tensor &to;
+    bool shared;
+  } gradients[] = {{call.p.d_k, call.shared.k}, {call.p.d_v, call.shared.v}};
+  for (const auto &g : gradients) {
+    write_columns<T>(call, u, g.to, g.shared, -s.first, s.first, nullptr, 1);
+    write_columns<T>(call, u, g.to, g.shared, u.keys(), columns - s.end, nullptr, 1);
+  }
+}
+
+// Units that nothing orders: whole ones while there are enough for all threads, then the spans of each.
+template <class T>
+void run_units(const Call<T> &call, int64_t first, int64_t count, bool uneven) {
+  const int threads = call.scratch.threads();
+  const auto unit = [&](int64_t i) {
+    const int64_t heads = call.forward().k.heads();
+    return Unit{sequence_of(call.forward(), i / heads), i % heads};
+  };
+  const int64_t whole = threads == 1 || call.shared.spans || count >= 8 * threads ? count
+                        : uneven                                                  ? 0
+                                                                                  : count / threads * threads;
+  parallel_for(call.scratch.executor(), threads, whole,
+               [&](int64_t i, int thread) { run_unit(call, unit(first + i), thread); });
+  for (int64_t i = whole; i < count; ++i) run_spans(call, unit(first + i));
+  if (!call.p.d_k && !call.p.d_v) return;
+  for (int64_t i = 0; i < count; ++i) clear_hidden_keys(call, unit(first + i));
+}
+
+bool is_uneven(const Attention &f) {
+  return f.query_starts != nullptr || f.key_starts != nullptr || f.lengths != nullptr || f.firsts != nullptr;
+}
+
+// d_sinks: of all sequences in order.
+template <class T>
+void write_sinks(const AttentionBackward &p, const T *sinks) {
+  if (!p.d_sinks) return;
+  const int64_t heads = p.forward.out.heads();
+  for (int64_t h = 0; h < heads; ++h) {
+    T sum = 0;
+    for (int64_t b = 0; b < count_sequences(p.forward); ++b) sum += sinks[b * heads + h];
+    T *const to = p.d_sinks.at<T>(h, 0, 0, 0);
+    *to = p.accumulates ? *to + sum : sum;
+  }
+}
+
+template <class T>
+void clear_bias(const Call<T> &call) {
+  const Tensor &to = call.p.d_bias;
+  if (!to || call.p.accumulates) return;
+  for (int64_t b = 0; b < to.batch(); ++b) {
+    for (int64_t h = 0; h < to.heads(); ++h) {
+      call.kernels.attention_gradient({to.rows(), to.columns(), nullptr, T(1), to.matrix(0, 0, h, b), false});
+    }
+  }
+}
+
+// The shared part of the scratch: lse if it is not given, then the sinks of each sequence, then what finding lse needs.
+struct SharedRoom {
+  int64_t sinks = 0, forward = 0, end = 0;
+  Need need;
+};
+
+// lse alone: attention without values.
+Attention without_values(const AttentionBackward &p, void *lse) {
+  Attention f = p.forward;
+  f.v.shape[0] = f.out.shape[0] = 0;
+  f.v.count = f.out.count = 0;
+  f.lse = f.out;
+  f.lse.given = true;
+  f.lse.data = lse;
+  f.lse.dtype = acc_of(f.out.dtype);
+  f.lse.shape[0] = 1;
+  const auto &shape = f.lse.shape;
+  f.lse.stride = {1, 1, shape[1], shape[1] * shape[2]};
+  f.lse.count = shape[1] * shape[2] * shape[3];
+  return f;
+}
+
+__attribute__((noinline)) SharedRoom shared_room(const AttentionBackward &p) {
+  const int64_t element = size_of(acc_of(p.forward.out.dtype)), heads = p.forward.out.heads();
+  SharedRoom r;
+  if (!p.forward.lse) {
+    const Attention f = without_values(p, nullptr);
+    r.need = attention_need(f);
+    r.sinks = aligned(f.lse.count * element);
+  }
+  r.forward = r.sinks + (p.d_sinks ? aligned(count_sequences(p.forward) * heads * element) : 0);
+  r.end = r.forward + r.need.shared;
+  return r;
+}
+
+// (Not inlined, like shared_room, to keep frames below 8 KiB.)
+__attribute__((noinline)) Acquired find_lse(const KernelTable &table, const AttentionBackward &p,
+                                            const SharedRoom &room, const Scratch &scratch, Tensor *lse) {
+  const Attention forward = without_values(p, scratch.shared());
+  const auto bytes = static_cast<uint64_t>(room.need.shared + scratch.per_thread() * scratch.threads());
+  *lse = forward.lse;
+  return attention(table, forward, {scratch.threads(), scratch.shared() + room.forward, bytes, scratch.executor()});
+}
+
+template <class T>
+Acquired run(const KernelTable &table, const AttentionBackward &p, const Execution &execution) {
+  const Attention &f = p.forward;
+  const Need need = attention_backward_need(p);
+  const double queries = static_cast<double>(f.out.columns()), keys = static_cast<double>(most_keys(f)) + 1;
+  const double work = 2.5 * queries * keys * static_cast<double>(f.out.heads() * f.out.batch()) *
+                      static_cast<double>(f.q.rows() + f.v.rows());
+  const Scratch scratch(execution, need, attention_threads(work, execution.usable_threads()));
+  if (scratch.result() != Acquired::ok) return scratch.result();
+  if (f.k.heads() == 0) return Acquired::ok;
+  const SharedRoom room = shared_room(p);
+  Tensor lse = f.lse;
+  if (!f.lse) {
+    if (const Acquired r = find_lse(table, p, room, scratch, &lse); r != Acquired::ok) return r;
+  }
+  const Call<T> call = {p,
+                        lse,
+                        backward_room<T>(p),
+                        shared_gradients(p),
+                        scratch,
+                        kernels_of<T>(table),
+                        table.convert,
+                        reinterpret_cast<T *>(scratch.shared() + room.sinks)};
+  clear_bias(call);
+  // What is shared is added to in the order of sequences and heads.
+  const int64_t kv_heads = f.k.heads(), units = count_sequences(f) * kv_heads;
+  const int64_t step = call.shared.heads ? 1 : call.shared.sequences() ? kv_heads : units;
+  for (int64_t first = 0; first < units; first += step) run_units(call, first, step, is_uneven(f));
+  write_sinks(p, call.sinks);
+  return Acquired::ok;
+}
+
+}  // namespace
+
+Need attention_backward_need(const AttentionBackward &p) {
+  const Attention &f = p.forward;
+  return with_acc(f.out.dtype, [&](auto t) {
+    using T = decltype(t);
+    Need need;
+    const SharedRoom room = shared_room(p);
+    need.shared = room.end;
+    need.per_thread =
+        std::max(aligned(backward_room<T>(p).end * static_cast<int64_t>(sizeof(T))), room.need.per_thread);
+    need.tasks = f.k.heads() * count_sequences(f) * count_spans(most_keys(f));
+    if (!p.forward.lse) need.tasks = std::max(need.tasks, room.need.tasks);
+    return need;
+  });
+}
+
+Acquired attention_backward(const KernelTable &kernels, const AttentionBackward &problem, const Execution &execution) {
+  return with_acc(problem.forward.out.dtype, [&](auto t) { return run<decltype(t)>(kernels, problem, execution); });
+}
+
+}  // namespace attend

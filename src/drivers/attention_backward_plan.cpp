@@ -1,0 +1,91 @@
+#include "drivers/attention_backward_plan.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "drivers/attention_sequence.hpp"
+
+namespace attend {
+namespace {
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Columns of features are copied where they are of another type, where features lie apart, and where columns begin in the
+// same sets of the L1: they are read for all queries of a chunk, or all keys of a block. To so many elements apart, a line
+// more than whole lines; 0 = in place.
+int64_t stride_of_copies(const Tensor &t, int64_t element) {
+  constexpr int64_t kHalf = 2048;
+  const int64_t bytes = t.stride[1] * element;
+  const bool in_place = !t.is_narrow() && (t.stride[0] == 1 || t.rows() == 1) &&
+                        !(std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf));
+  return in_place ? 0 : round_up(t.rows(), 16) + 16;
+}
+
+}  // namespace
+
+int64_t backward_span(int64_t keys) {
+  int64_t span = Contract<float>::kKeyChunk;
+  while ((keys - 1) / span >= kMostSpans) span *= 2;
+  return span;
+}
+
+SharedGradients shared_gradients(const AttentionBackward &p) {
+  const Attention &f = p.forward;
+  const bool several = count_sequences(f) > 1;
+  const bool packs_q = f.query_starts != nullptr, packs_k = f.key_starts != nullptr;
+  SharedGradients s = {};
+  s.q = several && p.d_q && !packs_q && f.q.batch() == 1;
+  s.k = several && p.d_k && !packs_k && f.k.batch() == 1;
+  s.v = several && p.d_v && !packs_k && f.v.batch() == 1;
+  s.bias = several && p.d_bias && (packs_q ? f.bias.columns() : f.bias.batch()) == 1;
+  s.heads = p.d_bias && f.bias.heads() == 1;
+  s.spans = p.d_bias && f.bias.rows() == 1;
+  return s;
+}
+
+template <class T>
+BackwardRoom backward_room(const AttentionBackward &p) {
+  constexpr int64_t kElement = sizeof(T), kLine = 64 / kElement, kChunk = Contract<T>::kKeyChunk;
+  constexpr int64_t kSquare = kBackwardQueries * kChunk;
+  // A tile of columns may be read beyond its last one: 16 lines of a query tile at most.
+  constexpr int64_t kBeyond = 16 * Contract<T>::kScoreLanes;
+  const Attention &f = p.forward;
+  const int64_t d = f.q.rows(), dv = f.v.rows(), heads = f.k.heads() == 0 ? 0 : f.out.heads() / f.k.heads();
+  int64_t end = 0;
+  const auto room = [&](int64_t elements) {
+    const int64_t at = end;
+    end += round_up(elements, kLine);
+    return at;
+  };
+  BackwardRoom r = {};
+  BackwardLayout &l = r.layout;
+  l.lines = room(AttentionLayout::kStateLines * Contract<T>::kScoreLanes);
+  l.weights = room(kSquare);
+  l.d_scores = room(kSquare + kBeyond);
+  l.cap_slopes = room(f.softcap == 0 ? 0 : kSquare);
+  l.queries = room(kBackwardQueries * d);
+  l.d_out = room(kBackwardQueries * dv);
+  l.query_stride = stride_of_copies(f.q, kElement);
+  l.d_out_stride = stride_of_copies(p.d_out, kElement);
+  r.copied_stride = stride_of_copies(f.k, kElement);
+  r.values_stride = stride_of_copies(f.v, kElement);
+  l.query_rows = room(kBackwardQueries * l.query_stride);
+  l.d_out_rows = room(kBackwardQueries * l.d_out_stride);
+  r.chunk.copied = room(kChunk * r.copied_stride);
+  r.chunk.values = room(kChunk * r.values_stride);
+  r.d_k = room(kChunk * d);
+  r.d_v = room(kChunk * dv);
+  r.lines = round_up(f.out.columns(), kBackwardQueries);
+  r.lse = room(heads * r.lines);
+  r.delta = room(heads * r.lines);
+  r.d_sinks = room(heads);
+  r.sums_size = round_up(heads * f.out.columns() * d, kLine);
+  r.sums = room(2 * r.sums_size);
+  r.end = end;
+  return r;
+}
+
+template BackwardRoom backward_room<float>(const AttentionBackward &problem);
+template BackwardRoom backward_room<double>(const AttentionBackward &problem);
+
+}  // namespace attend

@@ -448,9 +448,9 @@ typedef struct attend_attention_backward_options {
  * 2205.14135).
  *
  * q, k, v, out, attention_options are those of the attend_attention call, with what that wrote in out and, if given, lse,
- * which are only read; without lse it is computed again, for some 15 % more time. Of attention_options threads,
+ * which are only read; without lse it is computed again, for some 20 % more time. Of attention_options threads,
  * workspace, message, their sizes and executor must be 0, since `options` has them, and scores, k_scale, v_scale, pages,
- * state, key_offset and the flags that go with these cannot be. Everything else composes as there.
+ * state and the flags that go with it cannot be. Everything else composes as there.
  *
  * d_out  (Dv, Nq, H, B), as out      d_q, d_k, d_v: of the shapes of q, k and v, each null if it is not wanted
  *

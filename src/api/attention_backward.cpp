@@ -19,10 +19,6 @@ attend_status check_forward(const AttentionOptions &options, const Attention &p)
     return fail(said, ATTEND_UNSUPPORTED, Argument::options_flags,
                 "has ATTEND_PARTIAL or ATTEND_CONTINUE, but gradients are those of one call over all keys");
   }
-  if (p.key_offset != 0) {
-    return fail(said, ATTEND_UNSUPPORTED, Argument::options_key_offset,
-                "is given, but gradients are those of one call over all keys");
-  }
   const struct {
     const attend_tensor *given;
     Argument argument;

@@ -1,0 +1,255 @@
+// Gradients as sums: over what an operand repeats, over spans of keys and the threads that share them, and as derivatives.
+#include "arrays.hpp"
+#include "backward_model.hpp"
+#include "guarded.hpp"
+#include "operands.hpp"
+
+using namespace attend;
+using namespace attend::test;
+
+namespace {
+
+// Operands of one call in arrays of their own, drawn.
+struct Plain {
+  Array q, k, v, out, lse, d_out, d_q, d_k, d_v;
+  attend_attention_options options = options_with<attend_attention_options>(0);
+  attend_attention_backward_options gradients = options_with<attend_attention_backward_options>(1);
+
+  Plain(Random &random, uint32_t type, int64_t d, int64_t dv, int64_t nq, int64_t nk, int64_t heads, int64_t kv_heads,
+        const std::array<int64_t, 3> &batches = {1, 1, 1}, int64_t batch = 1)
+      : q(type, {d, nq, heads, batches[0]}),
+        k(type, {d, nk, kv_heads, batches[1]}),
+        v(type, {dv, nk, kv_heads, batches[2]}),
+        out(type, {dv, nq, heads, batch}),
+        lse(type, {1, nq, heads, batch}),
+        d_out(type, {dv, nq, heads, batch}),
+        d_q(q.like({d, nq, heads, batches[0]})),
+        d_k(k.like({d, nk, kv_heads, batches[1]})),
+        d_v(v.like({dv, nk, kv_heads, batches[2]})) {
+    for (Array *a : {&q, &k, &v, &d_out}) a->fill(random);
+  }
+  void forward() {
+    options.lse = &lse.t;
+    ok(attend_attention(&q.t, &k.t, &v.t, &out.t, &options));
+  }
+  bool backward() {
+    return ok(
+        attend_attention_backward(&q.t, &k.t, &v.t, &out.t, &d_out.t, &d_q.t, &d_k.t, &d_v.t, &gradients, &options));
+  }
+};
+
+// L = sum of d_out out + sum of d_lse lse.
+double loss(Plain &p, const Array &d_lse) {
+  p.forward();
+  double sum = 0;
+  for (int64_t h = 0; h < p.out.t.shape[2]; ++h)
+    for (int64_t j = 0; j < p.out.t.shape[1]; ++j) {
+      for (int64_t i = 0; i < p.out.t.shape[0]; ++i)
+        sum += *reinterpret_cast<double *>(element(p.out.t, i, j, h)) *
+               *reinterpret_cast<double *>(element(p.d_out.t, i, j, h));
+      sum += *reinterpret_cast<double *>(element(p.lse.t, 0, j, h)) *
+             *reinterpret_cast<double *>(element(d_lse.t, 0, j, h));
+    }
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("gradients are derivatives: finite differences") {
+  Random random(1601);
+  for (int round = 0; round < 12; ++round) {
+    Plain p(random, ATTEND_F64, 5, 3, 7, 9, 2, 1);
+    Array d_lse(ATTEND_F64, {1, 7, 2, 1}), bias(ATTEND_F64, {9, round % 2 == 0 ? 7 : 1, round % 3 == 0 ? 1 : 2, 1}),
+        sinks(ATTEND_F64, {2, 1, 1, 1}), d_bias = bias.like({9, bias.t.shape[1], bias.t.shape[2], 1}),
+                                         d_sinks = sinks.like({2, 1, 1, 1});
+    for (Array *a : {&d_lse, &bias, &sinks}) a->fill(random);
+    p.options.bias = &bias.t;
+    p.options.sinks = &sinks.t;
+    p.options.flags = random.pick<uint32_t>({0, ATTEND_CAUSAL_BOTTOM_RIGHT});
+    p.options.softcap = random.pick({0.0, 2.0});
+    p.gradients.d_bias = &d_bias.t;
+    p.gradients.d_sinks = &d_sinks.t;
+    p.gradients.d_lse = &d_lse.t;
+    p.forward();
+    if (!p.backward()) return;
+    const struct {
+      Array *of, *gradient;
+    } pairs[] = {{&p.q, &p.d_q}, {&p.k, &p.d_k}, {&p.v, &p.d_v}, {&bias, &d_bias}, {&sinks, &d_sinks}};
+    for (const auto &pair : pairs) {
+      const int64_t *shape = pair.of->t.shape;
+      for (int64_t h = 0; h < shape[2]; ++h)
+        for (int64_t j = 0; j < shape[1]; ++j)
+          for (int64_t i = 0; i < shape[0]; ++i) {
+            double &x = *reinterpret_cast<double *>(element(pair.of->t, i, j, h));
+            const double before = x, step = 1e-5;
+            x = before + step;
+            const double above = loss(p, d_lse);
+            x = before - step;
+            const double below = loss(p, d_lse);
+            x = before;
+            const double got = *reinterpret_cast<double *>(element(pair.gradient->t, i, j, h));
+            CHECK(std::fabs(got - (above - below) / (2 * step)) < 1e-7 * (1 + std::fabs(got)));
+          }
+    }
+  }
+}
+
+TEST_CASE("what a batch shares has the sum over it, in the batches' order") {
+  Random random(1602);
+  for (int round = 0; round < 8; ++round) {
+    const std::array<int64_t, 3> batches = {random.pick<int64_t>({1, 3}), random.pick<int64_t>({1, 3}),
+                                            random.pick<int64_t>({1, 3})};
+    const int64_t heads = 2, nq = random.in(1, 90), nk = random.in(1, 300);
+    Plain p(random, ATTEND_F32, 16, 8, nq, nk, heads, 1, batches, 3);
+    Array bias(ATTEND_F32, {random.pick<int64_t>({1, nk}), random.pick<int64_t>({1, nq}),
+                            random.pick<int64_t>({1, heads}), random.pick<int64_t>({1, 3})});
+    bias.fill(random);
+    Array d_bias = bias.like({bias.t.shape[0], bias.t.shape[1], bias.t.shape[2], bias.t.shape[3]});
+    p.options.bias = &bias.t;
+    p.gradients.d_bias = &d_bias.t;
+    p.gradients.threads = static_cast<int32_t>(random.in(1, 4));
+    p.forward();
+    if (!p.backward()) return;
+    // Batch by batch, each added to those before.
+    Array d_q = p.d_q.like({16, nq, heads, batches[0]}), d_k = p.d_k.like({16, nk, 1, batches[1]}),
+          d_v = p.d_v.like({8, nk, 1, batches[2]}),
+          d_bias1 = d_bias.like({d_bias.t.shape[0], d_bias.t.shape[1], d_bias.t.shape[2], d_bias.t.shape[3]});
+    for (Array *a : {&d_q, &d_k, &d_v, &d_bias1}) a->fill_with_bytes(0);
+    for (int64_t b = 0; b < 3; ++b) {
+      const auto of = [b](const Array &a) { return part(a.t, 1, 0, a.t.shape[1], b); };
+      const attend_tensor q = of(p.q), k = of(p.k), v = of(p.v), out = of(p.out), d_out = of(p.d_out), lse = of(p.lse),
+                          gq = of(d_q), gk = of(d_k), gv = of(d_v), one_bias = of(bias), gb = of(d_bias1);
+      attend_attention_options o = p.options;
+      o.lse = &lse;
+      o.bias = &one_bias;
+      attend_attention_backward_options g = p.gradients;
+      g.flags = ATTEND_ACCUMULATE;
+      g.d_bias = &gb;
+      g.threads = 1;
+      ok(attend_attention_backward(&q, &k, &v, &out, &d_out, &gq, &gk, &gv, &g, &o));
+    }
+    CHECK(same_elements(p.d_q.t, d_q.t));
+    CHECK(same_elements(p.d_k.t, d_k.t));
+    CHECK(same_elements(p.d_v.t, d_v.t));
+    CHECK(same_elements(d_bias.t, d_bias1.t));
+  }
+}
+
+TEST_CASE_TEMPLATE("spans of keys: the formula, and the bits of any number of threads", T, float, double) {
+  Random random(1603);
+  const int count = rounds(5, 60);
+  for (int round = 0; round < count; ++round) {
+    Problem<T> p(random, random.in(2000, 4000), random.pick<int64_t>({1, 20, 65}));
+    INFO(p.description());
+    Operand<T> d_out = p.out, lse = p.lse, out = p.out;
+    d_out.fill(random);
+    attend_attention_options o = p.options;
+    o.scores = nullptr;
+    o.scores_stage = 0;
+    o.lse = lse.tensor();
+    ok(attend_attention(p.q.tensor(), p.k.tensor(), p.v.tensor(), out.tensor(), &o));
+    o.threads = 0;
+    BackwardModel<T> model(p, d_out, nullptr);
+    Operand<T> d_q(p.q.shape(), {}), d_k(p.k.shape(), {}), d_v(p.v.shape(), {}), zero_q = d_q, zero_k = d_k,
+                                                                                 zero_v = d_v;
+    for (Operand<T> *z : {&zero_q, &zero_k, &zero_v}) z->fill_with(T(0));
+    std::vector<T> first;
+    for (const int32_t threads : {1, 2, 3, 5}) {
+      attend_attention_backward_options g = options_with<attend_attention_backward_options>(threads);
+      uint64_t bytes = 0;
+      ok(attend_attention_backward_workspace(p.q.tensor(), p.k.tensor(), p.v.tensor(), out.tensor(), d_out.tensor(),
+                                             d_q.tensor(), d_k.tensor(), d_v.tensor(), &g, &o, &bytes));
+      const Guarded<char> workspace(static_cast<int64_t>(bytes), {true, 0});
+      g.workspace = workspace.data, g.workspace_size = bytes;
+      for (Operand<T> *x : {&d_q, &d_k, &d_v}) x->fill_with(Problem<T>::kNan);
+      ok(attend_attention_backward(p.q.tensor(), p.k.tensor(), p.v.tensor(), out.tensor(), d_out.tensor(), d_q.tensor(),
+                                   d_k.tensor(), d_v.tensor(), &g, &o));
+      std::vector<T> all;
+      for (Operand<T> *x : {&d_q, &d_k, &d_v}) {
+        const std::vector<T> some = x->values();
+        all.insert(all.end(), some.begin(), some.end());
+      }
+      if (first.empty()) first = all;
+      CHECK(same_bits(first, all));
+    }
+    CHECK(BackwardModel<T>::worst(d_q, zero_q, model.sum.q, model.bound.q) <= 1);
+    CHECK(BackwardModel<T>::worst(d_k, zero_k, model.sum.k, model.bound.k) <= 1);
+    CHECK(BackwardModel<T>::worst(d_v, zero_v, model.sum.v, model.bound.v) <= 1);
+  }
+}
+
+TEST_CASE("what a query does not see leaks into no gradient; a query that sees nothing has none") {
+  Random random(1604);
+  const float kNan = std::nanf("");
+  for (const int64_t n : {5, 70, 300}) {
+    Plain p(random, ATTEND_F32, 16, 16, n, n, 1, 1), clean(random, ATTEND_F32, 16, 16, n, n, 1, 1);
+    p.options.flags = ATTEND_CAUSAL_TOP_LEFT;
+    p.options.query_offset = -2;  // queries 0 and 1 see nothing
+    const auto at = [](Array &a, int64_t i, int64_t j) -> float & {
+      return *reinterpret_cast<float *>(element(a.t, i, j));
+    };
+    p.forward();
+    p.backward();
+    Array d_q = p.d_q.like({16, n, 1, 1}), d_k = p.d_k.like({16, n, 1, 1}), d_v = p.d_v.like({16, n, 1, 1});
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t i = 0; i < 16; ++i) {
+        at(d_q, i, j) = at(p.d_q, i, j), at(d_k, i, j) = at(p.d_k, i, j), at(d_v, i, j) = at(p.d_v, i, j);
+      }
+    // The last two keys are seen by nobody, the first two queries see nothing.
+    for (int64_t i = 0; i < 16; ++i) {
+      for (const int64_t j : {n - 2, n - 1}) at(p.k, i, j) = i % 2 == 0 ? kNan : HUGE_VALF, at(p.v, i, j) = kNan;
+      for (const int64_t j : {0, 1}) at(p.q, i, j) = kNan, at(p.d_out, i, j) = i % 2 == 0 ? HUGE_VALF : kNan;
+    }
+    for (Array *a : {&p.d_q, &p.d_k, &p.d_v}) a->fill_with_bytes(0xff);
+    p.backward();
+    CHECK(p.d_q.same_memory(d_q));
+    CHECK(p.d_k.same_memory(d_k));
+    CHECK(p.d_v.same_memory(d_v));
+    for (int64_t i = 0; i < 16; ++i) {
+      CHECK(at(p.d_q, i, 0) == 0);
+      CHECK(at(p.d_k, i, n - 1) == 0);
+      CHECK(at(p.d_v, i, n - 1) == 0);
+    }
+  }
+}
+
+TEST_CASE("empty operands, gradients that are not wanted, and memory that grows with N alone") {
+  Random random(1605);
+  for (const auto &[nq, nk] : {std::pair<int64_t, int64_t>{0, 5}, {5, 0}, {0, 0}}) {
+    Plain p(random, ATTEND_F32, 4, 3, nq, nk, 2, 1);
+    p.forward();
+    p.backward();
+    const auto zeros = [](const Array &a) {
+      Array z = a.like({a.t.shape[0], a.t.shape[1], a.t.shape[2], 1});
+      for (int64_t h = 0; h < a.t.shape[2]; ++h)
+        for (int64_t j = 0; j < a.t.shape[1]; ++j)
+          for (int64_t i = 0; i < a.t.shape[0]; ++i) *reinterpret_cast<float *>(element(z.t, i, j, h)) = 0;
+      return same_elements(a.t, z.t);
+    };
+    CHECK(zeros(p.d_q));
+    CHECK(zeros(p.d_k));
+    CHECK(zeros(p.d_v));
+  }
+  Plain p(random, ATTEND_F32, 16, 8, 70, 300, 2, 1);
+  p.forward();
+  p.backward();
+  for (int wanted = 0; wanted < 8; ++wanted) {
+    Array d_q = p.d_q.like({16, 70, 2, 1}), d_k = p.d_k.like({16, 300, 1, 1}), d_v = p.d_v.like({8, 300, 1, 1});
+    ok(attend_attention_backward(&p.q.t, &p.k.t, &p.v.t, &p.out.t, &p.d_out.t, wanted & 1 ? &d_q.t : nullptr,
+                                 wanted & 2 ? &d_k.t : nullptr, wanted & 4 ? &d_v.t : nullptr, &p.gradients,
+                                 &p.options));
+    if (wanted & 1) CHECK(same_elements(d_q.t, p.d_q.t));
+    if (wanted & 2) CHECK(same_elements(d_k.t, p.d_k.t));
+    if (wanted & 4) CHECK(same_elements(d_v.t, p.d_v.t));
+  }
+  uint64_t bytes[2] = {};
+  for (const int64_t n : {8192, 65536}) {
+    const attend_tensor t = {nullptr, ATTEND_F32, 3, {64, n, 4, 1}, {1, 64, 64 * n, 0}};
+    attend_attention_options o = options_with<attend_attention_options>(0);
+    for (const int32_t threads : {1, 64}) {
+      attend_attention_backward_options g = options_with<attend_attention_backward_options>(threads);
+      ok(attend_attention_backward_workspace(&t, &t, &t, &t, &t, &t, &t, &t, &g, &o, &bytes[n == 65536]));
+    }
+  }
+  CHECK(static_cast<double>(bytes[1]) <= 1.1 * 8 * static_cast<double>(bytes[0]));
+}

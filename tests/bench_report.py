@@ -15,9 +15,10 @@ import xml.dom.minidom
 
 SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Matrix product, four layouts", "Matrix product, thin",
             "Roofline", "Threads beside others", "Masks and options", "Scaling with length, time", "Scaling with length, memory",
-            "Softmax, contiguous columns", "Softmax, contiguous rows", "Attention", "Attention, causal", "Small calls", "Every row"]
+            "Softmax, contiguous columns", "Softmax, contiguous rows", "Attention", "Attention, causal", "Gradients of attention",
+            "Small calls", "Every row"]
 ROWS = (r"matmul/f32/(8|16|256|512/B_transposed|4x1024x1024)/|options/f32/N:1024/D:64/(plain|mask)/|length/f32/N:(512|1024)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
-        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^threads_beside_others$")
+        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^backward/f32/N:512/D:64/heads:1/full/|^threads_beside_others$")
 
 
 class Page(html.parser.HTMLParser):

@@ -96,6 +96,32 @@ std::vector<T> attention(int64_t queries, int64_t keys, int64_t features, bool a
   return out.data;
 }
 
+// d_q, d_k and d_v, one behind the other; of `all` options d_bias too.
+template <class T>
+std::vector<T> attention_backward(int64_t queries, int64_t keys, int64_t features, bool all, int32_t threads) {
+  Dense<T> q(45, {features, queries, 4, 1}), k(46, {features, keys, 2, 1}), v(47, {features, keys, 2, 1}, all),
+      out(48, {features, queries, 4, 1}), d_out(49, {features, queries, 4, 1}), d_q(50, {features, queries, 4, 1}),
+      d_k(51, {features, keys, 2, 1}), d_v(52, {features, keys, 2, 1}), bias(53, {keys, queries, 1, 1}),
+      d_bias(54, {keys, queries, 1, 1}), sinks(55, {4, 1, 1, 1});
+  attend_attention_options forward = ATTEND_ATTENTION_OPTIONS_INIT;
+  attend_attention_backward_options options = ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT;
+  options.threads = threads;
+  if (all) {
+    forward.flags = ATTEND_CAUSAL_BOTTOM_RIGHT;
+    forward.softcap = 8;
+    forward.bias = &bias.view;
+    forward.sinks = &sinks.view;
+    options.d_bias = &d_bias.view;
+  }
+  REQUIRE(ok(attend_attention(&q.view, &k.view, &v.view, &out.view, &forward)));
+  REQUIRE(ok(attend_attention_backward(&q.view, &k.view, &v.view, &out.view, &d_out.view, &d_q.view, &d_k.view,
+                                       &d_v.view, &options, &forward)));
+  std::vector<T> gradients = d_q.data;
+  for (const Dense<T> *g : {&d_k, &d_v}) gradients.insert(gradients.end(), g->data.begin(), g->data.end());
+  if (all) gradients.insert(gradients.end(), d_bias.data.begin(), d_bias.data.end());
+  return gradients;
+}
+
 template <class T>
 std::vector<T> self_attention(int32_t threads) {
   Dense<T> x(14, {24, 37, 1, 1}), q(15, {8, 24, 3, 1}, true), k(16, {8, 24, 3, 1}, true), v(17, {8, 24, 3, 1}, true),
@@ -238,6 +264,10 @@ TEST_CASE("golden bits of f32") {
       {"attention 2 x 40000 x 8", 0xc8b63d743069e0a3u, [](int32_t t) { return attention<T>(2, 40000, 8, false, t); }},
       {"attention 33 x 33000 x 5, all", 0xac691558bef2dd81u,
        [](int32_t t) { return attention<T>(33, 33000, 5, true, t); }},
+      {"attention backward 70 x 2100 x 40", 1u,
+       [](int32_t t) { return attention_backward<T>(70, 2100, 40, false, t); }},
+      {"attention backward 150 x 300 x 33, all", 2u,
+       [](int32_t t) { return attention_backward<T>(150, 300, 33, true, t); }},
       {"self-attention", 0x845340ec07726760u, [](int32_t t) { return self_attention<T>(t); }},
       {"rotary, halves, inverse", 0x0b816d6c6ebff4cau, [](int32_t t) { return rotary<T>(false, t); }},
       {"rotary, interleaved", 0xceeca875a5f8ef2bu, [](int32_t t) { return rotary<T>(true, t); }},
@@ -264,6 +294,10 @@ TEST_CASE("golden bits of f64") {
       {"attention 2 x 40000 x 8", 0x3974f391e123a06au, [](int32_t t) { return attention<T>(2, 40000, 8, false, t); }},
       {"attention 33 x 33000 x 5, all", 0xe6119fa55a86ee24u,
        [](int32_t t) { return attention<T>(33, 33000, 5, true, t); }},
+      {"attention backward 70 x 2100 x 40", 3u,
+       [](int32_t t) { return attention_backward<T>(70, 2100, 40, false, t); }},
+      {"attention backward 150 x 300 x 33, all", 4u,
+       [](int32_t t) { return attention_backward<T>(150, 300, 33, true, t); }},
       {"self-attention", 0xc40ae7eb8d7343eau, [](int32_t t) { return self_attention<T>(t); }},
       {"rotary, halves, inverse", 0x6c2b697479a5538eu, [](int32_t t) { return rotary<T>(false, t); }},
       {"rotary, interleaved", 0xe925b03e914466edu, [](int32_t t) { return rotary<T>(true, t); }},

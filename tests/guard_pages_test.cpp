@@ -160,6 +160,37 @@ TEST_CASE_TEMPLATE("attention stays within its operands", T, float, double) {
   });
 }
 
+TEST_CASE_TEMPLATE("gradients of attention stay within their operands", T, float, double) {
+  Random random(307);
+  for_each_isa([&] {
+    const auto test = [&](int64_t nq, int64_t nk, const Place &at) {
+      if (random.one_in(9)) nk += random.pick<int64_t>({240, 280});
+      if (random.one_in(9)) nq += random.in(40, 100);
+      const int64_t d = random.in(1, 70), dv = random.in(1, 70);
+      Guarded<T> q(d * nq, at), k(d * nk, at), v(dv * nk, at), out(dv * nq, at), d_out(dv * nq, at), d_q(d * nq, at),
+          d_k(d * nk, at), d_v(dv * nk, at), lse(nq, at), bias(nk * nq, at), d_bias(nk * nq, at);
+      const auto rows = [&](T *data, int64_t m, int64_t n) { return matrix(data, m, n, random.one_in(4)); };
+      const attend_tensor tq = rows(q.data, d, nq), tk = rows(k.data, d, nk), tv = rows(v.data, dv, nk),
+                          tout = rows(out.data, dv, nq), tgo = rows(d_out.data, dv, nq), tgq = rows(d_q.data, d, nq),
+                          tgk = rows(d_k.data, d, nk), tgv = rows(d_v.data, dv, nk), tl = rows(lse.data, 1, nq),
+                          tb = rows(bias.data, nk, nq), tgb = rows(d_bias.data, nk, nq);
+      attend_attention_options forward = ATTEND_ATTENTION_OPTIONS_INIT;
+      forward.flags = random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_TOP_LEFT, ATTEND_CAUSAL_BOTTOM_RIGHT});
+      if (random.one_in(2)) forward.lse = &tl;
+      attend_attention_backward_options options = ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT;
+      if (random.one_in(3)) forward.bias = &tb, options.d_bias = &tgb;
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) {
+            return attend_attention_backward_workspace(&tq, &tk, &tv, &tout, &tgo, &tgq, &tgk, &tgv, &options, &forward,
+                                                       bytes);
+          },
+          [&] { return attend_attention_backward(&tq, &tk, &tv, &tout, &tgo, &tgq, &tgk, &tgv, &options, &forward); });
+    };
+    each_edge(random, 20, test);
+  });
+}
+
 TEST_CASE_TEMPLATE("attention reads nothing of keys before the first one", T, float, double) {
   Random random(306);
   for_each_isa([&] {

@@ -71,6 +71,9 @@ TEST_CASE("structures have the layout that programs were compiled with") {
          FIELD(attend_attention_options, pages, 216),
          FIELD(attend_attention_options, key_offset, 224),
          FIELD(attend_attention_options, state, 232)});
+  check("attend_attention_backward_options", sizeof(attend_attention_backward_options), 80,
+        {HEAD(attend_attention_backward_options), FIELD(attend_attention_backward_options, d_lse, 56),
+         FIELD(attend_attention_backward_options, d_bias, 64), FIELD(attend_attention_backward_options, d_sinks, 72)});
   check("attend_convert_options", sizeof(attend_convert_options), 64,
         {HEAD(attend_convert_options), FIELD(attend_convert_options, scale, 56)});
   check("attend_rotary_options", sizeof(attend_rotary_options), 96,
@@ -173,4 +176,6 @@ TEST_CASE("initialisers: nothing but the size") {
   check(weights, sizeof weights);
   check(rotary, sizeof rotary);
   check(append, sizeof append);
+  const attend_attention_backward_options backward = ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT;
+  check(backward, sizeof backward);
 }

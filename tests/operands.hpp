@@ -225,7 +225,48 @@ class KvAppendCall : public Call {
   }
 };
 
-constexpr int kFunctions = 8;
+class AttentionBackwardCall : public Call {
+ public:
+  Operand q, k, v, out, lse, d_out, d_lse, d_q, d_k, d_v;
+  const attend_tensor *pq, *pk, *pv, *pout, *pd_out, *pd_q, *pd_k, *pd_v;
+  Padded<attend_attention_backward_options> options;
+  Padded<attend_attention_options> attention_options;
+
+  explicit AttentionBackwardCall(const Layout &l = {})
+      : q(l, 4 * l.scale, 6 * l.scale, 4, 2),
+        k(l, 4 * l.scale, 7 * l.scale, 2, 2),
+        v(l, 3 * l.scale, 7 * l.scale, 2, 2),
+        out(l, 3 * l.scale, 6 * l.scale, 4, 2),
+        lse(l, 1, 6 * l.scale, 4, 2),
+        d_out(l, 3 * l.scale, 6 * l.scale, 4, 2),
+        d_lse(l, 1, 6 * l.scale, 4, 2),
+        d_q(l, 4 * l.scale, 6 * l.scale, 4, 2),
+        d_k(l, 4 * l.scale, 7 * l.scale, 2, 2),
+        d_v(l, 3 * l.scale, 7 * l.scale, 2, 2) {
+    function = "attend_attention_backward";
+    add("q", q, pq, kInput, kRequired);
+    add("k", k, pk, kInput, kRequired);
+    add("v", v, pv, kInput, kRequired);
+    add("out", out, pout, kInput, kRequired);
+    add("attention_options.lse", lse, attention_options.value.lse, kInput, kOptional);
+    add("d_out", d_out, pd_out, kInput, kRequired);
+    add("options.d_lse", d_lse, options.value.d_lse, kInput, kOptional);
+    add("d_q", d_q, pd_q, kOutput, kOptional);
+    add("d_k", d_k, pd_k, kOutput, kOptional);
+    add("d_v", d_v, pd_v, kOutput, kOptional);
+    heads = {options.head("options"), attention_options.head("attention_options")};
+  }
+  attend_status run() const override {
+    return attend_attention_backward(pq, pk, pv, pout, pd_out, pd_q, pd_k, pd_v, pointer(options),
+                                     pointer(attention_options));
+  }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_attention_backward_workspace(pq, pk, pv, pout, pd_out, pd_q, pd_k, pd_v, pointer(options),
+                                               pointer(attention_options), bytes);
+  }
+};
+
+constexpr int kFunctions = 9;
 
 inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 0) return std::make_unique<MatmulCall>(layout);
@@ -235,7 +276,8 @@ inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 4) return std::make_unique<SmallMatmulCall>(layout);
   if (function == 5) return std::make_unique<MergeCall>(layout);
   if (function == 6) return std::make_unique<RotaryCall>(layout);
-  return std::make_unique<KvAppendCall>(layout);
+  if (function == 7) return std::make_unique<KvAppendCall>(layout);
+  return std::make_unique<AttentionBackwardCall>(layout);
 }
 
 // Calls `test` with each operand of each function, in a valid call of its own.

@@ -17,7 +17,7 @@ NOISY = 0.10
 
 @dataclasses.dataclass
 class Row:
-    what: str  # matmul, softmax, attention, self_attention, decode, options, length
+    what: str  # matmul, softmax, attention, self_attention, decode, options, length, backward
     dtype: str
     shape: str  # 512, 1024x1024/contiguous, N:256/D:64/heads:8/full
     who: str  # naive, blocked, an instruction set, a peer

@@ -23,7 +23,7 @@ import quiet
 import rows as table
 import verdict
 
-PROGRAMS = ("matmul", "softmax", "attention", "attention_options")
+PROGRAMS = ("matmul", "softmax", "attention", "attention_options", "backward")
 # What the short run leaves out: f64, the slower instruction sets, shapes that tell nothing new.
 SHORT_SHAPES = (
     r"matmul/f32/(8|16|32|64|128|256|512|1024|768x768x512|4096x4096x\d+|4x1024x1024|1024x16x1024|512/\w+)/"
@@ -34,6 +34,7 @@ SHORT_SHAPES = (
     r"|decode/f32/keys:16384/"
     r"|options/f32/N:1024/"
     r"|length/f32/"
+    r"|backward/f32/N:(512|1024|4096)/D:(64|128)/heads:1/"
 )
 # What a process measures of the machine before its rows can be disturbed, but never be too good.
 MACHINE = ("FMA peak of one core, f32", "FMA peak of one core, f64", "memcpy on one core", "read on one core")

@@ -210,6 +210,14 @@ class Builder:
         self.clusters("Masks and options", "Time beside the plain call, one head, D = 64, f32, one thread: a bool mask that hides "
                       "a fifth, an additive bias, softcap, causal, and a causal window of 256.", found, "times the plain call")
 
+    def gradients(self):
+        for mask, title in (("full", "Gradients of attention"), ("causal", "Gradients of attention, causal")):
+            found = {f"N = {n}, D = {d}": ("backward", f"N:{n}/D:{d}/heads:1/{mask}")
+                     for d in (64, 128) for n in (512, 1024, 4096)}
+            self.clusters(title, "d_q, d_k and d_v from d_out, one head, f32, one thread; the five products over visible pairs are "
+                          "counted. PyTorch is called from Python, and so is ours beside it.",
+                          grouped(self.rows, found, gflops), "GFLOP/s")
+
     def lengths(self):
         per_call = series(self.rows, "length", lambda r: r.parameter("N"), lambda r: times(r, 1e-3))
         self.family("Scaling with length, time", "One head, D = 64, f32, one thread: the time grows with N squared, for "
@@ -283,7 +291,7 @@ class Builder:
 
 def sections(results):
     builder = Builder(results)
-    for part in (builder.overview, builder.products, builder.softmaxes, builder.attentions, builder.threads, builder.lengths,
+    for part in (builder.overview, builder.products, builder.softmaxes, builder.attentions, builder.gradients, builder.threads, builder.lengths,
                  builder.roofline, builder.small, builder.every):
         part()
     return builder.made

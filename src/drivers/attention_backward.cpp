@@ -26,6 +26,7 @@ struct Call {
   const KernelsOf<T> &kernels;
   void (*convert)(const ConvertBlock &);
   T *sinks;  // the gradient of each sequence's sinks: heads side by side
+  T *sum;    // of d_q, where all threads work on one unit
 
   const Attention &forward() const { return p.forward; }
   int64_t heads() const { return forward().out.heads() / forward().k.heads(); }  // of a unit
@@ -152,10 +153,11 @@ void run_span(const Call<T> &call, const Unit &u, int64_t span, const T *lines, 
   }
 }
 
-// Adds the sums of d_q of further spans to those of the first, in order, and if these are the last ones writes d_q.
+// Adds the sums of d_q of `count` spans to `sum`, in order, which begins with the first of them if it `begins`; and writes
+// d_q if these are the last ones.
 template <class T>
-void fold_spans(const Call<T> &call, const Unit &u, T *first, const T *const *others, int64_t count, bool last,
-                int threads) {
+void fold_spans(const Call<T> &call, const Unit &u, T *sum, const T *const *parts, int64_t count, bool begins,
+                bool last, int threads) {
   constexpr int64_t kPiece = 256;
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
@@ -164,10 +166,12 @@ void fold_spans(const Call<T> &call, const Unit &u, T *first, const T *const *ot
     const int64_t h = task / pieces, query = task % pieces * kPiece, columns = std::min(kPiece, queries - query);
     const int64_t at = (h * queries + query) * d;
     for (int64_t i = 0; i < count; ++i) {
-      call.kernels.attention_gradient({d, columns, others[i] + at, T(1), {first + at, 1, d, dtype_of<T>()}, true});
+      if (parts[i] == sum) continue;
+      call.kernels.attention_gradient(
+          {d, columns, parts[i] + at, T(1), {sum + at, 1, d, dtype_of<T>()}, !begins || i > 0});
     }
     if (!last || !call.p.d_q) return;
-    call.kernels.attention_gradient({d, columns, first + at, static_cast<T>(f.scale),
+    call.kernels.attention_gradient({d, columns, sum + at, static_cast<T>(f.scale),
                                      call.p.d_q.matrix(0, s.query + query, u.kv_head * call.heads() + h, s.q_batch),
                                      call.adds(call.shared.q, u)});
   });
@@ -177,11 +181,11 @@ void fold_spans(const Call<T> &call, const Unit &u, T *first, const T *const *ot
 template <class T>
 void run_unit(const Call<T> &call, const Unit &u, int thread) {
   prepare(call, u, 1, thread);
-  T *const first = call.of_thread(thread) + call.room.sums, *const next = first + call.room.sums_size;
-  const T *const others[] = {next};
+  T *const sum = call.of_thread(thread) + call.room.sums, *const next = sum + call.room.sums_size;
   for (int64_t span = 0, spans = count_spans(u.keys()); span < spans; ++span) {
-    run_span(call, u, span, call.of_thread(thread), span == 0 ? first : next, thread);
-    if (span > 0 || spans == 1) fold_spans(call, u, first, others, span > 0 ? 1 : 0, span + 1 == spans, 1);
+    const T *const part[] = {span == 0 ? sum : next};
+    run_span(call, u, span, call.of_thread(thread), span == 0 ? sum : next, thread);
+    fold_spans(call, u, sum, part, 1, span == 0, span + 1 == spans, 1);
   }
 }
 
@@ -192,14 +196,13 @@ void run_spans(const Call<T> &call, const Unit &u) {
   const int64_t spans = count_spans(u.keys());
   prepare(call, u, threads, 0);
   for (int64_t span = 0; span < spans;) {
-    const int64_t kept = span > 0 ? 1 : 0, count = std::min<int64_t>(2 * threads - kept, spans - span);
-    const T *others[kMostSpans];
-    for (int64_t i = 0; i < count; ++i) others[i] = call.sums(kept + i);
-    parallel_for(call.scratch.executor(), threads, count, [&](int64_t i, int thread) {
-      run_span(call, u, span + i, call.of_thread(0), call.sums(kept + i), thread);
-    });
+    const int64_t count = std::min<int64_t>(2 * threads, spans - span);
+    const T *parts[kMostSpans];
+    for (int64_t i = 0; i < count; ++i) parts[i] = call.sums(i);
+    parallel_for(call.scratch.executor(), threads, count,
+                 [&](int64_t i, int thread) { run_span(call, u, span + i, call.of_thread(0), call.sums(i), thread); });
+    fold_spans(call, u, call.sum, parts, count, span == 0, span + count == spans, threads);
     span += count;
-    fold_spans(call, u, call.sums(0), others + (1 - kept), count - (1 - kept), span == spans, threads);
   }
 }
 
@@ -265,9 +268,10 @@ void clear_bias(const Call<T> &call) {
   }
 }
 
-// The shared part of the scratch: lse if it is not given, then the sinks of each sequence, then what finding lse needs.
+// The shared part of the scratch: lse if it is not given, then the sinks of each sequence and the
+// sum of d_q of one unit, then what finding lse needs.
 struct SharedRoom {
-  int64_t sinks = 0, forward = 0, end = 0;
+  int64_t sinks = 0, sum = 0, forward = 0, end = 0;
   Need need;
 };
 
@@ -295,7 +299,9 @@ __attribute__((noinline)) SharedRoom shared_room(const AttentionBackward &p) {
     r.need = attention_need(f);
     r.sinks = aligned(f.lse.count * element);
   }
-  r.forward = r.sinks + (p.d_sinks ? aligned(count_sequences(p.forward) * heads * element) : 0);
+  r.sum = r.sinks + (p.d_sinks ? aligned(count_sequences(p.forward) * heads * element) : 0);
+  const int64_t group = p.forward.k.heads() == 0 ? 0 : heads / p.forward.k.heads();
+  r.forward = r.sum + aligned(group * p.forward.out.columns() * p.forward.q.rows() * element);
   r.end = r.forward + r.need.shared;
   return r;
 }
@@ -331,7 +337,8 @@ Acquired run(const KernelTable &table, const AttentionBackward &p, const Executi
                         scratch,
                         kernels_of<T>(table),
                         table.convert,
-                        reinterpret_cast<T *>(scratch.shared() + room.sinks)};
+                        reinterpret_cast<T *>(scratch.shared() + room.sinks),
+                        reinterpret_cast<T *>(scratch.shared() + room.sum)};
   clear_bias(call);
   // What is shared is added to in the order of sequences and heads.
   const int64_t kv_heads = f.k.heads(), units = count_sequences(f) * kv_heads;

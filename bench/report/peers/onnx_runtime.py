@@ -35,7 +35,7 @@ def load():
 
     def prepare(problem, threads):
         shape = problem.shape
-        if shape.heads != shape.kv_heads:
+        if shape.heads != shape.kv_heads or shape.backward:
             return None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

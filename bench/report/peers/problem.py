@@ -27,9 +27,12 @@ class Shape:
     heads: int
     kv_heads: int
     causal: bool = False
+    backward: bool = False  # d_q, d_k and d_v, of which d_q is looked at
 
     @property
     def name(self):
+        if self.backward:
+            return dataclasses.replace(self, backward=False).name.replace("attention/", "backward/")
         if self.queries == 1:
             return f"decode/f32/keys:{self.keys}/D:{self.features}/heads:{self.heads}/kv:{self.kv_heads}"
         mask = "causal" if self.causal else "full"
@@ -39,7 +42,7 @@ class Shape:
     def flops(self):
         """Scores and output take 2 D flops each for every pair of a query and a key that it sees."""
         pairs = self.queries * (self.queries + 1) / 2 if self.causal else self.queries * self.keys
-        return 4.0 * pairs * self.features * self.heads
+        return (10.0 if self.backward else 4.0) * pairs * self.features * self.heads
 
     def bytes(self, kv_bytes):
         """What must be read or written at least once."""
@@ -67,6 +70,10 @@ def shapes():
         *((keys, *heads) for keys in (16384, 131072) for heads in ((1, 1), (8, 1))),
     ):
         yield Shape(1, keys, 128, heads, kv_heads)
+    for features in (64, 128):
+        for items in (512, 1024, 4096):
+            for causal in (False, True):
+                yield Shape(items, items, features, 1, 1, causal, True)
 
 
 def aligned(shape, dtype=numpy.float32):
@@ -85,7 +92,8 @@ class Problem:
         self.q = aligned((shape.heads, shape.queries, shape.features))
         self.k, self.v = (aligned((shape.kv_heads, shape.keys, shape.features)) for _ in range(2))
         random = numpy.random.default_rng(1)
-        for operand in (self.q, self.k, self.v):
+        self.d_out = aligned(self.q.shape)
+        for operand in (self.q, self.k, self.v, *([self.d_out] if shape.backward else [])):
             random.standard_normal(out=operand, dtype=numpy.float32)
         # Enough rows to notice an error of any tile, few enough to be computed in f64 quickly.
         self.checked = numpy.unique(numpy.linspace(0, shape.queries - 1, 64).astype(int))
@@ -100,7 +108,13 @@ class Problem:
             if shape.causal:
                 scores[numpy.arange(shape.keys) > rows[:, None]] = -numpy.inf
             weights = numpy.exp(scores - scores.max(-1, keepdims=True))
-            out[head] = weights / weights.sum(-1, keepdims=True) @ self.v[group]
+            weights /= weights.sum(-1, keepdims=True)
+            if shape.backward:
+                d_weights = self.d_out[head, rows].astype(float) @ self.v[group].T
+                d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True))
+                out[head] = d_scores @ self.k[group] / numpy.sqrt(shape.features)
+            else:
+                out[head] = weights @ self.v[group]
         return out
 
     def error(self, result):

@@ -21,6 +21,13 @@ def load():
         if problem.shape.heads != problem.shape.kv_heads:
             options["enable_gqa"] = True
 
+        if problem.shape.backward:
+            with torch.enable_grad():
+                operands = [x.requires_grad_() for x in operands]
+                out = attention(*operands, **options)
+            d_out = torch.from_numpy(problem.d_out[None])
+            return (lambda: torch.autograd.grad(out, operands, d_out, retain_graph=True)), lambda d: d[0][0].numpy()
+
         def call():
             return attention(*operands, **options)
 

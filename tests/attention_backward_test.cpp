@@ -85,16 +85,18 @@ double check(Problem<T> &p, Random &random) {
     if (!run(p, out, lse, d_out, how, &got)) return;
     Backward<T> start = before;
     if (!accumulates) start.each([](Operand<T> &o) { o.fill_with(T(0)); });
-    const auto compare = [&](const char *name, Operand<T> &o, Operand<T> &at, const auto &want, const auto &bound) {
+    const auto compare = [&](const char *name, Operand<T> &o, Operand<T> &at, const auto &want, const auto &bound,
+                             Wide<T> additions = 1) {
       INFO("gradient of " << std::string(name));
-      const double ratio = BackwardModel<T>::worst(o, at, want, bound);
+      const double ratio = BackwardModel<T>::worst(o, at, want, bound, additions);
       CHECK(ratio <= 1);
       worst = std::max(worst, ratio);
     };
     compare("q", got.q, start.q, model.sum.q, model.bound.q);
     compare("k", got.k, start.k, model.sum.k, model.bound.k);
     compare("v", got.v, start.v, model.sum.v, model.bound.v);
-    if (p.options.bias != nullptr) compare("bias", got.bias, start.bias, model.sum.bias, model.bound.bias);
+    if (p.options.bias != nullptr)
+      compare("bias", got.bias, start.bias, model.sum.bias, model.bound.bias, model.terms_of_bias());
     if (p.options.sinks != nullptr) compare("sinks", got.sinks, start.sinks, model.sum.sinks, model.bound.sinks);
     how.gives_lse = random.one_in(2);
     how.options.threads = static_cast<int32_t>(random.in(1, 5));

@@ -62,6 +62,13 @@ struct BackwardModel {
     return static_cast<size_t>(((in(3, b) * s[2] + in(2, h)) * s[1] + in(1, j)) * s[0] + in(0, i));
   }
 
+  // Numbers that are added for one of the bias, one after the other.
+  W terms_of_bias() const {
+    const Shape &s = p.bias.shape();
+    const int64_t keys = s[0] == 1 ? p.nk : 1, queries = s[1] == 1 ? p.nq : 1;
+    return static_cast<W>(keys * queries * (s[2] == 1 ? p.heads : 1) * (s[3] == 1 ? p.batch : 1));
+  }
+
   // One query's part of all sums.
   void add_query(int64_t i, int64_t h, int64_t b) {
     const int64_t kv = h / (p.heads / p.kv_heads);
@@ -111,12 +118,13 @@ struct BackwardModel {
     for (const Key &key : keys) sum_of_weights += std::exp(key.s - most);
     const W lse = most + std::log(sum_of_weights);
     W delta = d_lse != nullptr ? -W(d_lse->at(0, i, h, b)) : W(0), delta_size = std::fabs(delta);
-    W error_of_lse = 0;
+    W error_of_lse = 0, dropped = 0;  // what weights that may be taken as 0 leave out of delta
     for (const Key &key : keys) {
       const W weight = std::exp(key.s - lse);
       delta += weight * key.dp;
       delta_size += weight * key.dp_size;
       error_of_lse = std::max(error_of_lse, key.error);
+      dropped += key.dp_size * 4 * static_cast<W>(std::numeric_limits<T>::min());
     }
     const W unit = static_cast<W>(kUnit<T>);
     for (const Key &key : keys) {
@@ -142,22 +150,23 @@ struct BackwardModel {
       }
       const size_t n = at(p.bias, key.j, i, h, b);
       sum.bias[n] += bias_gradient;
-      bound.bias[n] += 2 * ds_error;
+      bound.bias[n] += 2 * ds_error + unit * terms_of_bias() * std::fabs(bias_gradient);
     }
     if (p.spec.sinks == nullptr) return;
     const W weight = std::exp(p.spec.sinks[h] - lse);
     sum.sinks[static_cast<size_t>(h)] -= weight * delta;
     bound.sinks[static_cast<size_t>(h)] +=
-        2 * weight * delta_size * unit * (error_of_lse + 8 * std::fabs(lse) + 64 + static_cast<W>(p.dv));
+        2 * weight * (delta_size * unit * (error_of_lse + 8 * std::fabs(lse) + 64 + static_cast<W>(p.dv)) + dropped);
   }
 
-  // The largest |got - before - want| over its bound.
-  static double worst(Operand<T> &got, Operand<T> &before, const std::vector<W> &want, const std::vector<W> &bounds) {
+  // The largest |got - before - want| over its bound; `additions`: numbers that were added to `before` one by one.
+  static double worst(Operand<T> &got, Operand<T> &before, const std::vector<W> &want, const std::vector<W> &bounds,
+                      W additions = 1) {
     double worst = 0;
     size_t n = 0;
     got.each([&](T &x, int64_t i, int64_t j, int64_t h, int64_t b) {
       const W start = W(before.at(i, j, h, b)), w = start + want[n];
-      const W room = bounds[n] + static_cast<W>(4 * kUnit<T>) * (std::fabs(start) + std::fabs(want[n]));
+      const W room = bounds[n] + static_cast<W>(kUnit<T>) * (3 + additions) * (std::fabs(start) + std::fabs(want[n]));
       const W error = std::fabs(W(x) - w);
       const double ratio = error == 0 ? 0 : static_cast<double>(error / room);
       if (!(ratio <= worst)) worst = std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;

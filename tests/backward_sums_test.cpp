@@ -135,6 +135,73 @@ TEST_CASE("what a batch shares has the sum over it, in the batches' order") {
   }
 }
 
+// The same gradients as products of stored matrices, in T throughout: the usual way without fusion.
+template <class T>
+struct Unfused {
+  std::vector<T> d_q, d_k, d_v;
+
+  explicit Unfused(Problem<T> &p, Operand<T> &d_out)
+      : d_q(size(p.nq, p.d)), d_k(size(p.nk, p.d)), d_v(size(p.nk, p.dv)) {
+    const T scale = T(1) / std::sqrt(static_cast<T>(p.d));
+    std::vector<T> weights(static_cast<size_t>(p.nk)), d_weights(weights.size());
+    for (int64_t i = 0; i < p.nq; ++i) {
+      T most = -Problem<T>::kInf, sum = 0, delta = 0;
+      for (int64_t j = 0; j < p.nk; ++j) {
+        T s = 0, d = 0;
+        for (int64_t f = 0; f < p.d; ++f) s += p.q.at(f, i) * p.k.at(f, j);
+        for (int64_t f = 0; f < p.dv; ++f) d += d_out.at(f, i) * p.v.at(f, j);
+        weights[static_cast<size_t>(j)] = s * scale;
+        d_weights[static_cast<size_t>(j)] = d;
+        most = std::max(most, s * scale);
+      }
+      for (T &w : weights) sum += w = std::exp(w - most);
+      for (size_t j = 0; j < weights.size(); ++j) delta += (weights[j] /= sum) * d_weights[j];
+      for (int64_t j = 0; j < p.nk; ++j) {
+        const T w = weights[static_cast<size_t>(j)], ds = w * (d_weights[static_cast<size_t>(j)] - delta) * scale;
+        for (int64_t f = 0; f < p.dv; ++f) d_v[static_cast<size_t>(j * p.dv + f)] += w * d_out.at(f, i);
+        for (int64_t f = 0; f < p.d; ++f) {
+          d_q[static_cast<size_t>(i * p.d + f)] += ds * p.k.at(f, j);
+          d_k[static_cast<size_t>(j * p.d + f)] += ds * p.q.at(f, i);
+        }
+      }
+    }
+  }
+  static size_t size(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
+};
+
+TEST_CASE_TEMPLATE("gradients are at most twice as far from the formula as those of an unfused computation", T, float,
+                   double) {
+  Random random(1606);
+  for (const int64_t keys : {300, 1100}) {
+    Problem<T> p(random, keys, 130);
+    p.spec = {};
+    p.options = options_with<attend_attention_options>(0);
+    p.heads = p.kv_heads = p.batch = 1;  // of which the first alone is looked at
+    p.d = p.dv = 64;
+    p.q = Operand<T>({64, 130, 1, 1}, {}), p.k = Operand<T>({64, keys, 1, 1}, {}), p.v = p.k;
+    p.out = p.q, p.lse = Operand<T>({1, 130, 1, 1}, {});
+    Operand<T> d_out = p.q, d_q = p.q, d_k = p.k, d_v = p.v;
+    for (Operand<T> *o : {&p.q, &p.k, &p.v, &d_out}) o->fill(random);
+    p.options.lse = p.lse.tensor();
+    ok(attend_attention(p.q.tensor(), p.k.tensor(), p.v.tensor(), p.out.tensor(), &p.options));
+    ok(attend_attention_backward(p.q.tensor(), p.k.tensor(), p.v.tensor(), p.out.tensor(), d_out.tensor(), d_q.tensor(),
+                                 d_k.tensor(), d_v.tensor(), nullptr, &p.options));
+    const BackwardModel<T> model(p, d_out, nullptr);
+    const Unfused<T> unfused(p, d_out);
+    const auto error = [](const std::vector<T> &got, const std::vector<Wide<T>> &want) {
+      Wide<T> most = 0;
+      for (size_t i = 0; i < got.size(); ++i) most = std::max(most, std::fabs(Wide<T>(got[i]) - want[i]));
+      return static_cast<double>(most);
+    };
+    CHECK(error(d_q.values(), model.sum.q) <= 2 * error(unfused.d_q, model.sum.q));
+    CHECK(error(d_k.values(), model.sum.k) <= 2 * error(unfused.d_k, model.sum.k));
+    CHECK(error(d_v.values(), model.sum.v) <= 2 * error(unfused.d_v, model.sum.v));
+    MESSAGE("of " << keys << " keys: " << error(d_q.values(), model.sum.q) / error(unfused.d_q, model.sum.q) << " "
+                  << error(d_k.values(), model.sum.k) / error(unfused.d_k, model.sum.k) << " "
+                  << error(d_v.values(), model.sum.v) / error(unfused.d_v, model.sum.v));
+  }
+}
+
 TEST_CASE_TEMPLATE("spans of keys: the formula, and the bits of any number of threads", T, float, double) {
   Random random(1603);
   const int count = rounds(5, 60);

@@ -46,7 +46,7 @@ TEST_CASE("gradients of what is not there") {
 TEST_CASE("gradients of another shape than their operand's") {
   wrong(ATTEND_INVALID_SHAPE, "options.d_bias", [](BiasedCall &c) { c.d_bias.view.shape[2] = 1; });
   wrong(ATTEND_INVALID_SHAPE, "options.d_sinks", [](BiasedCall &c) { c.d_sinks.view.shape[0] = 3; });
-  wrong(ATTEND_INVALID_SHAPE, "d_k", [](BiasedCall &c) { c.d_k.view.shape[2] = 4; });
+  wrong(ATTEND_INVALID_SHAPE, "d_k", [](BiasedCall &c) { c.d_k.view.shape[2] = 3; });
   wrong(ATTEND_INVALID_SHAPE, "d_v", [](BiasedCall &c) { c.d_v.view.shape[3] = 1; });
   wrong(ATTEND_INVALID_SHAPE, "d_q", [](BiasedCall &c) { c.q.view.shape[3] = 1; });
   wrong(ATTEND_INVALID_SHAPE, "d_out", [](BiasedCall &c) { c.d_out.view.shape[1] = 5; });

@@ -143,7 +143,9 @@ TEST_CASE("element types") {
       call.slots[i].operand->view.dtype = dtype;
       const bool appends = call.function == "attend_kv_append";
       const bool is_half = dtype == ATTEND_BF16 || dtype == ATTEND_F16;
-      const bool is_key = appends ? name == "k_cache" || name == "v_cache" : name == "k" || name == "v";
+      const bool has_gradient = call.function == "attend_attention_backward";
+      const bool is_key =
+          appends ? name == "k_cache" || name == "v_cache" : !has_gradient && (name == "k" || name == "v");
       const bool of_arithmetic = (name == "y" && call.function == "attend_softmax") ||
                                  name.find("lse") != std::string::npos || name.find("scores") != std::string::npos;
       const bool is_factor = call.function.find("attend_matmul") == 0 && (name == "a" || name == "b");

@@ -457,7 +457,7 @@ typedef struct attend_attention_backward_options {
  * Types: F32, BF16 or F16 each, or all F64; d_lse, d_bias, d_sinks of lse's. Gradients are sums over all that an operand
  * stands for: d_k over the heads that share it, and where the batch of q, k or v is 1 and that of out is not, over the
  * batch, which only gradients of the type of the arithmetic can hold. So is d_bias over what bias repeats by extents of 1.
- * With ATTEND_ACCUMULATE they are added to what is there, rounded once with it. No output may overlap another operand.
+ * With ATTEND_ACCUMULATE they are added to what is there, rounded once with it (d_bias after each summand). No output may overlap another operand.
  *
  * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no query
  * sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes 0. An
@@ -467,8 +467,9 @@ typedef struct attend_attention_backward_options {
  * sequence's first, each one FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256, counted from
  * kv_first, each one FMA chain, added in order into spans, and these in order: a span is the least power of two of chunks
  * of which the sequence has at most 8. The scale comes last. So the bits are the same for any number of threads and on
- * every instruction set with FMA; sums over batches, and those of d_bias and d_sinks, are in the order of batches, heads,
- * queries and keys. Error: at most twice that of the formulas above in the same type with P and dS kept. */
+ * every instruction set with FMA; sums over batches are in their order, that of d_sinks in the order of queries, then batches,
+ * those of d_bias in the order of batches, key heads, chunks, the heads of each, queries, and keys. Error: at most twice that
+ * of the formulas above in the same type with P and dS kept. */
 ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const attend_tensor *k,
                                                    const attend_tensor *v, const attend_tensor *out,
                                                    const attend_tensor *d_out, const attend_tensor *d_q,

@@ -146,6 +146,12 @@ __attribute__((noinline)) void add_bias_gradients(const BackwardBlock<T> &g, con
     const KeyRange seen = b.seen[tile];
     const T *const ds = g.scratch + g.layout.d_scores + (tile * Contract<T>::kKeyChunk + seen.begin - g.begin) * R;
     const int64_t keys = seen.end - seen.begin, rows = rows_in(b, tile);
+    if (key_stride == 0 && g.d_bias.item_stride == 0) {  // one number for all: squares would add in another order
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < keys; ++j) *g.d_bias.data += ds[j * R + i];
+      }
+      continue;
+    }
     T square[W * W];
     for (int64_t i0 = 0; i0 < rows; i0 += W) {
       const int64_t lanes = smaller<int64_t>(W, rows - i0);

@@ -155,9 +155,13 @@ contains
   ! packed has the sequences as its batch.
   ! pages (most pages of a sequence, b), of integer(c_int32_t): k and v are pools (d, page size, hkv, pages of the pool), and
   ! the keys of a batch lie in the pages, counted from 0, that its column names. With kv_lengths.
+  ! pauses, resumes: keys in several calls, with the bits of one; each but the first resumes, each but the last, of a multiple
+  ! of 256 keys, pauses. What is between them lies in state (2 (dv + 2), nq, h, b), as lse of c_float or c_double: a call that
+  ! pauses writes it and not out. key_offset: how many keys the calls before had, which moves causal masks, windows and
+  ! ALiBi; mask, bias and kv_lengths are of the keys of the call.
   subroutine attend_attention(q, k, v, out, causal, window, scale, softcap, query_offset, query_offsets, kv_lengths, &
                               kv_first, mask, bias, alibi_slopes, sinks, lse, scores, scores_stage, k_scale, v_scale, &
-                              query_starts, key_starts, pages, threads, status, message)
+                              query_starts, key_starts, pages, state, pauses, resumes, key_offset, threads, status, message)
     type(attend_tensor), intent(in), target :: q, k, v, out
     integer, intent(in), optional :: causal, window(2), scores_stage, threads
     real(c_double), intent(in), optional :: scale, softcap
@@ -165,7 +169,9 @@ contains
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_offsets(:), kv_lengths(:), kv_first(:)
     integer(c_int64_t), intent(in), target, contiguous, optional :: query_starts(:), key_starts(:)
     type(attend_tensor), intent(in), target, optional :: mask, bias, alibi_slopes, sinks, lse, scores, k_scale, v_scale
-    type(attend_tensor), intent(in), target, optional :: pages
+    type(attend_tensor), intent(in), target, optional :: pages, state
+    logical, intent(in), optional :: pauses, resumes
+    integer(c_int64_t), intent(in), optional :: key_offset
     integer(c_int32_t), intent(out), optional :: status
     character(len=*), intent(inout), optional :: message
     character(kind=c_char), target :: letters(room)
@@ -186,6 +192,10 @@ contains
     options%query_starts = list_loc(query_starts)
     options%key_starts = list_loc(key_starts)
     options%pages = optional_loc(pages)
+    options%state = optional_loc(state)
+    if (present(pauses)) options%flags = ior(options%flags, merge(8_c_int32_t, 0_c_int32_t, pauses))
+    if (present(resumes)) options%flags = ior(options%flags, merge(16_c_int32_t, 0_c_int32_t, resumes))
+    if (present(key_offset)) options%key_offset = key_offset
     call receive(letters, options%message, options%message_size)
     if (present(threads)) options%threads = threads
     call finish_call(c_attention(q, k, v, out, options), letters, status, message)

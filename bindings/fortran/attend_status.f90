@@ -105,6 +105,8 @@ contains
     said = replaced(said, 'flags: wants a scale computed, but v_', 'compute_v_scale: is true, but v_')
     said = replaced(said, 'flags: has ATTEND_COMPUTE_V_SCALE', 'compute_v_scale: is true')
     said = replaced(said, 'flags: has ATTEND_ROTARY_INTERLEAVED', 'interleaved: is true')
+    said = replaced(said, 'flags: has ATTEND_CAUSAL_BOTTOM_RIGHT', 'causal: is attend_causal_bottom_right')
+    said = replaced(said, 'ATTEND_PARTIAL and ATTEND_CONTINUE', 'pauses and resumes')
     call finish(result, said, status, message)
   end subroutine
 

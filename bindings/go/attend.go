@@ -190,7 +190,15 @@ type AttentionOptions struct {
 	QueryStarts, KeyStarts []int64
 	// (most pages of a sequence, B), NumPy's [B, pages]: k and v are pools (D, page size, Hkv, pages of the pool), and key j of a
 	// batch is column j % size of the page that row j / size names. Needs KVLengths. SelfAttention takes neither it nor KeyStarts.
-	Pages       *Tensor[int32]
+	Pages *Tensor[int32]
+	// Keys in several calls, with the bits of one: each but the first Resumes, each but the last, of a multiple of 256 keys,
+	// Pauses. What is between them lies in State, (2 (Dv + 2), Nq, H, B), of float32, or float64 where all is: a call that pauses
+	// writes it and not out, one that resumes reads it. KeyOffset is how many keys the calls before had, which moves causal
+	// masks, windows and ALiBi; Mask, Bias and KVLengths are of the keys of the call. SelfAttention takes none of these.
+	State           Operand
+	Pauses, Resumes bool
+	KeyOffset       int
+
 	Mask        *Tensor[bool]
 	Bias        Operand
 	ALiBiSlopes Operand
@@ -207,7 +215,13 @@ func (a *AttentionOptions) scalars(sequences int) C.shim_attention_scalars {
 	s := C.shim_attention_scalars{
 		scale: C.double(a.Scale), softcap: C.double(a.Softcap), query_offset: C.int64_t(a.QueryOffset),
 		flags: C.uint32_t(a.Causal), scores_stage: C.uint32_t(a.ScoresStage), threads: threads(a.Threads),
-		sequences: C.int64_t(sequences),
+		sequences: C.int64_t(sequences), key_offset: C.int64_t(a.KeyOffset),
+	}
+	if a.Pauses {
+		s.flags |= C.ATTEND_PARTIAL
+	}
+	if a.Resumes {
+		s.flags |= C.ATTEND_CONTINUE
 	}
 	if a.Window != nil {
 		s.flags |= C.ATTEND_WINDOW
@@ -217,9 +231,9 @@ func (a *AttentionOptions) scalars(sequences int) C.shim_attention_scalars {
 }
 
 type optionalOperands struct {
-	mask, bias, slopes, sinks, kScale, vScale, lse, scores, pages unsafe.Pointer
-	offsets, lengths, firsts, queryStarts, keyStarts              *C.int64_t
-	sequences                                                     int
+	mask, bias, slopes, sinks, kScale, vScale, lse, scores, pages, state unsafe.Pointer
+	offsets, lengths, firsts, queryStarts, keyStarts                     *C.int64_t
+	sequences                                                            int
 }
 
 func (o *operands) optional(out Operand, options *AttentionOptions) optionalOperands {
@@ -247,6 +261,7 @@ func (o *operands) optional(out Operand, options *AttentionOptions) optionalOper
 		lse:     o.add("options.lse", options.LSE),
 		scores:  o.add("options.scores", options.Scores),
 		pages:   o.add("options.pages", options.Pages),
+		state:   o.add("options.state", options.State),
 		offsets: o.perBatch("options.query_offsets", options.QueryOffsets, batches),
 		lengths: o.perBatch("options.kv_lengths", options.KVLengths, batches),
 		firsts:  o.perBatch("options.kv_first", options.KVFirst, batches),
@@ -265,7 +280,7 @@ func Attention(q, k, v, out Operand, options AttentionOptions) error {
 	}
 	scalars := options.scalars(more.sequences)
 	return o.failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.kScale, more.vScale, more.lse, more.scores, more.pages, more.offsets, more.lengths, more.firsts, more.queryStarts,
+		more.kScale, more.vScale, more.lse, more.scores, more.pages, more.state, more.offsets, more.lengths, more.firsts, more.queryStarts,
 		more.keyStarts, &o.views[0], &o.message[0]))
 }
 
@@ -301,7 +316,7 @@ func SelfAttention(x Operand, w Weights, out Operand, options AttentionOptions) 
 	}
 	scalars := options.scalars(more.sequences)
 	return o.failure(C.shim_self_attention(&scalars, px, pout, wq, wk, wv, bq, bk, bv, wo, bo, more.mask, more.bias,
-		more.slopes, more.sinks, more.kScale, more.vScale, more.lse, more.scores, more.pages, more.offsets, more.lengths,
+		more.slopes, more.sinks, more.kScale, more.vScale, more.lse, more.scores, more.pages, more.state, more.offsets, more.lengths,
 		more.firsts, more.queryStarts, more.keyStarts, &o.views[0], &o.message[0]))
 }
 

@@ -70,6 +70,27 @@ func TestServing(t *testing.T) {
 	t.Run("float64", testServing[float64])
 }
 
+func TestKeysInPieces(t *testing.T) {
+	const n, width = 600, 2 * (servingD + 2)
+	q, k, v := normals[float32](8*servingHeads*servingD), normals[float32](n*servingKV*servingD), normals[float32](n*servingKV*servingD)
+	run := func(a, b int64, o AttentionOptions) []float32 {
+		out := make([]float32, len(q))
+		o.Causal, o.QueryOffset, o.Window = TopLeft, 590, &Window{400, 0}
+		must(t, Attention(items(q, servingHeads, 0, 8), items(k, servingKV, a, b), items(v, servingKV, a, b),
+			items(out, servingHeads, 0, 8), o))
+		return out
+	}
+	state := Of(make([]float32, servingHeads*8*width), servingHeads, 8, width)
+	for i := range state.Data {
+		state.Data[i] = float32(math.NaN())
+	}
+	first := run(0, 256, AttentionOptions{State: state, Pauses: true})
+	second := run(256, 512, AttentionOptions{State: state, Pauses: true, Resumes: true, KeyOffset: 256})
+	equal(t, "out of a first piece", first, make([]float32, len(q)))
+	equal(t, "out of another", second, make([]float32, len(q)))
+	equal(t, "keys in pieces", run(512, n, AttentionOptions{State: state, Resumes: true, KeyOffset: 512}), run(0, n, AttentionOptions{}))
+}
+
 func TestPackedSelfAttention(t *testing.T) {
 	x, w := normals[float32](8*servingD), normals[float32](3*servingD*servingD)
 	weight := func(i int) *Tensor[float32] {
@@ -170,6 +191,10 @@ func TestErrorsOfServing(t *testing.T) {
 			attention(AttentionOptions{Pages: Of([]int32{0}, 1, 1)})},
 		{"options.Pages: has 3 for page 0 of batch 0, but the pool has 1 pages, counted from 0",
 			attention(AttentionOptions{Pages: Of([]int32{3}, 1, 1), KVLengths: []int64{6}})},
+		{"options.KeyOffset: is 255, but must be a multiple of 256, 0 or more", attention(AttentionOptions{KeyOffset: 255})},
+		{"options.State: is null, but required with Pauses and Resumes", attention(AttentionOptions{Resumes: true})},
+		{"options.Causal: is BottomRight, but where the keys end is not known to one of several calls",
+			attention(AttentionOptions{KeyOffset: 256, Causal: BottomRight})},
 		{"options.Positions: is 6 for item 5, but cos has 6 positions, counted from 0",
 			rotary(RotaryOptions{Positions: []int64{0, 1, 2, 3, 4, 6}})},
 		{"options.Positions: has 1 numbers for 6 items", rotary(RotaryOptions{Positions: []int64{0}})},

@@ -42,11 +42,12 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
   return attend_softmax(tensor(&t[0], x, &views[0]), tensor(&t[1], y, &views[1]), &options);
 }
 
-static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[9], void *mask,
+static attend_attention_options attention_options(const shim_attention_scalars *s, attend_tensor t[10], void *mask,
                                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale,
-                                                  void *lse, void *scores, void *pages, int64_t *query_offsets,
-                                                  int64_t *kv_lengths, int64_t *kv_first, int64_t *query_starts,
-                                                  int64_t *key_starts, const shim_view views[9]) {
+                                                  void *lse, void *scores, void *pages, void *state,
+                                                  int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
+                                                  int64_t *query_starts, int64_t *key_starts,
+                                                  const shim_view views[10]) {
   attend_attention_options options = {.size = sizeof options, .flags = s->flags, .scale = s->scale};
   options.softcap = s->softcap;
   options.query_offset = s->query_offset;
@@ -67,19 +68,21 @@ static attend_attention_options attention_options(const shim_attention_scalars *
   options.lse = tensor(&t[6], lse, &views[6]);
   options.scores = tensor(&t[7], scores, &views[7]);
   options.pages = tensor(&t[8], pages, &views[8]);
+  options.state = tensor(&t[9], state, &views[9]);
+  options.key_offset = s->key_offset;
   options.scores_stage = s->scores_stage;
   return options;
 }
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                             void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                             int64_t *query_starts, int64_t *key_starts, const shim_view views[13],
+                             void *scores, void *pages, void *state, int64_t *query_offsets, int64_t *kv_lengths,
+                             int64_t *kv_first, int64_t *query_starts, int64_t *key_starts, const shim_view views[14],
                              char message[shim_message_size]) {
-  attend_tensor t[13];
+  attend_tensor t[14];
   attend_attention_options options =
-      attention_options(scalars, &t[4], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, query_offsets,
-                        kv_lengths, kv_first, query_starts, key_starts, &views[4]);
+      attention_options(scalars, &t[4], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, state,
+                        query_offsets, kv_lengths, kv_first, query_starts, key_starts, &views[4]);
   options.threads = scalars->threads;
   options.message = message;
   options.message_size = shim_message_size;
@@ -99,10 +102,10 @@ attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b,
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                                  void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths,
+                                  void *scores, void *pages, void *state, int64_t *query_offsets, int64_t *kv_lengths,
                                   int64_t *kv_first, int64_t *query_starts, int64_t *key_starts,
-                                  const shim_view views[19], char message[shim_message_size]) {
-  attend_tensor t[19];
+                                  const shim_view views[20], char message[shim_message_size]) {
+  attend_tensor t[20];
   attend_self_attention_weights weights = {.size = sizeof weights};
   weights.w_q = tensor(&t[2], w_q, &views[2]);
   weights.w_k = tensor(&t[3], w_k, &views[3]);
@@ -115,8 +118,8 @@ attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x
   const attend_self_attention_options options = {
       .size = sizeof options, .threads = scalars->threads, .message = message, .message_size = shim_message_size};
   const attend_attention_options attention =
-      attention_options(scalars, &t[10], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, query_offsets,
-                        kv_lengths, kv_first, query_starts, key_starts, &views[10]);
+      attention_options(scalars, &t[10], mask, bias, slopes, sinks, k_scale, v_scale, lse, scores, pages, state,
+                        query_offsets, kv_lengths, kv_first, query_starts, key_starts, &views[10]);
   return attend_self_attention(tensor(&t[0], x, &views[0]), &weights, tensor(&t[1], out, &views[1]), &options,
                                &attention);
 }

@@ -26,28 +26,28 @@ attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *
 
 typedef struct shim_attention_scalars {
   double scale, softcap;
-  int64_t query_offset, window_left, window_right, sequences;
+  int64_t query_offset, window_left, window_right, sequences, key_offset;
   uint32_t flags, scores_stage;
   int32_t threads;
 } shim_attention_scalars;
 
 attend_status shim_attention(const shim_attention_scalars *scalars, void *q, void *k, void *v, void *out, void *mask,
                              void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                             void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths, int64_t *kv_first,
-                             int64_t *query_starts, int64_t *key_starts, const shim_view views[13],
+                             void *scores, void *pages, void *state, int64_t *query_offsets, int64_t *kv_lengths,
+                             int64_t *kv_first, int64_t *query_starts, int64_t *key_starts, const shim_view views[14],
                              char message[shim_message_size]);
 
 attend_status shim_merge(int32_t threads, void *out_a, void *lse_a, void *out_b, void *lse_b, const shim_view views[4],
                          char message[shim_message_size]);
 
 /* views: x, out, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, then mask, bias, slopes, sinks, k_scale, v_scale, lse, scores,
- * pages. */
+ * pages, state. */
 attend_status shim_self_attention(const shim_attention_scalars *scalars, void *x, void *out, void *w_q, void *w_k,
                                   void *w_v, void *b_q, void *b_k, void *b_v, void *w_o, void *b_o, void *mask,
                                   void *bias, void *slopes, void *sinks, void *k_scale, void *v_scale, void *lse,
-                                  void *scores, void *pages, int64_t *query_offsets, int64_t *kv_lengths,
+                                  void *scores, void *pages, void *state, int64_t *query_offsets, int64_t *kv_lengths,
                                   int64_t *kv_first, int64_t *query_starts, int64_t *key_starts,
-                                  const shim_view views[19], char message[shim_message_size]);
+                                  const shim_view views[20], char message[shim_message_size]);
 
 attend_status shim_convert(uint32_t flags, int32_t threads, void *x, void *y, void *scale, const shim_view views[3],
                            char message[shim_message_size]);

@@ -103,6 +103,8 @@ var goNames = strings.NewReplacer(
 	"options.flags: wants a scale computed, but v_cache", "options.ComputeVScale: is set, but vCache",
 	"options.flags: has ATTEND_COMPUTE_V_SCALE", "options.ComputeVScale: is set",
 	"options.flags: has ATTEND_ROTARY_INTERLEAVED", "options.Interleaved: is set",
+	"options.flags: has ATTEND_CAUSAL_BOTTOM_RIGHT", "options.Causal: is BottomRight",
+	"ATTEND_PARTIAL and ATTEND_CONTINUE", "Pauses and Resumes", "options.state", "options.State", "options.key_offset", "options.KeyOffset",
 	"query_starts", "QueryStarts", "key_starts", "KeyStarts", "options.pages", "options.Pages", "options.starts", "options.Starts",
 	"options.offsets", "options.Offsets", "options.positions", "options.Positions", "options.slots", "options.Slots",
 	"options.rotary_dims", "options.RotaryDims", "options.cos", "options.Cos", "k_cache", "kCache", "v_cache", "vCache",
@@ -148,7 +150,7 @@ type operands struct {
 	message [C.shim_message_size]C.char
 }
 
-func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 19)} }
+func newOperands() *operands { return &operands{views: make([]C.shim_view, 0, 20)} }
 
 // add checks that t stays inside its slice, whatever its strides, and returns the address of its first element.
 func (o *operands) add(argument string, t Operand) unsafe.Pointer {

@@ -108,6 +108,15 @@ export interface AttentionOptions extends SelfAttentionOptions {
    * column floor(j / size) names. Needs kvLengths; only entries for keys that exist are read.
    */
   pages?: Operand<Int32Array>;
+  /**
+   * More keys follow in another call, which together give the bits of one. The result is the state, [..., Nq, 2 (Dv + 2)] of float32 (of
+   * float64 float64). Such a piece has a multiple of 256 keys.
+   */
+  pauses?: boolean;
+  /** What the call before gave, which paused. This one goes on from it: it overwrites and returns it if it pauses too, and else only reads it. */
+  state?: Operand;
+  /** How many keys the calls before had, which moves causal masks, windows and ALiBi. mask, bias and kvLengths are of the keys of the call. */
+  keyOffset?: number;
   /** What one step of a key of 8 bits stands for, needed with int8: [..., Nk, 1], one for each key, or [..., 1, D], for each feature. */
   kScale?: Operand<Float32Array>;
   /** The same of v. */

@@ -56,10 +56,16 @@ const prepare = {
   attention(q, k, v, options = {}) {
     [q, k, v] = [['q', q], ['k', k], ['v', v]].map(([name, x]) => expect(operand(x, name), name, 2));
     const pages = operand(options.pages, 'pages'), starts = packing(options);
-    const out = result(options.out, 'out', q, [...leading(q, pages, starts), v.shape.at(-1)]);
-    const [operands, scalars, lists] = attentionOptions(options, batchOf(out), starts);
-    const more = [...['kScale', 'vScale'].map((name) => operand(options[name], name)), pages];
-    return [out, pack('attention', [...[q, k, v, out].map(reversed), ...operands, ...more.map(reversed)], scalars, lists)];
+    const axes = leading(q, pages, starts), { pauses } = options, early = pauses && ['out', 'lse'].find((name) => options[name] != null);
+    if (early) throw new AttendError('INVALID_VALUE', early, 'comes with the last piece alone; with pauses the state is the result.');
+    const out = result(options.out, 'out', q, [...axes, v.shape.at(-1)]); // not written, and so nobody's, where the call pauses
+    const state = pauses ? result(options.state, 'state', q.dtype === 'float64' ? 'float64' : 'float32', [...axes, 2 * (v.shape.at(-1) + 2)])
+      : operand(options.state, 'state');
+    const [operands, [flags, ...scalars], lists] = attentionOptions(options, batchOf(out), starts);
+    const more = [...['kScale', 'vScale'].map((name) => operand(options[name], name)), pages, state];
+    const pieces = (pauses ? 8 : 0) + (options.state != null ? 16 : 0);
+    return [pauses ? state : out, pack('attention', [...[q, k, v, out].map(reversed), ...operands, ...more.map(reversed)],
+      [flags + pieces, ...scalars, integer(options.keyOffset, 0, 'keyOffset')], lists)];
   },
 
   merge(outA, lseA, outB, lseB, options = {}) {
@@ -161,7 +167,7 @@ const ATTENTION = ['out', 'causal', 'window', 'scale', 'softcap', 'queryOffset',
   'queryStarts', 'mask', 'bias', 'alibiSlopes', 'sinks', 'lse', 'scores', 'scoresStage', 'threads'];
 const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'aScale', 'bScale', 'aZero', 'bZero', 'threads'],
   softmax: ['axis', 'out', 'log', 'scale', 'mask', 'bias', 'lse', 'threads'],
-  attention: [...ATTENTION, 'kScale', 'vScale', 'keyStarts', 'pages'], merge: ['threads'], selfAttention: ATTENTION,
+  attention: [...ATTENTION, 'kScale', 'vScale', 'keyStarts', 'pages', 'state', 'pauses', 'keyOffset'], merge: ['threads'], selfAttention: ATTENTION,
   convert: ['dtype', 'out', 'scale', 'computeScale', 'threads'],
   rotary: ['out', 'rotaryDims', 'interleaved', 'inverse', 'positions', 'offsets', 'starts', 'threads'],
   kvAppend: ['starts', 'offsets', 'slots', 'pages', 'kScale', 'vScale', 'computeKScale', 'computeVScale', 'cos', 'sin', 'rotaryDims',

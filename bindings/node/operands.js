@@ -48,7 +48,9 @@ const MATRICES = { ...along(-1, -2, -3, -4), ...REVERSED };
 
 // Flags are options of their own here: the one that a sentence is about.
 function flagOf(sentence, call) {
-  if (call !== 'kvAppend' || !sentence.startsWith('options.flags: ')) return undefined;
+  if (!sentence.startsWith('options.flags: ')) return undefined;
+  if (call === 'attention') return 'causal';
+  if (call !== 'kvAppend') return undefined;
   return sentence.includes('INTERLEAVED') ? 'interleaved' : sentence.includes("k_cache's") ? 'computeKScale' : 'computeVScale';
 }
 
@@ -60,7 +62,7 @@ function check(outcome, call, words = () => REVERSED) {
   const [, given, rest] = /^(?:([\w.]+): )?(.*?)\.?$/s.exec(sentence);
   const counts = words();
   const flagged = rest.replace(/has ATTEND_(COMPUTE_SCALE|COMPUTE_V_SCALE|ROTARY_INTERLEAVED)/, 'is set')
-    .replace('ATTEND_COMPUTE_SCALE', 'computeScale').replace('options.cos', 'cos');
+    .replace('has ATTEND_CAUSAL_BOTTOM_RIGHT', "is 'bottom-right'").replace('ATTEND_COMPUTE_SCALE', 'computeScale').replace('options.cos', 'cos');
   const said = flagged.replace(/([\w.]+)'s|\w+/g, (word, owner) => {
     if (owner) return `${nameOf(owner, call)}'s`;
     return given?.startsWith('weights.') ? word : counts[word] ?? word;

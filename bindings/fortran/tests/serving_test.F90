@@ -13,6 +13,7 @@ program serving_test
   integer(c_int32_t), target :: pages(3, 3) = reshape([4, 1, -1, -7, -1, 9, 0, 3, 2], [3, 3])
 
   call of_attention()
+  call of_pieces()
   call of_self_attention()
   call of_rotary()
   call of_scales()
@@ -61,6 +62,27 @@ contains
       call attend_attention(view(one), view(k), view(v), view(by_start), key_starts=key_starts)
       call check(all(by_start == by_page), 'packed keys alone')
     end block
+  end subroutine
+
+  subroutine of_pieces()
+    integer, parameter :: n = 600
+    real(c_float), target :: q(d, 8, heads), k(d, n, kv), v(d, n, kv), want(d, 8, heads), out(d, 8, heads)
+    real(c_float), target :: state(2 * (d + 2), 8, heads)
+    integer :: begin, end
+    call random_number(q)
+    call random_number(k)
+    call random_number(v)
+    call attend_attention(view(q), view(k), view(v), view(want), causal=attend_causal_top_left, query_offset=590_c_int64_t)
+    state = huge(state)
+    do begin = 0, n, 256
+      end = min(n, begin + 256)
+      out = 7
+      call attend_attention(view(q), view(k(:, begin + 1:end, :)), view(v(:, begin + 1:end, :)), view(out), &
+                            causal=attend_causal_top_left, query_offset=590_c_int64_t, state=view(state), pauses=end < n, &
+                            resumes=begin > 0, key_offset=int(begin, c_int64_t))
+      call check(end == n .or. all(out == 7), 'out of a piece that is not the last')
+    end do
+    call check(all(out == want), 'keys in pieces')
   end subroutine
 
   subroutine of_self_attention()
@@ -160,6 +182,14 @@ contains
     call attend_attention(view(x), view(x), view(x), view(y), pages=view(one_page), kv_lengths=four, status=status, &
                           message=message)
     call expect(status, message, 'pages: has 3 for page 0 of batch 0, but the pool has 1 pages, counted from 0.')
+    call attend_attention(view(x), view(x), view(x), view(y), key_offset=255_c_int64_t, status=status, message=message)
+    call expect(status, message, 'key_offset: is 255, but must be a multiple of 256, 0 or more.')
+    call attend_attention(view(x), view(x), view(x), view(y), resumes=.true., status=status, message=message)
+    call expect(status, message, 'state: is null, but required with pauses and resumes.')
+    call attend_attention(view(x), view(x), view(x), view(y), key_offset=256_c_int64_t, causal=attend_causal_bottom_right, &
+                          status=status, message=message)
+    call expect(status, message, &
+                'causal: is attend_causal_bottom_right, but where the keys end is not known to one of several calls.')
     call attend_self_attention(view(x), view(x(:, :4)), view(x(:, :4)), view(x(:, :4)), view(y), query_starts=four, status=status, &
                                message=message)
     call expect(status, message, 'query_starts: has 1 numbers, but sequences have a beginning and an end.')

@@ -38,7 +38,7 @@ typedef struct {
   } while (0)
 
 /* scalars of attention: flags, threads, scale, softcap, query_offset, window_left, window_right, scores_stage,
- * sequences */
+ * sequences, and key_offset, which attention alone has */
 static attend_attention_options attention_options(const call *c, int first) {
   attend_attention_options options = {.size = sizeof options, .flags = (uint32_t)c->scalars[0]};
   options.scale = c->scalars[2];
@@ -121,6 +121,8 @@ static attend_status run(call *c) {
     options.k_scale = o[10];
     options.v_scale = o[11];
     options.pages = o[12];
+    options.state = o[13];
+    options.key_offset = (int64_t)s[9];
     options.threads = threads;
     options.message = c->message;
     options.message_size = sizeof c->message;

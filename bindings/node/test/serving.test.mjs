@@ -53,6 +53,21 @@ for (const Type of [Float32Array, Float64Array]) {
   });
 }
 
+test('keys in pieces', async () => {
+  const n = 600, [q, k, v] = [[8 * heads, 5], [n * kv, 6], [n * kv, 7]].map(([m, seed]) => draw(m * d, seed));
+  const options = { causal: 'top-left', queryOffset: 590, window: [400, 0] };
+  const run = (a, b, more, from = attend) => from.attention(part(q, heads, 0, 8), part(k, kv, a, b), part(v, kv, a, b), { ...options, ...more });
+  const whole = run(0, n);
+  const state = run(0, 256, { pauses: true });
+  assert.deepEqual(state.shape, [heads, 8, 2 * (d + 2)]);
+  const again = await run(256, 512, { pauses: true, state, keyOffset: 256 }, attend.promises);
+  assert.equal(again.data, state.data);
+  const kept = state.data.slice();
+  assert.deepEqual(run(512, n, { state, keyOffset: 512 }), whole);
+  assert.deepEqual(await run(512, n, { state, keyOffset: 512 }, attend.promises), whole);
+  assert.deepEqual(state.data, kept);
+});
+
 test('packed self-attention', () => {
   const x = draw(8 * d), [wq, wk, wv] = [1, 2, 3].map((seed) => ({ data: draw(d * d, seed), shape: [d, d] }));
   const run = (a, b, more) => attend.selfAttention({ data: x, shape: [b - a, d], offset: a * d }, { wq, wk, wv }, { causal: 'top-left', ...more });
@@ -113,6 +128,11 @@ test('messages of serving', async () => {
   await attention('kvLengths: is null, but required where keys lie in pages.', { pages: page(0) });
   await attention('pages: has 3 for page 0 of batch 0, but the pool has 1 pages, counted from 0.', { pages: page(3), kvLengths: [6] });
   await attention('pages: is float32; int32 is needed.', { pages: { data: new Float32Array(1), shape: [1, 1] }, kvLengths: [6] });
+  const piece = { data: new Float32Array(256 * d), shape: [256, d] }, state = { data: new Float32Array(6 * 20), shape: [6, 20] };
+  await attention('keyOffset: is 255, but must be a multiple of 256, 0 or more.', { keyOffset: 255 });
+  await attention("causal: is 'bottom-right', but where the keys end is not known to one of several calls.", { state, causal: 'bottom-right' });
+  await attention('lse: comes with the last piece alone; with pauses the state is the result.', { pauses: true, lse: new Float32Array(6) });
+  await says('out: comes with the last piece alone; with pauses the state is the result.', (a) => a.attention(x, piece, piece, { pauses: true, out: x }));
   await says('keyStarts: is unknown: did you mean queryStarts?', (a) => a.selfAttention(x, { wq: x, wk: x, wv: x }, { keyStarts: [0, 6] }));
   await rotary('positions: is 6 for item 5, but cos has 6 positions, counted from 0.', { positions: [0, 1, 2, 3, 4, 6] });
   await rotary('positions: has 1 numbers for 6 items.', { positions: [0] });

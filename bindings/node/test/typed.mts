@@ -11,6 +11,7 @@ attend.attention(narrow, small, x, { kScale: new Float32Array(1) });
 const sums = attend.matmul(small, small, { aZero: new Int32Array(1) }).data satisfies Int32Array | Float32Array;
 const pages: attend.View<Int32Array> = { data: new Int32Array(4), shape: [2, 2] };
 attend.attention(x, small, small, { pages, kvLengths: [3, 4], queryStarts: BigInt64Array.of(0n, 1n, 3n) as unknown as number[] });
+attend.attention(x, x, x, { state: attend.attention(x, x, x, { pauses: true }), keyOffset: 256 });
 attend.kvAppend(x, null, small, null, { slots: [0, -1, 2], kScale: new Float32Array(3), computeKScale: true });
 const turned: Required<attend.View> = attend.rotary(x, x, x, { offsets: [1], out: x });
 const appended: Promise<void> = attend.promises.kvAppend(x, x, x, x, { pages, cos: x, sin: x });
@@ -18,6 +19,8 @@ const appended: Promise<void> = attend.promises.kvAppend(x, x, x, x, { pages, co
 attend.attention(x, x, x, { pages: x });
 // @ts-expect-error x is packed with its keys
 attend.selfAttention(x, { wq: x, wk: x, wv: x }, { keyStarts: [0, 3] });
+// @ts-expect-error and has all of them
+attend.selfAttention(x, { wq: x, wk: x, wv: x }, { pauses: true });
 // @ts-expect-error zero points are int32
 attend.matmul(small, small, { aZero: new Float32Array(1) });
 // @ts-expect-error projections are of floats

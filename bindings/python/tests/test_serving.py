@@ -104,6 +104,61 @@ def test_packed_self_attention(dtype):
         np.testing.assert_array_equal(out[a:b], attend.self_attention(x[a:b], *weights, w_o=w_o, causal="top-left"))
 
 
+def in_pieces(q, k, v, ends, of_keys=(), state=None, **options):
+    """attention() call by call over keys that end at `ends`; of_keys names options whose last axis is the keys'."""
+    begin = 0
+    for number, end in enumerate(ends, 1):
+        piece = {name: options[name][..., begin:end] for name in of_keys}
+        last = number == len(ends)
+        got = attend.attention(q, k[..., begin:end, :], v[..., begin:end, :], state=state, pauses=not last, key_offset=begin,
+                               return_lse=last, **(options | piece))
+        assert state is None or last or got is state
+        begin, state = end, got
+    return got
+
+
+@pytest.mark.parametrize("ends", [[256, 600], [512, 768, 1024, 1100], [768, 768]])
+def test_keys_in_pieces(ends, dtype):
+    n = ends[-1]
+    q, k, v = (random.normal(size=(2, h, count, d)).astype(dtype) for h, count, d in ((H, 9, D), (HKV, n, D), (HKV, n, DV)))
+    options = {"bias": random.normal(size=(H, 9, n)).astype(dtype), "mask": random.random((2, 1, 9, n)) < 0.8}
+    for each in ({}, {"causal": "top-left", "query_offset": n - 9, "window": (700, None), "softcap": 3.0,
+                      "sinks": np.ones(H, dtype), "alibi_slopes": np.full(H, 0.01, dtype), **options}):
+        wanted = attend.attention(q, k, v, return_lse=True, **each)
+        got = in_pieces(q, k, v, ends, of_keys=each.keys() & options.keys(), **each)
+        for a, b in zip(got, wanted):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_state_of_a_piece():
+    q, k, v = packed(H, QUERIES, D, np.float16), *(packed(HKV, [512], d, np.float16) for d in (D, DV))
+    state = attend.attention(q, k[:, :256], v[:, :256], pauses=True)
+    assert state.shape == (H, sum(QUERIES), 2 * (DV + 2)) and state.dtype == np.float32
+    # It may go on in several ways; each only reads it.
+    kept = state.copy()
+    for rest in (slice(256, 512), slice(300, 400), slice(0, 0)):
+        keys, values = (np.concatenate([x[:, :256], x[:, rest]], axis=1) for x in (k, v))
+        out, scores = attend.attention(q, k[:, rest], v[:, rest], state=state, key_offset=256, return_scores="scaled")
+        np.testing.assert_array_equal(out, attend.attention(q, keys, values))
+        assert scores.shape == (H, sum(QUERIES), len(range(*rest.indices(512))))
+    np.testing.assert_array_equal(state, kept)
+    scores = attend.attention(q, k[:, :256], v[:, :256], pauses=True, return_scores="scaled")[1]
+    np.testing.assert_array_equal(scores, attend.attention(q, k[:, :256], v[:, :256], return_scores="scaled")[1])
+
+
+def test_a_shared_prefix_is_one_piece_for_all_sequences(operands):
+    q, k, v = operands
+    prefix_k, prefix_v = (packed(HKV, [256], d, k.dtype) for d in (D, DV))
+    state = attend.attention(q, prefix_k, prefix_v, pauses=True)
+    k_pool, v_pool, table, lengths = pools(k, v)
+    own = {"key_starts": KEY_STARTS}, {"pages": table, "kv_lengths": lengths}
+    for (keys, values), options in zip(((k, v), (k_pool, v_pool)), own):
+        out = attend.attention(q, keys, values, query_starts=QUERY_STARTS, state=state, key_offset=256, **options)
+        for b, (queries, *each) in enumerate(zip(*map(parts, operands, (QUERY_STARTS, KEY_STARTS, KEY_STARTS)))):
+            whole = (np.concatenate(both, axis=1) for both in zip((prefix_k, prefix_v), each))
+            np.testing.assert_array_equal(parts(out, QUERY_STARTS)[b], attend.attention(queries, *whole))
+
+
 # ------------------------------------------------------------------------------------------------ rotary and append --
 
 POSITIONS, PAIRS = 50, D // 2
@@ -184,6 +239,7 @@ def test_append_computes_scales_as_convert():
 # --------------------------------------------------------------------------------------------------- what is refused --
 
 Q, K = np.ones((1, 6, 4), np.float32), np.ones((1, 7, 4), np.float32)
+PIECE, STATE = np.ones((1, 256, 4), np.float32), np.zeros((1, 6, 12), np.float32)
 POOL, TABLE = np.ones((3, 1, 4, 4), np.float32), np.zeros((1, 2), np.int32)
 HALF = np.ones((9, 2), np.float32)
 
@@ -208,6 +264,17 @@ HALF = np.ones((9, 2), np.float32)
      lambda: attend.attention(Q, POOL, POOL, pages=np.array([[2, 3]], np.int32), kv_lengths=[5])),
     ("pages: is float32; int32 is needed.",
      lambda: attend.attention(Q, POOL, POOL, pages=memoryview(TABLE.astype("f4")), kv_lengths=[5])),
+    ("key_offset: is 7, but must be a multiple of 256, 0 or more.", lambda: attend.attention(Q, K, K, key_offset=7)),
+    ("causal: has ATTEND_CAUSAL_BOTTOM_RIGHT, but where the keys end is not known to one of several calls.",
+     lambda: attend.attention(Q, PIECE, PIECE, pauses=True, causal="bottom-right")),
+    ("kv_first: is given, but one of several calls counts keys from key_offset.",
+     lambda: attend.attention(Q, K, K, state=STATE, kv_first=[1])),
+    ("return_scores: is given for probabilities, which one of several calls over the keys does not know.",
+     lambda: attend.attention(Q, K, K, state=STATE, return_scores="probabilities")),
+    ("state: has 9 columns, not 12: q [1, 6, 4], k [1, 7, 4], v [1, 7, 4], state [1, 6, 9].",
+     lambda: attend.attention(Q, K, K, state=STATE[..., :9])),
+    ("state: is float64; float32 is needed beside the other operands.",
+     lambda: attend.attention(Q, PIECE, PIECE, state=STATE.astype("f8"), pauses=True)),
     ("query_starts: ends with 5, but must end with 6, the number of packed items.",
      lambda: attend.self_attention(Q[0], *[np.eye(4, dtype="f4")] * 3, query_starts=[0, 5])),
     ("rotary_dims: is 3 for 4 features, but must be even and at most as many, 0 for all of them.",
@@ -255,6 +322,12 @@ def test_what_attend_rejects(words, call):
      lambda: attend.attention(Q, K, K, query_starts=6)),
     (TypeError, "pages: elements must be int32, not int64",
      lambda: attend.attention(Q, POOL, POOL, pages=TABLE.astype("i8"), kv_lengths=[5])),
+    (ValueError, "out: only the last piece has it; with pauses the state is returned",
+     lambda: attend.attention(Q, PIECE, PIECE, pauses=True, out=Q.copy())),
+    (ValueError, "return_lse: only the last piece has it; with pauses the state is returned",
+     lambda: attend.attention(Q, PIECE, PIECE, pauses=True, return_lse=True)),
+    (ValueError, "state: is read-only",
+     lambda: attend.attention(Q, PIECE, PIECE, pauses=True, state=np.broadcast_to(STATE, STATE.shape))),
     (TypeError, r"cu_seqlens_q: attention\(\) has no such argument; query_starts=",
      lambda: attend.attention(Q, K, K, cu_seqlens_q=[0, 6])),
     (TypeError, r"block_table: attention\(\) has no such argument; pages=",

@@ -36,6 +36,7 @@ assert_type(attend.attention(x, x, x, out=tensor), Tensor)
 assert_type(attend.attention(x, tensor, tensor, k_scale=x, v_scale=tensor), New)
 assert_type(attend.attention(x, x, x, query_starts=[0, 4], key_starts=np.array([0, 4])), New)
 assert_type(attend.attention(x, x, x, pages=tensor, kv_lengths=[4]), New)
+assert_type(attend.attention(x, x, x, state=attend.attention(x, x, x, pauses=True), key_offset=256), New)
 assert_type(attend.self_attention(x, x, x, x, query_starts=[0, 4]), New)
 assert_type(attend.rotary(x, x, tensor, offsets=[0, 1], inverse=True), New)
 assert_type(attend.rotary(x, x, x, out=tensor, positions=np.array([0])), Tensor)
@@ -60,6 +61,7 @@ attend.set_executor(None)
 attend.attention(x, x, x, causal=True)  # type: ignore[call-overload]
 attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, k_scale=x)  # type: ignore[call-overload]
+attend.self_attention(x, x, x, x, pauses=True)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, pages=x)  # type: ignore[call-overload]
 attend.kv_append(x, x, x, x, k_scale=1)  # type: ignore[arg-type]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]

@@ -209,13 +209,17 @@ def attention(q: Array, k: Array, v: Array, *, out: _A, return_lse: Literal[Fals
 @overload
 def attention(q: Array, k: Array, v: Array, *, out: Array, return_lse: bool = ..., return_scores: Scores | None = ...,
               **options: Unpack[AttentionOptions]) -> tuple[Any, ...]: ...
+@overload
+def attention(q: Array, k: Array, v: Array, *, pauses: bool, out: Array | None = ..., return_lse: bool = ...,
+              return_scores: Scores | None = ..., **options: Unpack[AttentionOptions]) -> Any: ...
 def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: float | None = None,
               causal: Causal | None = None, window: Window | None = None, query_offset: int | Integers = 0,
               kv_lengths: Integers | None = None, kv_first: Integers | None = None, mask: Array | None = None,
               bias: Array | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
               sinks: Array | None = None, k_scale: Array | None = None, v_scale: Array | None = None,
               query_starts: Integers | None = None, key_starts: Integers | None = None, pages: Array | None = None,
-              return_lse: bool = False, return_scores: Scores | None = None, threads: int = 0, **unknown: Any) -> Any:
+              state: Array | None = None, pauses: bool = False, key_offset: int = 0, return_lse: bool = False,
+              return_scores: Scores | None = None, threads: int = 0, **unknown: Any) -> Any:
     """softmax(scale * q @ k.T) @ v without ever holding the matrix of scores.
 
     q ``[B, H, Nq, D]``, k ``[B, Hkv, Nk, D]``, v ``[B, Hkv, Nk, Dv]``, out ``[B, H, Nq, Dv]``; leading axes may be absent.
@@ -248,6 +252,13 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     pages          int32 ``[B, most pages of a sequence]``: k and v are pools ``[pages, Hkv, page size, D]``, with scales
                    likewise, and key j of batch b is ``k[pages[b, j // size], :, j % size]``. Needs kv_lengths; of the table
                    only the entries for keys that exist are read. :class:`KVCache` keeps such pools
+    pauses         more keys follow in another call, which together give the bits of one. The result is the state of each
+                   query's open sums, ``[B, H, Nq, 2 (Dv + 2)]``, float32 (float64). Such a piece has a multiple of 256 keys;
+                   queries and options stay the same. Not with "bottom-right" and kv_first: where keys end is not known yet
+    state          what the call before gave, which paused: this one goes on from it. One that pauses too overwrites and
+                   returns it, the last one only reads it
+    key_offset     how many keys the calls before had: moves causal masks, windows and ALiBi. mask, bias and kv_lengths
+                   describe the keys of the call
     return_lse     also return the log of the sum of exp of the visible scores, ``[B, H, Nq]``, for :func:`merge`
     return_scores  also return ``[B, H, Nq, Nk]``: "scaled", "softcapped", "masked" or "probabilities"
 
@@ -255,7 +266,9 @@ def attention(q: Array, k: Array, v: Array, *, out: Array | None = None, scale: 
     """
     if unknown:
         raise unexpected(attention, unknown)
-    return _attend.attention(q, k, v, out, threads, k_scale, v_scale, *_options(
+    if pauses and (out is not None or return_lse):
+        raise ValueError(f"{'return_lse' if out is None else 'out'}: only the last piece has it; with pauses the state is returned")
+    return _attend.attention(q, k, v, out, threads, k_scale, v_scale, state, key_offset, bool(pauses), *_options(
         scale, causal, window, query_offset, kv_lengths, kv_first, mask, bias, softcap, alibi_slopes, sinks,
         return_lse, return_scores, query_starts, key_starts, pages))
 

@@ -51,6 +51,8 @@ class AttentionOptions(CommonOptions, total=False):
     v_scale: Array | None
     key_starts: Integers | None
     pages: Array | None
+    state: Array | None
+    key_offset: int
 
 
 class SelfAttentionOptions(CommonOptions, total=False):

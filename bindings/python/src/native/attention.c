@@ -60,7 +60,7 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
                                    attend_attention_options *options) {
   const int arrangement = scores->arrangement;
   const int64_t batch = options->sequences ? options->sequences : scores->batch;
-  options->flags = (uint32_t)take_int64(self, args[0], "causal");
+  options->flags |= (uint32_t)take_int64(self, args[0], "causal");
   if (args[1] != Py_None) options->scale = take_scale(self, args[1], "; None means 1 / sqrt(D)");
   options->softcap = take_double(self, args[2], "softcap");
   options->query_offset = take_int64(self, args[3], "query_offset");
@@ -112,7 +112,24 @@ static scores_shape shape_of_scores(const attend_tensor *q, const attend_tensor 
   return shape;
 }
 
-/* (q, k, v, out, threads, k_scale, v_scale) and the attention options */
+/* (state, key_offset, pauses): keys in pieces. A state goes on from what it holds; a new one is the result of a first piece. */
+static void take_pieces(call *self, PyObject *const *args, const scores_shape *scores, int64_t value_rows,
+                        attend_attention_options *options) {
+  options->key_offset = take_int64(self, args[1], "key_offset");
+  if (args[0] != Py_None) options->flags |= ATTEND_CONTINUE;
+  if (!(options->flags & ATTEND_PARTIAL)) {
+    options->state = take_input(self, args[0], "state", AS_ACTIVATION);
+    return;
+  }
+  const int64_t shape[4] = {(int64_t)(2 * ((uint64_t)value_rows + 2)), scores->queries, scores->heads, scores->batch};
+  options->state =
+      take_output(self, args[0], "state", AS_ACTIVATION, shape, scores->rank, arithmetic_dtype(scores->dtype));
+}
+
+enum { ATTENTION_OPERANDS = 10 };
+
+/* (q, k, v, out, threads, k_scale, v_scale, state, key_offset, pauses) and the attention options. The result of a call that
+ * pauses is the state: `out`, which such a call only looks at, is memory that nobody is given. */
 static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   /* What attend.torch, the only one that describes memory, calls things. */
   static renaming renamed[] = {{"q", "query"},
@@ -127,7 +144,7 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
                                {NULL, NULL}};
   static const naming torch_names = {renamed, {"columns", "rows"}};
   (void)module;
-  if (!expect_count(count, 7 + ATTENTION_OPTIONS)) return NULL;
+  if (!expect_count(count, ATTENTION_OPERANDS + ATTENTION_OPTIONS)) return NULL;
   call self;
   call_begin(&self, is_described(args[0]) ? &torch_names : NULL);
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
@@ -137,13 +154,18 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
       .size = sizeof options, .threads = take_int32(&self, args[4], "threads"), WITH_MESSAGE(self)};
   options.k_scale = take_input(&self, args[5], "k_scale", AS_ACTIVATION);
   options.v_scale = take_input(&self, args[6], "v_scale", AS_ACTIVATION);
-  take_serving(&self, args + 7, &options);
+  const int pauses = args[9] == Py_True;
+  if (pauses) options.flags = ATTEND_PARTIAL;
+  take_serving(&self, args + ATTENTION_OPERANDS, &options);
   if (self.failed) return call_end(&self);
 
   const scores_shape scores = shape_of_scores(q, k, v, &options);
   const int64_t shape[4] = {extent(v, 0), scores.queries, scores.heads, scores.batch};
-  const attend_tensor *out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
-  take_attention_options(&self, args + 7, &scores, &options);
+  const attend_tensor *out = NULL;
+  if (!pauses) out = take_output(&self, args[3], "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
+  take_pieces(&self, args + 7, &scores, extent(v, 0), &options);
+  take_attention_options(&self, args + ATTENTION_OPERANDS, &scores, &options);
+  if (pauses) out = take_output(&self, Py_None, "out", AS_ACTIVATION, shape, scores.rank, q->dtype);
   if (!self.failed && call_has_plans(&self)) call_allocate(&self, check_attention(q, k, v, out, &options));
   if (self.failed) return call_end(&self);
 
@@ -151,6 +173,7 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   Py_BEGIN_ALLOW_THREADS
   status = attend_attention(q, k, v, out, &options);
   Py_END_ALLOW_THREADS
+  if (pauses) call_forget(&self);
   if (status) call_raise(&self, status);
   return call_end(&self);
 }

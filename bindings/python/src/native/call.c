@@ -43,6 +43,8 @@ PyObject *call_end(call *self) {
 
 void call_keep(call *self, PyObject *result) { self->result[self->results++] = result; }
 
+void call_forget(call *self) { Py_XDECREF(self->result[--self->results]); }
+
 void call_fail(call *self, PyObject *type, const char *message) {
   PyErr_SetString(type, message);
   self->failed = 1;
@@ -65,8 +67,11 @@ static void append(text *self, const char *letters, size_t length) {
 
 /* The Python argument of a name in attend.h: options.window_left and attention_options.window_left are both window. */
 static const char *argument_of(const naming *names, const char *name) {
-  static renaming everywhere[] = {
-      {"window_left", "window"}, {"query_offsets", "query_offset"}, {"scores", "return_scores"}, {NULL, NULL}};
+  static renaming everywhere[] = {{"window_left", "window"},
+                                  {"query_offsets", "query_offset"},
+                                  {"scores", "return_scores"},
+                                  {"flags", "causal"},
+                                  {NULL, NULL}};
   const char *dot = strrchr(name, '.');
   if (dot) name = dot + 1;
   for (int i = 0; names->renamed && names->renamed[i][0]; ++i)

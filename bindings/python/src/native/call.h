@@ -55,6 +55,9 @@ PyObject *call_end(call *self);
 /* Adds a result; the reference becomes the call's. */
 void call_keep(call *self, PyObject *result);
 
+/* Takes the last result back, which its memory was made for and nobody is to see. */
+void call_forget(call *self);
+
 void call_fail(call *self, PyObject *type, const char *message);
 
 /* Raises what the message says, or the status if there is none. */

@@ -48,6 +48,17 @@ pub struct AttentionOptions<'a> {
     /// (most pages of a sequence, B), NumPy's `[B, pages]`: k and v are pools (D, page size, Hkv, pages of the pool), and key j
     /// of a batch lies in column j % size of the page that row j / size names. Needs `kv_lengths`. Not of [`self_attention`].
     pub pages: Option<View<'a, i32>>,
+    /// Keys in several calls, with the bits of one: each but the first `resumes`, each but the last `pauses`. What is between
+    /// them lies in `state`, (2 (Dv + 2), Nq, H, B), of f32, or f64 where all is; a call that pauses writes it and not `out`.
+    /// Not of [`self_attention`].
+    pub state: Option<ViewMut<'a>>,
+    /// More keys follow in another call: those of this one are a multiple of 256.
+    pub pauses: bool,
+    /// Goes on from `state`, which is only read where it does not pause.
+    pub resumes: bool,
+    /// How many keys the calls before had, which moves causal masks, windows and ALiBi. Mask, bias and `kv_lengths` are of the
+    /// keys of the call.
+    pub key_offset: i64,
     pub mask: Option<View<'a, bool>>,
     pub bias: Option<View<'a>>,
     pub alibi_slopes: Option<View<'a>>,
@@ -79,6 +90,10 @@ impl Default for AttentionOptions<'_> {
             query_starts: None,
             key_starts: None,
             pages: None,
+            state: None,
+            pauses: false,
+            resumes: false,
+            key_offset: 0,
             mask: None,
             bias: None,
             alibi_slopes: None,
@@ -116,6 +131,12 @@ impl AttentionOptions<'_> {
         if self.window.is_some() {
             flags |= sys::ATTEND_WINDOW;
         }
+        if self.pauses {
+            flags |= sys::ATTEND_PARTIAL;
+        }
+        if self.resumes {
+            flags |= sys::ATTEND_CONTINUE;
+        }
         let (window_left, window_right) = self.window.unwrap_or((0, 0));
         Ok(sys::attend_attention_options {
             flags,
@@ -130,6 +151,8 @@ impl AttentionOptions<'_> {
             query_starts: start_of(self.query_starts),
             key_starts: start_of(self.key_starts),
             pages: of(&self.pages),
+            key_offset: self.key_offset,
+            state: of_mut(&self.state),
             window_left,
             window_right,
             mask: of(&self.mask),

@@ -95,6 +95,11 @@ impl Message {
                 "options.flags: has ATTEND_ROTARY_INTERLEAVED",
                 "options.interleaved: is true",
             )
+            .replace(
+                "options.flags: has ATTEND_CAUSAL_BOTTOM_RIGHT",
+                "options.causal: is BottomRight",
+            )
+            .replace("ATTEND_PARTIAL and ATTEND_CONTINUE", "pauses and resumes")
     }
 }
 

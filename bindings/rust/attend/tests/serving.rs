@@ -162,6 +162,47 @@ fn appended_to_pages() {
 }
 
 #[test]
+fn keys_in_pieces() {
+    const N: usize = 600;
+    let (p, k, v) = (Packed::new(), draw(N * KV * D), draw((N + 1) * KV * D));
+    let options = || AttentionOptions {
+        causal: Some(Causal::TopLeft),
+        query_offset: 590,
+        window: Some((400, 0)),
+        ..Default::default()
+    };
+    let whole = p.run(part(&k, KV, 0, N), part(&v, KV, 0, N), options());
+    let mut state = vec![f32::NAN; HEADS * 8 * 2 * (D + 2)];
+    for begin in [0, 256, 512] {
+        let (end, last) = (N.min(begin + 256), begin == 512);
+        let piece = AttentionOptions {
+            state: Some(
+                ViewMut::new(&mut state, &[HEADS, 8, 2 * (D + 2)])
+                    .unwrap()
+                    .into(),
+            ),
+            pauses: !last,
+            resumes: begin > 0,
+            key_offset: begin as i64,
+            ..options()
+        };
+        let (k, v) = (
+            part(&k, KV, begin, end - begin),
+            part(&v, KV, begin, end - begin),
+        );
+        let out = p.run(k, v, piece);
+        assert_eq!(
+            out,
+            if last {
+                whole.clone()
+            } else {
+                vec![0f32; out.len()]
+            }
+        );
+    }
+}
+
+#[test]
 fn packed_self_attention() {
     let (x, w) = (draw(8 * D), draw(3 * D * D));
     let weight = |i: usize| View::weight(&w[i * D * D..], 1, D, D).unwrap();
@@ -347,6 +388,27 @@ fn messages() {
                 ..packed(None, None, Some(&[6]))
             },
             "options.pages: has 3 for page 0 of batch 0, but the pool has 1 pages, counted from 0.",
+        ),
+        (
+            AttentionOptions {
+                key_offset: 255,
+                ..Default::default()
+            },
+            "options.key_offset: is 255, but must be a multiple of 256, 0 or more.",
+        ),
+        (
+            AttentionOptions {
+                resumes: true,
+                ..Default::default()
+            },
+            "options.state: is null, but required with pauses and resumes.",
+        ),
+        (
+            AttentionOptions {
+                key_offset: 256,
+                ..bottom_right()
+            },
+            "options.causal: is BottomRight, but where the keys end is not known to one of several calls.",
         ),
     ] {
         assert_eq!(say(options), said);

@@ -1,6 +1,7 @@
 // attend_bench_ragged: what servers batch, beside what it could cost. Decoding over caches of mixed lengths, in pages and
 // packed, beside reading as many bytes; sentences packed, each alone, and padded; many short sequences beside one call of
-// as many operations; a mixed batch beside its parts; the shapes of multi-head latent attention.
+// as many operations; a mixed batch beside its parts; a prefix that sequences share, read by each of them or once; the
+// shapes of multi-head latent attention.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #include <algorithm>
@@ -152,6 +153,58 @@ void sentences(const std::string &name, const std::vector<int64_t> &counts, int6
   });
 }
 
+// A token of each of 32 sequences, whose first 256 pages are the same, and 4 its own: in one call, or in two, whose first
+// has all tokens for the queries of one sequence, and so reads the prefix once.
+void prefix(const Type &type, int64_t kv_heads, bool shared, int32_t threads, double peak) {
+  constexpr int64_t kD = 128, kHeads = 32, kSequences = 32, kPage = 16, kCommon = 256, kOwn = 4, kMost = kCommon + kOwn;
+  const std::string name = std::string("ragged/prefix:4096/sequences:32/H:32/Hkv:") + std::to_string(kv_heads) + "/" +
+                           type.name + (shared ? "/once" : "/by_each");
+  register_row(name, row_of(threads), [=](benchmark::State &state) {
+    const int64_t pages = kCommon + kSequences * kOwn;
+    std::vector<int32_t> table(kSequences * kMost);
+    for (int64_t i = 0; i < kSequences * kMost; ++i) {
+      const int64_t page = i % kMost, own = kCommon + i / kMost * kOwn + page - kCommon;
+      table[static_cast<size_t>(i)] = static_cast<int32_t>((page < kCommon ? page : own) * 7 % pages);
+    }
+    const Stored q(kF32, kD, kHeads, kSequences), out(kF32, kD, kHeads, kSequences),
+        k(type, kD, kPage * pages, kv_heads), v(type, kD, kPage * pages, kv_heads),
+        kept(kF32, 2 * (kD + 2), kHeads, kSequences);
+    const auto pool = [&](const Stored &of) {
+      return tensor(of, {kD, kPage, kv_heads, pages}, {1, kD, kD * kPage, kD * kPage * kv_heads});
+    };
+    // A batch of sequences, or their queries one after the other.
+    const auto batch = [&](const Stored &of) {
+      return tensor(of, {kD, 1, kHeads, kSequences}, {1, kD, kD, kD * kHeads});
+    };
+    const auto packed = [&](const Stored &of) {
+      const int64_t rows = of.view.shape[0];
+      return tensor(of, {rows, kSequences, kHeads, 1}, {1, rows * kHeads, rows, 0});
+    };
+    const attend_tensor tq = shared ? packed(q) : batch(q), to = shared ? packed(out) : batch(out), tk = pool(k),
+                        tv = pool(v), of_state = packed(kept),
+                        all = {table.data(), ATTEND_I32, 2, {kMost, kSequences}, {1, kMost}},
+                        common = {table.data(), ATTEND_I32, 2, {kCommon, 1}, {1, kMost}},
+                        own = {table.data() + kCommon, ATTEND_I32, 2, {kOwn, kSequences}, {1, kMost}};
+    const std::vector<int64_t> lengths(kSequences, kPage * kMost), of_own(kSequences, kPage * kOwn),
+        starts = starts_of(std::vector<int64_t>(kSequences, 1)), of_common(1, kPage * kCommon);
+    attend_attention_options whole = ATTEND_ATTENTION_OPTIONS_INIT;
+    whole.threads = threads;
+    attend_attention_options first = whole, last = whole;
+    whole.pages = &all, whole.kv_lengths = lengths.data();
+    first.flags = ATTEND_PARTIAL, first.pages = &common, first.kv_lengths = of_common.data();
+    last.flags = ATTEND_CONTINUE, last.pages = &own, last.kv_lengths = of_own.data();
+    last.sequences = kSequences, last.query_starts = starts.data(), last.key_offset = kPage * kCommon;
+    first.state = last.state = &of_state;
+    const double seconds = time_calls(state, row_of(threads), [&] {
+      if (!shared) return attend_attention(&tq, &tk, &tv, &to, &whole);
+      const attend_status status = attend_attention(&tq, &tk, &tv, &to, &first);
+      return status != ATTEND_OK ? status : attend_attention(&tq, &tk, &tv, &to, &last);
+    });
+    count_flops(state, row_of(threads), 4.0 * static_cast<double>(kSequences * kHeads * kPage * kMost * kD), seconds,
+                peak);
+  });
+}
+
 // Multi-head latent attention: 576 features a key, of which the first 512 are the value; all heads on one key head.
 void latent(int64_t heads, double peak) {
   register_row("ragged/latent/keys:4096/H:" + std::to_string(heads), row_of(1), [=](benchmark::State &state) {
@@ -186,6 +239,12 @@ int main(int argc, char **argv) {
     const std::vector<int64_t> tiny(256, 8), one(1, 128);
     sentences("tokens:8x256/H:12/D:64", tiny, 12, 64, How::packed, peak.f32);
     sentences("tokens:128x1/H:12/D:64", one, 12, 64, How::alone, peak.f32);
+    for (const int64_t kv_heads : {8, 32}) {
+      for (const Type &type : {kF32, kBf16}) {
+        for (const bool shared : {false, true}) prefix(type, kv_heads, shared, 1, peak.f32);
+      }
+    }
+    for (const bool shared : {false, true}) prefix(kF32, 8, shared, 2, peak.f32);
     for (const int64_t heads : {1, 16, 128}) latent(heads, peak.f32);
   });
 }

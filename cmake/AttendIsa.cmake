@@ -2,11 +2,15 @@
 #
 # A row is a name and the flags src/kernels/isa/<name>.cpp is compiled with. The order of the rows is the order of
 # dispatch, best first; the last row runs everywhere. The baseline holds for all other code. Rows of -O2 are there for
-# CPUs without a better one, and small (at -O3 twice as large).
+# CPUs without a better one, and small (at -O3 twice as large). ATTEND_ISA_PARTS are rows of a few kernels, for CPUs with an
+# instruction more than the row behind them needs, from which the others come (dispatch/registry.cpp).
 
+set(ATTEND_ISA_PARTS "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   set(ATTEND_BASELINE -march=x86-64)
+  set(ATTEND_ISA_PARTS avx512vnni)
   set(ATTEND_ISA_ROWS
+    "avx512vnni -O3 -mavx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
     "avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
     "avx2 -O3 -mavx2 -mfma -mf16c"
     "sse42 -O2 -msse4.2"
@@ -23,8 +27,8 @@ else()
 endif()
 
 # For who compiles what he alone runs, as `pip install` of the sources does: of the rows that this machine's CPU has the
-# best one, and the last, which then is for other machines only and compiled for less, in 0.6 of the time. Where the best
-# is avx2, less than half of the whole. Which rows it has the compiler says, by the macros of their flags.
+# best one, with the parts before it, and the last, which then is for other machines only and compiled for less, in 0.6 of
+# the time. Where the best is avx2, less than half of the whole. Which rows it has the compiler says, by the macros of their flags.
 option(ATTEND_NATIVE "Build the best kernels of this machine's CPU, and generic, alone" OFF)
 set(rows "")
 if(ATTEND_NATIVE AND NOT CMAKE_CROSSCOMPILING)
@@ -44,8 +48,15 @@ if(ATTEND_NATIVE AND NOT CMAKE_CROSSCOMPILING)
       list(APPEND rows "${row}")
     endif()
   endforeach()
-  list(POP_FRONT rows best)
   list(POP_BACK rows last)
+  set(best "")
+  foreach(row IN LISTS rows)
+    list(APPEND best "${row}")
+    string(REGEX MATCH "^[a-z0-9]+" name "${row}")
+    if(NOT name IN_LIST ATTEND_ISA_PARTS)
+      break()
+    endif()
+  endforeach()
   string(REPLACE -O2 "-O1 -ftree-vectorize" last "${last}")
   set(ATTEND_ISA_ROWS ${best} ${last})
 endif()

@@ -230,7 +230,7 @@ void compare(const std::vector<Golden<T>> &all) {
   for (const Golden<T> &golden : all) {
     for (int32_t i = 0; const char *name = attend_isa_name(i); ++i) {
       const std::string isa = name;
-      if (isa != "avx512" && isa != "avx2" && isa != "neon") continue;  // without FMA
+      if (!fuses(isa)) continue;
       REQUIRE(attend_set_isa(name) == ATTEND_OK);
       for (const int32_t threads : {1, 2, 5}) {
         INFO(std::string(golden.what) << " on " << isa << ", threads " << threads);

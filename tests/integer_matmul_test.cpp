@@ -147,11 +147,11 @@ struct Scaling {
     for_each_isa([&] {
       Operand<float> s({p.m, p.n, heads, 1}, {});
       sums(&s);
-      const bool fuses = std::string(attend_isa()) != "generic" && std::string(attend_isa()) != "sse42";
+      const bool fused = fuses(attend_isa());
       // (volatile: no compiler may fuse it.)
-      const auto fma = [fuses](float x, float y, float z) {
+      const auto fma = [fused](float x, float y, float z) {
         const volatile float rounded = x * y;
-        return fuses ? std::fma(x, y, z) : rounded + z;
+        return fused ? std::fma(x, y, z) : rounded + z;
       };
       Stored result = c;
       Operand<float> wanted = c.numbers;

@@ -113,8 +113,7 @@ TEST_CASE("threads with 64 KiB of stack") {
         pthread_join(thread, nullptr);
         pthread_attr_destroy(&attributes);
         CHECK(job.status == ATTEND_OK);
-        const std::string isa = attend_isa();
-        if (isa == "avx512" || isa == "avx2") CHECK(job.call->memory(true) == expected);
+        if (fuses(attend_isa())) CHECK(job.call->memory(true) == expected);
       });
     }
   }

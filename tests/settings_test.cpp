@@ -118,15 +118,16 @@ TEST_CASE("threads") {
 
 TEST_CASE("what the CPU and the system offer") {
   // CPUID of a Xeon (Skylake-SP) and of an EPYC (Zen 2).
-  const CpuId xeon = {0x16, 0x7ffefbff, 0xd39ffffb, 0x2ff}, zen2 = {0x10, 0x7ed8320b, 0x219c91a9, 0x207};
+  const CpuId xeon = {0x16, 0x7ffefbff, 0xd39ffffb, 0x8, 0x2ff}, zen2 = {0x10, 0x7ed8320b, 0x219c91a9, 0x400004, 0x207};
   const uint64_t avx2 = kSse42 | kAvx2 | kFma | kF16c, avx512 = kAvx512F | kAvx512Bw | kAvx512Dq | kAvx512Vl;
-  constexpr uint32_t kOsxsave = 1u << 27, kAvx = 1u << 28, kFmaBit = 1u << 12, kPopcnt = 1u << 23, kAvx2Bit = 1u << 5;
+  constexpr uint32_t kOsxsave = 1u << 27, kAvx = 1u << 28, kFmaBit = 1u << 12, kPopcnt = 1u << 23, kAvx2Bit = 1u << 5,
+                     kVnniBit = 1u << 11;
   struct Case {
     const char *what;
     CpuId id;
     uint64_t features;
   };
-  std::vector<Case> cases = {{"all", xeon, avx2 | avx512}, {"no AVX-512", zen2, avx2}, {"nothing", {0, 0, 0, 0}, 0}};
+  std::vector<Case> cases = {{"all", xeon, avx2 | avx512}, {"no AVX-512", zen2, avx2}, {"nothing", {}, 0}};
   const auto but = [&](const char *what, uint64_t features, void (*change)(CpuId &)) {
     cases.push_back({what, xeon, features});
     change(cases.back().id);
@@ -145,6 +146,11 @@ TEST_CASE("what the CPU and the system offer") {
   but("leaf 7 does not exist", kSse42 | kFma | kF16c, [](CpuId &id) { id.max_leaf = 6; });
   but("leaf 1 does not exist", 0, [](CpuId &id) { id.max_leaf = 0; });
   but("no AVX", kSse42, [](CpuId &id) { id.leaf1_ecx &= ~kAvx; });
+  but("VNNI", avx2 | avx512 | kAvx512Vnni, [](CpuId &id) { id.leaf7_ecx |= kVnniBit; });
+  but("VNNI of a CPU whose system saves no zmm", avx2, [](CpuId &id) {
+    id.leaf7_ecx |= kVnniBit;
+    id.xcr0 = 7;
+  });
   but("no FMA", kSse42 | kAvx2 | kF16c | avx512, [](CpuId &id) { id.leaf1_ecx &= ~kFmaBit; });
   but("no AVX2", kSse42 | kFma | kF16c | avx512, [](CpuId &id) { id.leaf7_ebx &= ~kAvx2Bit; });
   but("no F16C", kSse42 | kAvx2 | kFma | avx512, [](CpuId &id) { id.leaf1_ecx &= ~(1u << 29); });

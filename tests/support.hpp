@@ -70,6 +70,9 @@ class Random {
 };
 
 // Runs f once for every instruction set of this CPU and names it when a check inside fails.
+// Whether products and sums are fused on it, so that its bits are those of all others of which that is true.
+inline bool fuses(const std::string &isa) { return isa != "generic" && isa != "sse42"; }
+
 template <class F>
 void for_each_isa(const F &f) {
   for (int32_t i = 0; const char *name = attend_isa_name(i); ++i) {

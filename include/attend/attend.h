@@ -700,9 +700,10 @@ ATTEND_API uint32_t attend_version(void);
  * number that both have fused multiply-add give the same bits for the same call. Now 2. */
 ATTEND_API uint32_t attend_contract(void);
 
-/* The instruction set in use: "avx512", "avx2", "sse42", "neon", "generic". Chosen at the first call from what the CPU
- * and the operating system support, best first. The environment variable ATTEND_ISA, read then, names one not to go
- * beyond; a name that is unknown is ignored. Static, never null. */
+/* The instruction set in use: "avx512vnni", "avx512", "avx2", "sse42"; "neon"; "generic". Chosen at the first call from what
+ * the CPU and the operating system support, best first. Each includes those behind it: avx512vnni is avx512 with another
+ * way to multiply integers of 8 bits. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name that
+ * is unknown is ignored. Static, never null. */
 ATTEND_API const char *attend_isa(void);
 
 /* The i-th instruction set that this library has and this CPU runs, best first; null past the last. */

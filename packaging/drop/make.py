@@ -31,7 +31,7 @@ HEAD = """\
 """
 ISA_LIST = """\
 #if defined(ATTEND_X86)
-ATTEND_ISA(avx512) ATTEND_ISA(avx2) ATTEND_ISA(sse42)
+ATTEND_ISA(avx512vnni) ATTEND_ISA(avx512) ATTEND_ISA(avx2) ATTEND_ISA(sse42)
 #elif defined(ATTEND_ARM)
 ATTEND_ISA(neon)
 #endif
@@ -115,6 +115,11 @@ def isas():
     return dict(rows)
 
 
+def isa_file(name):
+    """What an instruction set has of its own: what all have comes once, behind."""
+    return (SRC / "kernels" / "isa" / f"{name}.cpp").read_text().replace('#include "kernels/define_table.hpp"\n', "")
+
+
 def source(version, xsimd):
     names = list(isas())
     condition = lambda name: f"defined(ATTEND_KERNELS_{name})"
@@ -124,7 +129,7 @@ def source(version, xsimd):
         version=version,
         kernels=" || ".join(map(condition, names)),
         renames="".join(f"#if {condition(n)}\n#define xsimd attend_xsimd_{n}\n#endif\n" for n in vectors),
-        backends="".join(f'#if {condition(n)}\n#include "kernels/simd_{n}.hpp"\n#define ATTEND_ISA {n}\n#endif\n' for n in names),
+        backends="".join(f"#if {condition(n)}\n{isa_file(n)}#endif\n" for n in names),
         core="".join(f'#include "{p.relative_to(SRC)}"\n' for d in ("api", "dispatch", "drivers") for p in sorted((SRC / d).glob("*.cpp"))),
     ), SRC)
     return "\n".join(writer.lines) + "\n"

@@ -29,6 +29,7 @@ uint64_t interpret(const CpuId &id) {
   if (bit(id.leaf7_ebx, 17)) features |= kAvx512Dq;
   if (bit(id.leaf7_ebx, 30)) features |= kAvx512Bw;
   if (bit(id.leaf7_ebx, 31)) features |= kAvx512Vl;
+  if (bit(id.leaf7_ecx, 11)) features |= kAvx512Vnni;
   return features;
 }
 
@@ -39,7 +40,10 @@ uint64_t cpu_features() {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   id.max_leaf = static_cast<uint32_t>(__get_cpuid_max(0, nullptr));
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0) id.leaf1_ecx = ecx;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) id.leaf7_ebx = ebx;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
+    id.leaf7_ebx = ebx;
+    id.leaf7_ecx = ecx;
+  }
   if (bit(id.leaf1_ecx, 27)) {
     // xgetbv by hand: the intrinsic wants -mxsave, and this file is baseline.
     uint32_t low = 0, high = 0;

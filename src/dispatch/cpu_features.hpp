@@ -12,6 +12,7 @@ struct CpuId {
   uint32_t max_leaf;
   uint32_t leaf1_ecx;
   uint32_t leaf7_ebx;
+  uint32_t leaf7_ecx;
   uint64_t xcr0;  // 0 unless OSXSAVE
 };
 

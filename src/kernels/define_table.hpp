@@ -1,6 +1,9 @@
-// Defines attend_kernels_<ATTEND_ISA>, the only symbol that leaves a file of isa/. Included last.
+// Defines attend_kernels_<ATTEND_ISA>, the only symbol that leaves a file of isa/. Included last. A file that has but a few
+// kernels, for CPUs with one instruction more than those of the row behind it, says which: the others are holes.
 #pragma once
 
+#include "kernels/table.hpp"
+#ifndef ATTEND_INTEGERS_ALONE
 #include "kernels/attention/backward.hpp"
 #include "kernels/attention/fold.hpp"
 #include "kernels/attention/forward.hpp"
@@ -15,10 +18,17 @@
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
 #include "kernels/softmax_strided.hpp"
+#endif
 
 namespace attend {
 namespace {
 
+#ifdef ATTEND_INTEGERS_ALONE
+template <class T>
+constexpr KernelsOf<T> kKernels = {};
+constexpr void (*convert)(const ConvertBlock &) = nullptr;
+constexpr void (*scale)(const ScaleBlock &) = nullptr;
+#else
 template <class T>
 constexpr KernelsOf<T> kKernels = {
     kLanes<T>,
@@ -28,6 +38,10 @@ constexpr KernelsOf<T> kKernels = {
 #include "kernels/kernels.def"
 #undef ATTEND_KERNEL
 };
+#endif
+#ifdef ATTEND_NO_INTEGERS
+constexpr void (*integers)(const IntegerBlock &) = nullptr;
+#endif
 
 // What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own
 // macros.
@@ -56,6 +70,9 @@ constexpr uint64_t kRequired = 0
 #if defined(__F16C__)
                                | kF16c
 #endif
+#if defined(__AVX512VNNI__)
+                               | kAvx512Vnni
+#endif
     ;
 
 }  // namespace
@@ -69,16 +86,7 @@ constexpr uint64_t kRequired = 0
 extern "C" {
 extern const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA);
 const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
-    ATTEND_TEXT(ATTEND_ISA),
-    attend::kRequired,
-    attend::kKernels<float>,
-    attend::kKernels<double>,
-    &attend::convert,
-#ifdef ATTEND_NO_INTEGERS
-    nullptr,
-#else
-    &attend::integers,
-#endif
-    &attend::scale,
+    ATTEND_TEXT(ATTEND_ISA), attend::kRequired, attend::kKernels<float>, attend::kKernels<double>,
+    attend::convert,         attend::integers,  attend::scale,
 };
 }

@@ -8,6 +8,7 @@
 #define ATTEND_ARCH xsimd::avx512bw
 #include "kernels/simd.hpp"
 #include "kernels/simd_xsimd.hpp"
+#include "kernels/transpose_avx512.hpp"
 
 namespace attend {
 namespace {
@@ -75,31 +76,13 @@ ATTEND_INLINE vec<double> scale_where(__mmask8 m, vec<double> p, vec<double> n) 
   return _mm512_maskz_scalef_pd(m, p, n);
 }
 
-// In-register transposes, r[i] lane j <-> r[j] lane i: pairs, quads, then 128-bit blocks. 64 shuffles for 16 x 16.
 ATTEND_INLINE void transpose(vec<float> (&r)[16]) {
-  __m512 t[16], u[16];
+  __m512 q[16];
   ATTEND_UNROLL
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-  }
+  for (int i = 0; i < 16; ++i) q[i] = r[i];
+  transpose(q);
   ATTEND_UNROLL
-  for (int i = 0; i < 16; i += 4) {
-    u[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  ATTEND_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const __m512 a = _mm512_shuffle_f32x4(u[i], u[i + 4], 0x88), b = _mm512_shuffle_f32x4(u[i], u[i + 4], 0xdd);
-    const __m512 c = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0x88),
-                 d = _mm512_shuffle_f32x4(u[i + 8], u[i + 12], 0xdd);
-    r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
-    r[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
-    r[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
-    r[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
-  }
+  for (int i = 0; i < 16; ++i) r[i] = q[i];
 }
 ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
   __m512d t[8];

@@ -20,6 +20,7 @@ enum CpuFeature : uint64_t {
   kAvx512Dq = 1u << 5,
   kAvx512Vl = 1u << 6,
   kF16c = 1u << 7,
+  kAvx512Vnni = 1u << 8,
 };
 
 // The number of the arithmetic contract, which changes with any bit that a caller can see.
@@ -188,7 +189,7 @@ struct IntegerBlock {
   NumbersRef<const int32_t> a_zero, b_zero;
   bool pack_a;    // must be set unless n <= kFewColumns and A's rows or columns are contiguous
   bool begins;    // the first chunk: no sums yet
-  int32_t *sums;  // an even number of columns, so many apart: a multiple of 16
+  int32_t *sums;  // m up to a multiple of 16, n up to an even number: columns so many apart
   int64_t ld;
   int16_t *a_panel,
       *b_panel;  // scratch: m, up to a multiple of 16, times k, of 2; n, at most kGroup, of kTile, times kHeight

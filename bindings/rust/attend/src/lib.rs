@@ -43,7 +43,7 @@ pub fn version() -> u32 {
     unsafe { sys::attend_version() }
 }
 
-/// The instruction set in use: "avx512", "avx2", ...
+/// The instruction set in use: "avx512vnni", "avx2", ...
 pub fn isa() -> &'static str {
     unsafe { CStr::from_ptr(sys::attend_isa()) }
         .to_str()

@@ -1,0 +1,5 @@
+// Products of 8-bit integers; all else is avx512's.
+#include "kernels/integers_vnni.hpp"
+#define ATTEND_ISA avx512vnni
+#define ATTEND_INTEGERS_ALONE
+#include "kernels/define_table.hpp"

@@ -166,6 +166,7 @@ Struct attend_zero_with_size() {
 #endif
 #define ATTEND_MATMUL_OPTIONS_INIT ATTEND_INIT(attend_matmul_options)
 #define ATTEND_SOFTMAX_OPTIONS_INIT ATTEND_INIT(attend_softmax_options)
+#define ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT ATTEND_INIT(attend_softmax_backward_options)
 #define ATTEND_ATTENTION_OPTIONS_INIT ATTEND_INIT(attend_attention_options)
 #define ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT ATTEND_INIT(attend_attention_backward_options)
 #define ATTEND_MERGE_OPTIONS_INIT ATTEND_INIT(attend_merge_options)
@@ -288,6 +289,56 @@ ATTEND_API attend_status attend_softmax(const attend_tensor *x, const attend_ten
 /* As attend_matmul_workspace. */
 ATTEND_API attend_status attend_softmax_workspace(const attend_tensor *x, const attend_tensor *y,
                                                   const attend_softmax_options *options, uint64_t *bytes);
+
+/* --------------------------------------------------------------------------------------------- softmax, backward -- */
+
+#define ATTEND_ACCUMULATE 2u /* flag of the ..._backward functions: gradients are added to what is there */
+
+typedef struct attend_softmax_backward_options {
+  uint32_t size;  /* this and the next eight as in attend_matmul_options */
+  uint32_t flags; /* ATTEND_LOG, ATTEND_ACCUMULATE, ATTEND_NATIVE_DOT */
+  int32_t threads;
+  uint32_t reserved;
+  void *workspace; /* none is needed */
+  uint64_t workspace_size;
+  char *message;
+  uint64_t message_size;
+  const attend_executor *executor;
+  double scale;               /* the forward call's; 0 = 1 */
+  const attend_tensor *d_lse; /* (1, N, H, B), f32 (of F64 f64): gradient of lse; null = lse was not used */
+} attend_softmax_backward_options;
+
+/* The gradient of attend_softmax: d_x from y, which it gave, and d_y, the gradient of y. Down each column
+ *
+ *     d_x = scale y (d_y - sum_i y_i d_y_i + d_lse)
+ *     d_x = scale (d_y - exp(y) (sum_i d_y_i - d_lse))          with ATTEND_LOG: y is the log-softmax
+ *
+ * y, d_y, d_x   (M, N, H, B), equal shapes, F32, BF16 or F16 each, or all F64. d_x may be d_y itself or y itself (same
+ *               data, same strides, elements of one size); any other provable overlap is an error.
+ *
+ * An entry that was masked, y = 0, or -inf with ATTEND_LOG, gets exactly 0, and what d_y holds there is never read into a
+ * result: neither mask nor bias is needed. A NaN elsewhere makes the other entries of its column NaN, and only its own.
+ * With ATTEND_ACCUMULATE the gradient is added to d_x: d_x = fma(scale, .., d_x), 0 where masked. In place too: that of
+ * x + softmax(x). The gradient of the bias is d_x / scale, that is d_x of scale = 1 (summed over what it broadcasts).
+ *
+ * Both layouts are fast: contiguous columns of y and d_x (stride[0] = 1) and contiguous rows. Where d_y repeats one number
+ * by strides of 0, as a sum's gradient does, nothing needs to be spread out first. Nothing is allocated. An empty y is
+ * valid and does nothing.
+ *
+ * Exactly: the sum is one of chains of fused multiply-adds of y and d_y (with ATTEND_LOG of 1 and d_y) in the order of
+ * attend_softmax: columns that are contiguous in y and d_x in chunks of 512, in 16 lanes each, in parts of 8, each part
+ * from +0; others in chunks of 8, each from +0; chunks added in order, compensated. r = d_lse - sum (d_lse +0 if null),
+ * then y (d_y + r), both rounded, or fma(exp(y), r, d_y), y above 0 taken as 0; times the scale, rounded to d_x's type.
+ * Error, beside what y carries: at most 2^-24 (f64: 2^-53) times 24 scale y (|d_y| + sum_i |y_i d_y_i| + |d_lse|); with
+ * ATTEND_LOG 24 scale (|d_y| + exp(y) (sum_i |d_y_i| + |d_lse|)). */
+ATTEND_API attend_status attend_softmax_backward(const attend_tensor *y, const attend_tensor *d_y,
+                                                 const attend_tensor *d_x,
+                                                 const attend_softmax_backward_options *options);
+/* Says 0. */
+ATTEND_API attend_status attend_softmax_backward_workspace(const attend_tensor *y, const attend_tensor *d_y,
+                                                           const attend_tensor *d_x,
+                                                           const attend_softmax_backward_options *options,
+                                                           uint64_t *bytes);
 
 /* ----------------------------------------------------------------------------------------------------- attention -- */
 
@@ -419,9 +470,6 @@ ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_t
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,
                                                     const attend_attention_options *options, uint64_t *bytes);
-
-/* Flag of the ..._backward functions. */
-#define ATTEND_ACCUMULATE 2u /* gradients are added to what is there */
 
 typedef struct attend_attention_backward_options {
   uint32_t size;  /* this and the next eight as in attend_matmul_options */

@@ -98,7 +98,9 @@ namespace attend {
   X(d_v, "d_v")                                 \
   X(options_d_lse, "options.d_lse")             \
   X(options_d_bias, "options.d_bias")           \
-  X(options_d_sinks, "options.d_sinks")
+  X(options_d_sinks, "options.d_sinks")         \
+  X(d_y, "d_y")                                 \
+  X(d_x, "d_x")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

@@ -10,11 +10,11 @@ namespace attend {
 
 // What an operand is to its call, and so its column of the table.
 enum class Kind {
-  left,   // a, q, x, out_b; k of an append
-  right,  // b, k, v, weights and their biases; cos, sin
+  left,   // a, q, x, out_b; k of an append; y of a gradient
+  right,  // b, k, v, weights and their biases; cos, sin; d_y
   added,  // bias, alibi_slopes, sinks
-  out,    // c, y, out, caches
-  acc,    // lse, scores, scales: of the type of the arithmetic
+  out,    // c, y, out, caches, d_x
+  acc,    // lse, scores, scales, d_lse: of the type of the arithmetic
   mask,
   zero,  // zero points
   pages,
@@ -60,6 +60,7 @@ constexpr Signatures kSoftmaxTypes({{kF32, 0, kF, kF32, kF32, kBool},
                                     {kBf16, 0, kF, kF32 | kBf16, kF32, kBool},
                                     {kF16, 0, kF, kF32 | kF16, kF32, kBool},
                                     {kF64, 0, kF64, kF64, kF64, kBool}});
+constexpr Signatures kSoftmaxBackwardTypes({{kF, kF, 0, kF, kF32}, {kF64, kF64, 0, kF64, kF64}});
 constexpr Signatures kAttentionTypes({{kF, kF | kI8 | kF8, kF, kF, kF32, kBool, 0, kI32},
                                       {kF64, kF64, kF64, kF64, kF64, kBool, 0, kI32}});
 constexpr Signatures kAttentionBackwardTypes({{kF, kF, kF, kF, kF32, kBool}, {kF64, kF64, kF64, kF64, kF64, kBool}});

@@ -130,6 +130,28 @@ __attribute__((noinline)) void convert_by_f32(const ConvertedLine &line) {
   });
 }
 
+// Elements `step` apart, side by side in T.
+template <class T>
+ATTEND_INLINE void load_line(const void *from, int64_t step, Dtype type, int64_t count, T *to) {
+  if constexpr (kIsSame<T, float>) {
+    convert_by_f32({from, to, nullptr, step, 1, 0, count, type, Dtype::f32});
+  } else {
+    const T *x = static_cast<const T *>(from);
+    for (int64_t i = 0; i < count; ++i) to[i] = x[i * step];
+  }
+}
+
+// And back.
+template <class T>
+ATTEND_INLINE void store_line(const T *from, int64_t count, void *to, int64_t step, Dtype type) {
+  if constexpr (kIsSame<T, float>) {
+    convert_by_f32({from, to, nullptr, 1, step, 0, count, Dtype::f32, type});
+  } else {
+    T *const y = static_cast<T *>(to);
+    for (int64_t i = 0; i < count; ++i) y[i * step] = from[i];
+  }
+}
+
 void convert(const ConvertBlock &block) {
   ConvertBlock b = block;
   // Along what is contiguous, or longer.

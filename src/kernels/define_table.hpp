@@ -15,6 +15,7 @@
 #include "kernels/matmul.hpp"
 #include "kernels/rotary.hpp"
 #include "kernels/scale.hpp"
+#include "kernels/softmax_backward.hpp"
 #include "kernels/softmax_contiguous.hpp"
 #include "kernels/softmax_long.hpp"
 #include "kernels/softmax_strided.hpp"

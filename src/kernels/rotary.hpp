@@ -25,24 +25,12 @@ ATTEND_INLINE vec<T> negated(vec<T> v) {
   return v * broadcast(T(-1));
 }
 
-// Elements `step` apart, side by side in T.
-template <class T>
-ATTEND_INLINE void load_line(const void *from, int64_t step, Dtype type, int64_t count, T *to) {
-  if constexpr (kIsSame<T, float>) {
-    convert_by_f32({from, to, nullptr, step, 1, 0, count, type, Dtype::f32});
-  } else {
-    const T *x = static_cast<const T *>(from);
-    for (int64_t i = 0; i < count; ++i) to[i] = x[i * step];
-  }
-}
-
 // And back: to feature `first` on of a token and head, scaled by what lies there.
 template <class T>
 ATTEND_INLINE void store_line(const RotaryBlock<T> &b, const T *from, int64_t first, int64_t count, void *y,
                               const float *scale) {
   if constexpr (!kIsSame<T, float>) {
-    T *const to = static_cast<T *>(y) + first * b.y.row;
-    for (int64_t i = 0; i < count; ++i) to[i * b.y.row] = from[i];
+    store_line(from, count, static_cast<T *>(y) + first * b.y.row, b.y.row, b.y.type);
   } else {
     // With a scale they pass through a buffer, which is short.
     const int64_t most = scale == nullptr ? count : kConverted;

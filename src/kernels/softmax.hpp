@@ -26,6 +26,12 @@ struct CompensatedSum {
   }
 };
 
+// Its value. Where the sum is NaN or infinite so is the compensation; only a finite one may be added.
+template <class T>
+ATTEND_INLINE vec<T> value_of(const CompensatedSum<vec<T>> &total) {
+  return select(total.error == total.error, total.sum + total.error, total.sum);
+}
+
 // Lanes `stride` elements apart, the first `count` of them; the rest are 0.
 template <class T, class S>
 ATTEND_INLINE vec<T> load_lanes(const S *p, int64_t stride, int64_t count) {
@@ -153,8 +159,7 @@ ATTEND_INLINE ColumnResults<T> results_of(const SoftmaxBlock<T> &x, vec<T> maxim
   const vec<T> zero = broadcast(T(0));
   ColumnResults<T> r;
   r.shift = shift_of(maximum);
-  // Where the sum is NaN or infinite so is the compensation; only a finite one may be added.
-  const vec<T> sum = select(total.error == total.error, total.sum + total.error, total.sum);
+  const vec<T> sum = value_of(total);
   r.factor = inverse_or_zero(sum);
   r.log_sum = zero;
   if (x.log || x.lse.data != nullptr) {

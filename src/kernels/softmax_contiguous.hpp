@@ -40,6 +40,43 @@ struct Add {
   ATTEND_INLINE vec<T> operator()(vec<T> a, vec<T> b) const { return a + b; }
 };
 
+// The sums of up to kLanes columns from the lanes of their chunks, in order: those of kLanes chunks, of whichever columns,
+// are added up together.
+template <class T>
+struct ChunkSums {
+  static constexpr int W = kLanes<T>;
+  T sums[W], errors[W], lanes[W * W];
+  int64_t column_of[W], filled = 0;
+
+  ATTEND_INLINE ChunkSums() {
+    store(sums, broadcast(T(0)));
+    store(errors, broadcast(T(0)));
+  }
+  ATTEND_INLINE void add(int64_t column, vec<T> of_chunk) {
+    store(lanes + filled * W, of_chunk);
+    column_of[filled] = column;
+    if (++filled == W) fold();
+  }
+  ATTEND_INLINE void fold() {
+    T terms[W];
+    for (int64_t i = filled; i < W; ++i) store(lanes + i * W, broadcast(T(0)));
+    store(terms, across(lanes, Add<T>()));
+    for (int64_t i = 0; i < filled; ++i) {
+      const int64_t c = column_of[i];
+      CompensatedSum<T> total = {sums[c], errors[c]};
+      total.add(terms[i]);
+      sums[c] = total.sum;
+      errors[c] = total.error;
+    }
+    filled = 0;
+  }
+  // Of each column; nothing is added afterwards.
+  ATTEND_INLINE CompensatedSum<vec<T>> all() {
+    if (filled > 0) fold();
+    return {load(sums), load(errors)};
+  }
+};
+
 // A group of columns between its passes.
 template <class T>
 struct ColumnGroup {
@@ -112,6 +149,17 @@ __attribute__((noinline)) void lane_maxima(const SoftmaxBlock<T> &x, const Colum
   store(lanes, g.plain ? lane_maxima_of<T, true>(x, g, c, begin, end) : lane_maxima_of<T, false>(x, g, c, begin, end));
 }
 
+// The upper half of the tree: the virtual lanes to those of one vector.
+template <class T, int N>
+ATTEND_INLINE vec<T> tree_of_vectors(vec<T> (&sums)[N]) {
+  ATTEND_UNROLL
+  for (int half = N / 2; half > 0; half /= 2) {
+    ATTEND_UNROLL
+    for (int u = 0; u < half; ++u) sums[u] = sums[u] + sums[u + half];
+  }
+  return sums[0];
+}
+
 // The second pass of one chunk, rows [begin, end) of a column: the sums of its lanes, and the exponentials to e unless
 // that is null. What comes after in memory, at `next`, is asked for. After each part of the chunk beside(its begin, its
 // end).
@@ -166,12 +214,7 @@ ATTEND_INLINE vec<T> lane_sums(const T *s, int64_t begin, int64_t end, vec<T> sh
     for (int u = 0; u < kLaneVectors; ++u) sums[u] = sums[u] + of_part[u];
     beside(part, part_end);
   }
-  ATTEND_UNROLL
-  for (int half = kLaneVectors / 2; half > 0; half /= 2) {
-    ATTEND_UNROLL
-    for (int u = 0; u < half; ++u) sums[u] = sums[u] + sums[u + half];
-  }
-  return sums[0];
+  return tree_of_vectors<T>(sums);
 }
 
 // Rows [begin, end) of a column of y of so many rows: result(i, count, r) puts what belongs at i and behind, `count`
@@ -262,28 +305,12 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kSoftmaxChunk;
   const int64_t rows = x.rows;
-  const vec<T> zero = broadcast(T(0));
-  T lanes[W * W], terms[W], sums[W], errors[W];
+  T lanes[W * W];
   for (int64_t c = 0; c < g->count; ++c) lane_maxima(x, *g, c, 0, rows, lanes + c * W);
   for (int64_t c = g->count; c < W; ++c) store(lanes + c * W, broadcast(kMinusInfinity<T>));
   const vec<T> tops = across(lanes, Max<T>());
   store(g->shift, shift_of(tops));
-  store(sums, zero);
-  store(errors, zero);
-  // The lanes of kLanes chunks, of whichever columns, are added up together.
-  int64_t column_of[W], filled = 0;
-  const auto fold = [&] {
-    for (int64_t i = filled; i < W; ++i) store(lanes + i * W, zero);
-    store(terms, across(lanes, Add<T>()));
-    for (int64_t i = 0; i < filled; ++i) {
-      const int64_t c = column_of[i];
-      CompensatedSum<T> total = {sums[c], errors[c]};
-      total.add(terms[i]);
-      sums[c] = total.sum;
-      errors[c] = total.error;
-    }
-    filled = 0;
-  };
+  ChunkSums<T> sums;
   for (int64_t c = 0; c < g->count; ++c) {
     const T *const next = own_element<const T>(x.x, 0, g->first + g->count + c);
     // The line that this column shares with the one before will be written in the caches: a store that waited for it
@@ -295,15 +322,12 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
           x.log ? nullptr : g->e + c * g->e_col, next, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
             if (c < previous.count) column_result(x, previous, c, begin, end);
           });
-      store(lanes + filled * W, of_chunk);
-      column_of[filled] = c;
-      if (++filled == W) fold();
+      sums.add(c, of_chunk);
     }
   }
-  if (filled > 0) fold();
+  const CompensatedSum<vec<T>> totals = sums.all();
   for (int64_t c = g->count; c < previous.count; ++c) column_result(x, previous, c, 0, rows);
-  const ColumnResults<T> results =
-      results_of(x, tops, CompensatedSum<vec<T>>{load(sums), load(errors)}, g->first, g->count);
+  const ColumnResults<T> results = results_of(x, tops, totals, g->first, g->count);
   store(g->factor, results.factor);
   store(g->log_sum, results.log_sum);
 }

@@ -233,6 +233,18 @@ struct LongSoftmaxBlock {
   T *of_column;           // its shift, factor and logarithm of the sum: written by fold, read by results
 };
 
+// Gradient of softmax, of `columns` columns of `rows` elements, from its result y and the gradient of that.
+template <class T>
+struct SoftmaxBackwardBlock {
+  int64_t rows, columns;
+  StoredMatrix y, d_y, d_x;  // d_x may be y or d_y
+  MatrixRef<const T> d_lse;  // one row, or null data
+  T scale;
+  bool log, accumulates;
+  bool contiguous;  // the order of sums is that of contiguous columns
+  bool stream;      // d_x is too large for the caches: write past them
+};
+
 // What the rows of an attention block have one line of each: element e of query i of head h lies at data +
 // e * element_stride + i * item_stride + h * head_stride. An element is a feature, or of masks, biases and scores a key.
 template <class T>

@@ -100,6 +100,27 @@ void softmax(View<T> x, View<T> y, double scale, bool log, View<T> *lse) {
   }
 }
 
+// By the chain rule: of x_j, p_j (delta_ij - p_i) reaches y_i, delta_ij - p_i its logarithm, and p_j lse.
+template <class T>
+void softmax_backward(View<T> y, View<T> d_y, View<T> d_x, double scale, bool log, View<T> *d_lse, bool accumulates) {
+  const T scale_t = scale == 0 ? T(1) : static_cast<T>(scale), masked = log ? kMinusInfinity<T> : T(0);
+  for (int64_t b = 0; b < y.shape[3]; ++b) {
+    for (int64_t h = 0; h < y.shape[2]; ++h) {
+      for (int64_t j = 0; j < y.shape[1]; ++j) {
+        T sum = d_lse ? -d_lse->at(0, j, h, b) : T(0);
+        for (int64_t i = 0; i < y.shape[0]; ++i) {
+          if (y.at(i, j, h, b) != masked) sum += (log ? T(1) : y.at(i, j, h, b)) * d_y.at(i, j, h, b);
+        }
+        for (int64_t i = 0; i < y.shape[0]; ++i) {
+          const T of_y = y.at(i, j, h, b), of_d = d_y.at(i, j, h, b), before = accumulates ? d_x.at(i, j, h, b) : T(0);
+          const T slope = log ? of_d - std::exp(of_y) * sum : of_y * (of_d - sum);
+          d_x.at(i, j, h, b) = of_y == masked ? before : before + scale_t * slope;
+        }
+      }
+    }
+  }
+}
+
 // One query after the other, as in the notebook: scores with every key, softmax of that list, weighted sum of values.
 template <class T>
 void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec<T> &spec) {
@@ -205,10 +226,11 @@ void self_attention(View<T> x, const Weights<T> &w, View<T> out, const Attention
   }
 }
 
-#define ATTEND_REFERENCE_INSTANTIATE(T)                                                     \
-  template void matmul<T>(double, View<T>, View<T>, double, View<T>, View<T> *);            \
-  template void softmax<T>(View<T>, View<T>, double, bool, View<T> *);                      \
-  template void attention<T>(View<T>, View<T>, View<T>, View<T>, const AttentionSpec<T> &); \
+#define ATTEND_REFERENCE_INSTANTIATE(T)                                                        \
+  template void matmul<T>(double, View<T>, View<T>, double, View<T>, View<T> *);               \
+  template void softmax<T>(View<T>, View<T>, double, bool, View<T> *);                         \
+  template void softmax_backward<T>(View<T>, View<T>, View<T>, double, bool, View<T> *, bool); \
+  template void attention<T>(View<T>, View<T>, View<T>, View<T>, const AttentionSpec<T> &);    \
   template void self_attention<T>(View<T>, const Weights<T> &, View<T>, const AttentionSpec<T> &);
 
 ATTEND_REFERENCE_INSTANTIATE(float)

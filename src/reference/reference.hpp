@@ -117,6 +117,11 @@ void matmul(double alpha, View<T> a, View<T> b, double beta, View<T> c, View<T> 
 template <class T>
 void softmax(View<T> x, View<T> y, double scale = 1, bool log = false, View<T> *lse = nullptr);
 
+// Its gradient: d_x (+)= from y, d_y and that of lse.
+template <class T>
+void softmax_backward(View<T> y, View<T> d_y, View<T> d_x, double scale = 1, bool log = false, View<T> *d_lse = nullptr,
+                      bool accumulates = false);
+
 // O = V softmax(scale K^T Q)
 template <class T>
 void attention(View<T> q, View<T> k, View<T> v, View<T> out, const AttentionSpec<T> &spec = {});
@@ -127,7 +132,7 @@ void self_attention(View<T> x, const Weights<T> &w, View<T> out, const Attention
 
 }  // namespace naive
 
-// The same four, instantiated for float and double. Results differ from naive by rounding only.
+// The same but for gradients, instantiated for float and double. Results differ from naive by rounding only.
 namespace blocked {
 
 template <class T>

@@ -72,6 +72,13 @@ std::string attend_hpp_statuses() {
   EXPECT(attend::self_attention(t, attend::self_attention_weights(t, t, t)).argument() == std::string("weights.w_q"));
   const auto bytes_of_nothing = attend::softmax_workspace(t, tensor(untouched, {2, 2}));
   EXPECT(bytes_of_nothing.text() == std::string(wrong.text()));
+  attend::result<attend::attention_gradients<float>> gradients = attend::attention_backward(t, t, t, t, t);
+  EXPECT(gradients.ok() && gradients.value().d_v.size() == 6);
+  gradients = attend::attention_backward(t, tensor(x, {2, 3}), t, t, t);
+  EXPECT(gradients.argument() == std::string("k") && gradients.value().d_q.size() == 0);
+  EXPECT(attend::attention_backward(t, t, t, t, t, {}, attend::attention_backward_options().accumulate()).reason() ==
+         ATTEND_INVALID_VALUE);
+  EXPECT(attend::attention_backward(t, t, t, t, t, tensor(y, {3, 2}), nullptr, nullptr).ok());
   EXPECT(attend::convert<std::int8_t>(t).value().size() == 6);
   EXPECT(attend::convert<bool>(t).argument() == std::string("y"));
   const std::vector<float> table = {1, 2, 3, 4};

@@ -47,6 +47,7 @@ def test_a_thousand_calls_do_not_grow(draw):
         attend.self_attention(x, w, w, w, return_scores="masked")
         attend.merge(*attend.attention(x, x, x, return_lse=True), *attend.attention(x, w, w, return_lse=True))
         attend.attention(x, w, w, query_offset=[3], kv_lengths=[60])
+        attend.attention_backward(x, w, w, OnlyDlpack(x), x, bias=x, d_bias=True, d_v=False, query_offset=[3])
         attend.attention(x, w, w, query_starts=[0, 3, 64], key_starts=[0, 60, 64])
         attend.attention(x, pool, pool, query_starts=[0, 64], pages=table, kv_lengths=[60])
         attend.kv_append(x, None, pool, None, pages=table, cos=w[:, :32], sin=w[:, 32:], offsets=[0])

@@ -52,6 +52,9 @@ assert_type(attend.merge(x, x, tensor, x), tuple[Double, Double])
 assert_type(attend.convert(x, np.int8, scale=x), New)
 assert_type(attend.convert(x, out=tensor), Tensor)
 assert_type(attend.convert(x, "int8", scale_axis=(0, -1)), tuple[New, New])
+assert_type(attend.attention_backward(x, x, x, x, tensor, lse=x, causal="top-left", d_lse=x), tuple[New, New, New])
+assert_type(attend.attention_backward(x, x, x, x, x, bias=x, d_bias=True), tuple[Any, ...])
+assert_type(attend.attention_backward(x, x, x, x, x, d_q=x, d_k=tensor, d_v=False, accumulate=True), tuple[Any, ...])
 assert_type(attend.version(), tuple[int, int, int])
 assert_type(attend.isa_names(), list[str])
 attend.set_executor(ThreadPoolExecutor(2), workers=2)
@@ -63,6 +66,8 @@ attend.attention(x, x, x, scales=1)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, k_scale=x)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, pauses=True)  # type: ignore[call-overload]
 attend.self_attention(x, x, x, x, pages=x)  # type: ignore[call-overload]
+attend.attention_backward(x, x, x, x, x, pages=x)  # type: ignore[call-overload]
+attend.attention_backward(x, x, x, x, x, accumulate=True)  # type: ignore[call-overload]
 attend.kv_append(x, x, x, x, k_scale=1)  # type: ignore[arg-type]
 attend.matmul(x, x, beta=1)  # type: ignore[call-overload]
 attend.convert(x)  # type: ignore[call-overload]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 __all__ = [
-    "AttendError", "KVCache", "attention", "convert", "isa", "isa_names", "kv_append", "matmul", "merge", "rotary",
+    "AttendError", "KVCache", "attention", "attention_backward", "convert", "isa", "isa_names", "kv_append", "matmul", "merge", "rotary",
     "self_attention", "set_executor", "set_isa", "set_threads", "softmax", "threads", "version",
 ]
 
@@ -381,3 +381,4 @@ def convert(x: Array, dtype: npt.DTypeLike | None = None, *, out: Array | None =
 
 
 from ._cache import KVCache  # noqa: E402  it is made of the functions above
+from ._gradients import attention_backward  # noqa: E402  it takes their options

@@ -55,6 +55,14 @@ class AttentionOptions(CommonOptions, total=False):
     key_offset: int
 
 
+class BackwardOptions(CommonOptions, total=False):
+    """The same with what ``attention_backward`` alone takes, but for the gradients."""
+
+    lse: Array | None
+    d_lse: Array | None
+    key_starts: Integers | None
+
+
 class SelfAttentionOptions(CommonOptions, total=False):
     """The same with what ``self_attention`` alone takes."""
 

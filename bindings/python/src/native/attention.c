@@ -1,4 +1,4 @@
-/* attention, self_attention and merge, whose arguments are as attend/__init__.py passes them.
+/* attention, its gradients, self_attention and merge, whose arguments are as attend/__init__.py passes them.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "attention.h"
@@ -55,8 +55,8 @@ static void take_serving(call *self, PyObject *const *args, attend_attention_opt
 }
 
 /* (flags, scale, softcap, query_offset, query_offsets, kv_lengths, kv_first, window_left, window_right, mask, bias, alibi_slopes,
- * sinks, want_lse or an array for it, scores_stage or None, ..). To be called after the call's main output is taken: results keep that order. */
-static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
+ * sinks, ..) */
+static void take_inputs_of_options(call *self, PyObject *const *args, const scores_shape *scores,
                                    attend_attention_options *options) {
   const int arrangement = scores->arrangement;
   const int64_t batch = options->sequences ? options->sequences : scores->batch;
@@ -73,6 +73,14 @@ static void take_attention_options(call *self, PyObject *const *args, const scor
   options->bias = take_input(self, args[10], "bias", arrangement);
   options->alibi_slopes = take_input(self, args[11], "alibi_slopes", AS_ACTIVATION);
   options->sinks = take_input(self, args[12], "sinks", AS_ACTIVATION);
+}
+
+/* The same, and (.., want_lse or an array for it, scores_stage or None, ..). To be called after the call's main output is
+ * taken: results keep that order. */
+static void take_attention_options(call *self, PyObject *const *args, const scores_shape *scores,
+                                   attend_attention_options *options) {
+  const int arrangement = scores->arrangement;
+  take_inputs_of_options(self, args, scores, options);
   if (args[13] != Py_False) {
     const int64_t shape[4] = {1, scores->queries, scores->heads, scores->batch};
     options->lse = take_output(self, args[13] == Py_True ? Py_None : args[13], "lse", arrangement | WITHOUT_ROWS, shape,
@@ -128,10 +136,8 @@ static void take_pieces(call *self, PyObject *const *args, const scores_shape *s
 
 enum { ATTENTION_OPERANDS = 10 };
 
-/* (q, k, v, out, threads, k_scale, v_scale, state, key_offset, pauses) and the attention options. The result of a call that
- * pauses is the state: `out`, which such a call only looks at, is memory that nobody is given. */
-static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  /* What attend.torch, the only one that describes memory, calls things. */
+/* What attend.torch, the only one that describes memory, calls things. */
+static const naming *names_of(PyObject *q) {
   static renaming renamed[] = {{"q", "query"},
                                {"k", "key"},
                                {"v", "value"},
@@ -143,10 +149,16 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
                                {"query_offsets", "query_offset"},
                                {NULL, NULL}};
   static const naming torch_names = {renamed, {"columns", "rows"}};
+  return is_described(q) ? &torch_names : NULL;
+}
+
+/* (q, k, v, out, threads, k_scale, v_scale, state, key_offset, pauses) and the attention options. The result of a call that
+ * pauses is the state: `out`, which such a call only looks at, is memory that nobody is given. */
+static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
   if (!expect_count(count, ATTENTION_OPERANDS + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self, is_described(args[0]) ? &torch_names : NULL);
+  call_begin(&self, names_of(args[0]));
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
   const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
   const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
@@ -174,6 +186,78 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   status = attend_attention(q, k, v, out, &options);
   Py_END_ALLOW_THREADS
   if (pauses) call_forget(&self);
+  if (status) call_raise(&self, status);
+  return call_end(&self);
+}
+
+/* True: a new array, of the operand's type, or where that is narrow and the batch is summed of the arithmetic's. False: the
+ * gradient is not wanted. */
+static attend_tensor *take_gradient(call *self, PyObject *given, const char *name, int arrangement,
+                                    const attend_tensor *of, uint32_t dtype) {
+  if (self->failed || given == Py_False) return NULL;
+  if (given != Py_True) return take_output(self, given, name, arrangement, NULL, 0, 0);
+  int64_t shape[4];
+  for (uint32_t i = 0; i < 4; ++i) shape[i] = extent(of, i);
+  return take_output(self, Py_None, name, arrangement, shape, (int)of->rank, dtype);
+}
+static attend_tensor *take_gradient_of(call *self, PyObject *given, const char *name, const attend_tensor *of,
+                                       int is_packed, int64_t batch) {
+  if (self->failed) return NULL;
+  const int sums = !is_packed && batch > 1 && extent(of, 3) == 1;
+  return take_gradient(self, given, name, AS_ACTIVATION, of, sums ? arithmetic_dtype(of->dtype) : of->dtype);
+}
+/* Of something that is perhaps absent; then there is no gradient. */
+static attend_tensor *take_gradient_of_option(call *self, PyObject *given, const char *name, const char *what,
+                                              const attend_tensor *of, uint32_t dtype) {
+  if (self->failed || given == Py_False) return NULL;
+  if (of) return take_gradient(self, given, name, AS_ACTIVATION, of, arithmetic_dtype(dtype));
+  PyErr_Format(PyExc_ValueError, "%s: is asked for, but not given %s", name, what);
+  self->failed = 1;
+  return NULL;
+}
+
+/* (q, k, v, out, d_out, lse, d_lse, d_q, d_k, d_v, d_bias, d_sinks, accumulate, threads) and the attention options, of which
+ * lse and scores are not looked at; gradients are arrays, True or False */
+static PyObject *py_attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  if (!expect_count(count, 14 + ATTENTION_OPTIONS)) return NULL;
+  call self;
+  call_begin(&self, names_of(args[0]));
+  self.gives_tuple = 1;
+  const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
+  const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
+  const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
+  const attend_tensor *out = take_required(&self, args[3], "out", AS_ACTIVATION);
+  const attend_tensor *d_out = take_required(&self, args[4], "d_out", AS_ACTIVATION);
+  attend_attention_options forward = {.size = sizeof forward};
+  attend_attention_backward_options options = {.size = sizeof options,
+                                               .flags = args[12] == Py_True ? ATTEND_ACCUMULATE : 0,
+                                               .threads = take_int32(&self, args[13], "threads"),
+                                               WITH_MESSAGE(self)};
+  forward.lse = take_input(&self, args[5], "lse", WITHOUT_ROWS);
+  options.d_lse = take_input(&self, args[6], "d_lse", WITHOUT_ROWS);
+  take_serving(&self, args + 14, &forward);
+  if (self.failed) return call_end(&self);
+
+  const scores_shape scores = shape_of_scores(q, k, v, &forward);
+  take_inputs_of_options(&self, args + 14, &scores, &forward);
+  const int64_t batch = scores.batch;
+  const attend_tensor *d_q = take_gradient_of(&self, args[7], "d_q", q, forward.query_starts != NULL, batch);
+  const attend_tensor *d_k = take_gradient_of(&self, args[8], "d_k", k, forward.key_starts != NULL, batch);
+  const attend_tensor *d_v = take_gradient_of(&self, args[9], "d_v", v, forward.key_starts != NULL, batch);
+  options.d_bias = take_gradient_of_option(&self, args[10], "d_bias", "bias", forward.bias, q->dtype);
+  options.d_sinks = take_gradient_of_option(&self, args[11], "d_sinks", "sinks", forward.sinks, q->dtype);
+  attend_status status;
+  if (!self.failed && call_has_plans(&self)) {
+    uint64_t bytes;
+    status = attend_attention_backward_workspace(q, k, v, out, d_out, d_q, d_k, d_v, &options, &forward, &bytes);
+    call_allocate(&self, status);
+  }
+  if (self.failed) return call_end(&self);
+
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_attention_backward(q, k, v, out, d_out, d_q, d_k, d_v, &options, &forward);
+  Py_END_ALLOW_THREADS
   if (status) call_raise(&self, status);
   return call_end(&self);
 }
@@ -255,6 +339,7 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
 }
 
 static PyMethodDef methods[] = {{"attention", FAST(py_attention)},
+                                {"attention_backward", FAST(py_attention_backward)},
                                 {"self_attention", FAST(py_self_attention)},
                                 {"merge", FAST(py_merge)},
                                 {NULL, NULL, 0, NULL}};

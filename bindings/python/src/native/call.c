@@ -14,7 +14,7 @@ int expect_count(Py_ssize_t count, Py_ssize_t expected) {
 
 void call_begin(call *self, const naming *names) {
   static const naming reversed = {NULL, {"columns", "rows"}};
-  self->failed = self->views_open = self->integers_open = self->results = 0;
+  self->failed = self->views_open = self->integers_open = self->results = self->gives_tuple = 0;
   for (int i = 0; i < MAX_RESULTS; ++i) self->planned[i] = NULL;
   self->naming = names ? names : &reversed;
   self->axes = self->axis = 0;
@@ -30,7 +30,7 @@ PyObject *call_end(call *self) {
   if (PyErr_Occurred()) self->failed = 1; /* while an executor's threads were asked for */
   for (int i = 0; i < self->views_open; ++i) view_close(&self->views[i]);
   for (int i = 0; i < self->integers_open; ++i) PyBuffer_Release(&self->integers[i]);
-  if (!self->failed && self->results == 1) return self->result[0];
+  if (!self->failed && self->results == 1 && !self->gives_tuple) return self->result[0];
   PyObject *tuple = self->failed ? NULL : PyTuple_New(self->results);
   for (int i = 0; i < self->results; ++i) {
     if (tuple)

@@ -9,9 +9,9 @@
 
 #include "views.h"
 
-enum { MAX_VIEWS = 16 }; /* self_attention: 10 arrays, 4 among the options, lse and scores */
+enum { MAX_VIEWS = 17 }; /* attention_backward: 5 arrays, lse and its gradient, pages, 4 among the options, 5 gradients */
 
-enum { MAX_RESULTS = 3 };
+enum { MAX_RESULTS = 5 };
 
 /* What attend.h calls a thing, without its struct, and what it is called here. */
 typedef const char *const renaming[2];
@@ -23,6 +23,7 @@ typedef struct naming {
 
 typedef struct call {
   int failed, views_open, integers_open, results;
+  int gives_tuple; /* of one output too */
   view views[MAX_VIEWS];
   Py_buffer integers[5]; /* query_offset, kv_lengths, kv_first, query_starts, key_starts */
   PyObject *result[MAX_RESULTS];

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _operators
-from ._math import CAUSAL, WINDOW
 from ._tensors import as_integers, direct, recorded
 
 Integers: TypeAlias = "Sequence[int] | Tensor"
+
+CAUSAL, WINDOW = 1, 4  # flags of attend.h
 
 _run, _operator, _with_gradients = _operators.run_attention, torch.ops.attend.attention.default, _operators.Attention.apply
 
@@ -119,8 +120,8 @@ def scaled_dot_product_attention(
 
     A query that sees no key gives 0, and an lse of -inf. Errors: ValueError, of which ``attend.AttendError`` is one, and
     TypeError name the argument. Threads: ``torch.get_num_threads()`` at each call bounds them; any number of Python threads
-    may call at once. Gradients of query, key, value, a float attn_mask and sinks are computed by PyTorch's own operations,
-    which hold the matrix of scores; there are none of gradients.
+    may call at once. There are gradients of query, key, value, a float attn_mask and sinks, by attend, without the matrix of
+    scores too, with the same bits for any number of threads; those of gradients raise NotImplementedError.
     """
     if dropout_p > 0.0:
         raise ValueError("dropout_p: attend has no dropout, it must be 0")

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import _attend
-from . import _math
-from ._tensors import describe, direct, integers, resolved
+from ._tensors import describe, direct, integers, recorded, resolved
 
-_native_attention, _threads, _empty_like = _attend.attention, torch.get_num_threads, torch.empty_like
+_native_attention, _native_backward, _threads, _empty_like = _attend.attention, _attend.attention_backward, torch.get_num_threads, torch.empty_like
 
 _OPTIONS = ("Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? lengths, Tensor? first, Tensor? query_offsets, "
             "Tensor? query_starts, Tensor? key_starts, SymInt query_offset, int flags, float? scale, float softcap, "
@@ -22,7 +21,8 @@ _OPTIONS = ("Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? lengths, Tensor?
 torch.library.define("attend::attention", f"(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)")
 torch.library.define(
     "attend::attention_backward",
-    f"(Tensor d_out, Tensor d_lse, Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+    f"(Tensor d_out, Tensor? d_lse, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, {_OPTIONS}, int wanted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 torch.library.define("attend::softmax", "(Tensor x, int dim, bool log) -> Tensor")
 torch.library.define("attend::linear", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 
@@ -81,44 +81,88 @@ def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *options: Any) -> tuple[Ten
     return out, new_lse(out)
 
 
-_TENSOR_OPTIONS = 8  # the first of the options; the third is of gradients too: bias and sinks
+_TENSOR_OPTIONS = 8  # the first of the options; the second and third, bias and sinks, have gradients too
+_WITH_GRADIENTS = (0, 1, 2, 4, 5)  # of the operator's arguments
 
 
 def _setup_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     tensors = 3 + _TENSOR_OPTIONS
-    ctx.save_for_backward(*inputs[:tensors])
+    ctx.save_for_backward(*output, *inputs[:tensors])
     ctx.numbers = inputs[tensors:]
+    ctx.set_materialize_grads(False)  # whoever asked for no lse pays nothing for its gradient
 
 
-def _attention_backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    d_q, d_k, d_v, d_bias, d_sinks = torch.ops.attend.attention_backward.default(d_out, d_lse, *saved, *ctx.numbers)
-    none = (None,) * (_TENSOR_OPTIONS - 3 + len(ctx.numbers))
+def _attention_backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    out, *others = ctx.saved_tensors
+    if d_out is None:
+        d_out = torch.zeros_like(out)
     need = ctx.needs_input_grad
-    return (d_q, d_k, d_v, None, d_bias if need[4] else None, d_sinks if need[5] else None, *none)
+    wanted = sum(1 << bit for bit, argument in enumerate(_WITH_GRADIENTS) if need[argument])
+    args = (d_out, d_lse, out, *others, *ctx.numbers, wanted)
+    if direct(x for x in args[:10] if x is not None):
+        found = run_backward(*args)
+    else:
+        found = (_backward_operator if recorded() else AttentionBackward.apply)(*args)
+    gradients: list[Tensor | None] = [None] * len(need)
+    for argument, gradient in zip(_WITH_GRADIENTS, found, strict=True):
+        if need[argument]:
+            gradients[argument] = gradient
+    return tuple(gradients)
 
 
 torch.library.register_autograd("attend::attention", _attention_backward, setup_context=_setup_attention)
 
 
-@torch.library.impl("attend::attention_backward", "CPU")
-def _backward(d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None,
-              sinks: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
-    given = [q, k, v, bias, sinks]
-    with torch.enable_grad():
-        inputs = [None if x is None else x.detach().requires_grad_() for x in given]
-        q, k, v, bias, sinks = inputs  # type: ignore[assignment]
-        out, lse = _math.attention(q, k, v, mask, bias, sinks, *options)
-        wanted = [x for x in inputs if x is not None]
-        found = iter(torch.autograd.grad([out, lse], wanted, [d_out, d_lse], allow_unused=True, materialize_grads=True))
-    # Each its own memory and row-major, as _backward_fake says.
-    return tuple(d_out.new_empty(0) if x is None else next(found).contiguous() for x in inputs)
+def _wanted(wanted: int, *operands: Tensor | None) -> list[Tensor | None]:
+    """Those operands of which there are to be gradients."""
+    return [x if wanted >> bit & 1 else None for bit, x in enumerate(operands)]
+
+
+def run_backward(d_out: Tensor, d_lse: Tensor | None, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor,
+                 mask: Tensor | None, bias: Tensor | None, sinks: Tensor | None, lengths: Tensor | None, first: Tensor | None,
+                 query_offsets: Tensor | None, query_starts: Tensor | None, key_starts: Tensor | None, query_offset: int,
+                 flags: int, scale: float | None, softcap: float, left: int, right: int, wanted: int) -> tuple[Tensor, ...]:
+    """Gradients of q, k, v, bias and sinks, row-major as _backward_fake says; those not wanted have no elements."""
+    operands = _wanted(wanted, q, k, v, bias, sinks)
+    packed = (query_starts, key_starts, key_starts)
+    gradients: list[Tensor | None] = []
+    for i, x in enumerate(operands):
+        # Sums over the batch are kept in the type of the arithmetic, and so is what lse's type is.
+        sums = i > 2 or (x is not None and x.ndim == 4 and x.shape[0] != out.shape[0] and packed[i] is None)
+        gradients.append(x if x is None else x.new_empty(x.shape, dtype=lse.dtype if sums else x.dtype))
+    q, k, v, d_out = resolved(q), resolved(k), resolved(v), resolved(d_out)
+    bias, sinks, d_lse = (x if x is None else resolved(x) for x in (bias, sinks, d_lse))
+    _native_backward(
+        describe("query", q), describe("key", k), describe("value", v), describe("out", out), describe("d_out", d_out),
+        describe("lse", lse), None if d_lse is None else describe("d_lse", d_lse),
+        *(False if x is None else describe("gradient", x) for x in gradients), False, _threads(), flags, scale, softcap,
+        query_offset, query_offsets if query_offsets is None else integers(query_offsets),
+        lengths if lengths is None else integers(lengths), first if first is None else integers(first), left, right,
+        None if mask is None else describe("attn_mask", mask), None if bias is None else describe("attn_mask", bias), None,
+        None if sinks is None else describe("sinks", sinks), False, None,
+        query_starts if query_starts is None else integers(query_starts),
+        key_starts if key_starts is None else integers(key_starts), None)
+    return tuple(d_out.new_empty(0) if x is None or gradient is None else gradient.to(x.dtype)
+                 for x, gradient in zip(operands, gradients, strict=True))
+
+
+torch.library.impl("attend::attention_backward", "CPU", run_backward)
+_backward_operator = torch.ops.attend.attention_backward.default
 
 
 @torch.library.register_fake("attend::attention_backward")
-def _backward_fake(d_out: Tensor, d_lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None,
-                   sinks: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
-    return tuple(d_out.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, bias, sinks))
+def _backward_fake(d_out: Tensor, d_lse: Tensor | None, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor,
+                   mask: Tensor | None, bias: Tensor | None, sinks: Tensor | None, *options: Any) -> tuple[Tensor, ...]:
+    return tuple(d_out.new_empty(0) if x is None else x.new_empty(x.shape)
+                 for x in _wanted(options[-1], q, k, v, bias, sinks))
+
+
+def _no_second_derivatives(ctx: Any, *gradients: Any) -> Any:
+    raise NotImplementedError("attend: attention has no second derivatives; PyTorch's own has them with its math backend, "
+                              "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)")
+
+
+torch.library.register_autograd("attend::attention_backward", _no_second_derivatives)
 
 
 def _one_by_one(operator: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,7 +210,23 @@ class Attention(torch.autograd.Function):
     vmap = staticmethod(_vmap_attention)
 
 
-torch.library.register_vmap("attend::attention_backward", _one_by_one(torch.ops.attend.attention_backward.default))
+_vmap_backward = _one_by_one(_backward_operator)
+torch.library.register_vmap("attend::attention_backward", _vmap_backward)
+
+
+class AttentionBackward(torch.autograd.Function):
+    """The same of its gradients, which have none."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        return run_backward(*args) if direct(x for x in args[:10] if x is not None) else _backward_operator(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    backward = staticmethod(_no_second_derivatives)
+    vmap = staticmethod(_vmap_backward)
 
 
 # ------------------------------------------------------------------------------------------------ softmax and linear --

@@ -41,7 +41,7 @@ def attention_backward(q: Array, k: Array, v: Array, out: Array, d_out: Array, *
     float32, float16 or bfloat16, computed in float32, or all are float64; none of these is written to.
 
     lse            ``[B, H, Nq]``, float32 (float64), as return_lse=True gives it; None: it is computed again, which takes some
-                   15 % more time
+                   20 % more time
     d_lse          ``[B, H, Nq]``, float32 (float64): the gradient with respect to lse, where something was computed from it
     d_q, d_k, d_v  True: a new array; False: it is not wanted; or an array to write to. Of the shapes of q, k and v: summed
                    over heads that share keys, and over the batch where that is 1 and out's is not. New ones have the type of

@@ -2,8 +2,6 @@
 // step, vpdpbusd, adds four products of unsigned bytes and signed ones to a lane, exactly modulo 2^32.
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernels/transpose_avx512.hpp"
 
 namespace attend {

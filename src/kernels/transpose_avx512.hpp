@@ -1,8 +1,6 @@
 // Square transposes of AVX-512 registers, for all tables that have it.
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernels/simd.hpp"
 
 namespace attend {

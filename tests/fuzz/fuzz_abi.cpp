@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "append_call.hpp"
+#include "backward_call.hpp"
 #include "ragged_call.hpp"
 #include "self_attention_call.hpp"
 
@@ -75,6 +76,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     switch (d.in(0, 11)) {
       case 0:
         check_settings(d);
+        d.in(0, 1) == 0 ? BackwardCall<float>(d).check(d) : BackwardCall<double>(d).check(d);
         break;
       case 1:
       case 2:

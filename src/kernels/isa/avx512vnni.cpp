@@ -1,4 +1,6 @@
 // Products of 8-bit integers; all else is avx512's.
+#include <immintrin.h>
+
 #include "kernels/integers_vnni.hpp"
 #define ATTEND_ISA avx512vnni
 #define ATTEND_INTEGERS_ALONE

@@ -189,9 +189,9 @@ TEST_CASE_TEMPLATE("gradients are at most twice as far from the formula as those
     const BackwardModel<T> model(p, d_out, nullptr);
     const Unfused<T> unfused(p, d_out);
     const auto error = [](const std::vector<T> &got, const std::vector<Wide<T>> &want) {
-      Wide<T> most = 0;
-      for (size_t i = 0; i < got.size(); ++i) most = std::max(most, std::fabs(Wide<T>(got[i]) - want[i]));
-      return static_cast<double>(most);
+      Wide<T> squares = 0;
+      for (size_t i = 0; i < got.size(); ++i) squares += (Wide<T>(got[i]) - want[i]) * (Wide<T>(got[i]) - want[i]);
+      return static_cast<double>(std::sqrt(squares));
     };
     CHECK(error(d_q.values(), model.sum.q) <= 2 * error(unfused.d_q, model.sum.q));
     CHECK(error(d_k.values(), model.sum.k) <= 2 * error(unfused.d_k, model.sum.k));
@@ -296,6 +296,40 @@ TEST_CASE("empty operands, gradients that are not wanted, and memory that grows 
     CHECK(zeros(p.d_q));
     CHECK(zeros(p.d_k));
     CHECK(zeros(p.d_v));
+  }
+  {  // no batch: what is shared by all of them, and sinks of sequences without queries
+    Plain p(random, ATTEND_F32, 4, 3, 5, 6, 2, 1, {0, 1, 1}, 0);
+    Array sinks(ATTEND_F32, {2, 1, 1, 1}), d_sinks = sinks.like({2, 1, 1, 1});
+    sinks.fill(random);
+    p.options.sinks = &sinks.t;
+    p.gradients.d_sinks = &d_sinks.t;
+    p.backward();
+    for (const Array *a : {&p.d_k, &p.d_v, &d_sinks}) CHECK(*reinterpret_cast<float *>(element(a->t, 1, 0)) == 0);
+    const int64_t starts[] = {0, 0, 5};
+    Plain packed(random, ATTEND_F32, 4, 3, 5, 6, 2, 1, {1, 2, 2});
+    std::vector<float> poison(1 << 20, 1e30f);
+    packed.options.sinks = &sinks.t;
+    packed.options.sequences = 2;
+    packed.options.query_starts = starts;
+    packed.gradients.d_sinks = &d_sinks.t;
+    packed.gradients.workspace = poison.data(), packed.gradients.workspace_size = poison.size() * sizeof(float);
+    packed.forward();
+    packed.backward();
+    for (int64_t h = 0; h < 2; ++h) CHECK(std::fabs(*reinterpret_cast<float *>(element(d_sinks.t, h, 0))) < 100);
+  }
+  for (const int64_t queries : {int64_t{1} << 56, int64_t{1} << 59, int64_t{1} << 60}) {  // that strides of 0 may claim
+    float number = 0;
+    const attend_tensor many = {&number, ATTEND_F32, 2, {1, queries, 0, 0}, {0, 0, 0, 0}},
+                        few = {&number, ATTEND_F32, 2, {1, 1, 0, 0}, {1, 1, 0, 0}};
+    float gradient = 0;
+    const attend_tensor d_k = {&gradient, ATTEND_F32, 2, {1, 1, 0, 0}, {1, 1, 0, 0}};
+    uint64_t bytes = 7;
+    const attend_status status = attend_attention_backward_workspace(&many, &few, &few, &many, &many, nullptr, &d_k,
+                                                                     nullptr, nullptr, nullptr, &bytes);
+    CHECK((ATTEND_REASON(status) == ATTEND_OVERFLOW || bytes > uint64_t{1} << 56));
+    CHECK(ATTEND_REASON(
+              attend_attention_backward(&many, &few, &few, &many, &many, nullptr, &d_k, nullptr, nullptr, nullptr)) ==
+          (status == ATTEND_OK ? ATTEND_OUT_OF_MEMORY : ATTEND_OVERFLOW));
   }
   Plain p(random, ATTEND_F32, 16, 8, 70, 300, 2, 1);
   p.forward();

@@ -491,12 +491,12 @@ typedef struct attend_attention_backward_options {
  *     P = exp(S - lse)     dS = P (dO^T V - delta)     delta = out d_out summed over features, less d_lse
  *     d_v = dO P^T         d_q = scale K dS            d_k = scale Q dS^T
  *
- * dS times 1 - tanh(s / softcap)^2 with a softcap; d_bias = dS before that; d_sinks = - exp(sink - lse) delta, summed over
- * queries and batches. P is computed again, so that memory is of order Nq + Nk (equations 12 to 16 of Dao et al., arXiv
- * 2205.14135).
+ * dS times 1 - tanh(s / softcap)^2 with a softcap; d_bias = dS before that; d_sinks = - exp(sink - lse) delta, summed
+ * over queries and batches. P is computed again, so that memory is of order Nq + Nk (equations 12 to 16 of Dao et al.,
+ * arXiv 2205.14135).
  *
- * q, k, v, out, attention_options are those of the attend_attention call, with what that wrote in out and, if given, lse,
- * which are only read; without lse it is computed again, for some 20 % more time. Of attention_options threads,
+ * q, k, v, out, attention_options are those of the attend_attention call, with what that wrote in out and, if given,
+ * lse, which are only read; without lse it is computed again, for some 20 % more time. Of attention_options threads,
  * workspace, message, their sizes and executor must be 0, since `options` has them, and scores, k_scale, v_scale, pages,
  * state and the flags that go with it cannot be. Everything else composes as there.
  *
@@ -504,28 +504,34 @@ typedef struct attend_attention_backward_options {
  *
  * Types: F32, BF16 or F16 each, or all F64; d_lse, d_bias, d_sinks of lse's. Gradients are sums over all that an operand
  * stands for: d_k over the heads that share it, and where the batch of q, k or v is 1 and that of out is not, over the
- * batch, which only gradients of the type of the arithmetic can hold. So is d_bias over what bias repeats by extents of 1.
- * With ATTEND_ACCUMULATE they are added to what is there, rounded once with it (d_bias after each summand). No output may overlap another operand.
+ * batch, which only gradients of the type of the arithmetic can hold. So is d_bias over what bias repeats by extents of
+ * 1. With ATTEND_ACCUMULATE they are added to what is there, rounded once with it (d_bias after each summand). No output
+ * may overlap another operand.
  *
- * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no query
- * sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes 0. An
- * lse that is not the call's gives gradients that mean nothing.
+ * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no
+ * query sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes
+ * 0. An lse that is not the call's gives gradients that mean nothing. Scale, softcap, mask and alibi_slopes have no
+ * gradient here. P has the error of lse beside that of the scores, 2^-24 |lse| (f64 2^-53 |lse|): a query whose scores
+ * are all huge, such as a padded one under a bias of -1e9, has no meaningful ones; give it a d_out of 0, or hide its
+ * keys.
  *
- * Exactly: scores as in the forward call; P = exp2((s - lse) log2(e)); sums over queries in blocks of 64, counted from the
- * sequence's first, each one FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256, counted from
- * kv_first, each one FMA chain, added in order into spans, and these in order: a span is the least power of two of chunks
- * of which the sequence has at most 8. The scale comes last. So the bits are the same for any number of threads and on
- * every instruction set with FMA; sums over batches are in their order, that of d_sinks in the order of queries, then batches,
- * those of d_bias in the order of batches, key heads, chunks, the heads of each, queries, and keys. Error: at most twice that
- * of the formulas above in the same type with P and dS kept. */
+ * Exactly: scores as in the forward call; P = exp2((s - lse) log2(e)); sums over queries in blocks of 64, counted from
+ * the sequence's first, each one FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256,
+ * counted from kv_first, each one FMA chain, added in order into spans, and these in order: a span is the least power of
+ * two of chunks of which the sequence has at most 8. The scale comes last. So the bits are the same for any number of
+ * threads and on every instruction set with FMA; sums over batches are in their order, that of d_sinks in the order of
+ * queries, then batches, those of d_bias in the order of batches, key heads, chunks, the heads of each, queries, and
+ * keys. Error: at most twice that of the formulas above in the same type with P and dS kept, as far as |lse| is below
+ * some thousands. */
 ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const attend_tensor *k,
                                                    const attend_tensor *v, const attend_tensor *out,
                                                    const attend_tensor *d_out, const attend_tensor *d_q,
                                                    const attend_tensor *d_k, const attend_tensor *d_v,
                                                    const attend_attention_backward_options *options,
                                                    const attend_attention_options *attention_options);
-/* As attend_matmul_workspace. For a thread twice the queries that share a key head, in f32 (f64), and at most some 800 KiB
- * where D and Dv are at most 128; without lse that too. */
+/* As attend_matmul_workspace. In f32 (f64) numbers: D for each query, packed ones of all sequences, and each head that shares
+ * a key head, once for the call and twice for each thread; two for each of these queries and thread; and for a thread some
+ * 200 Ki where D and Dv are at most 128. Without lse its numbers, and what attend_attention wants. */
 ATTEND_API attend_status attend_attention_backward_workspace(const attend_tensor *q, const attend_tensor *k,
                                                              const attend_tensor *v, const attend_tensor *out,
                                                              const attend_tensor *d_out, const attend_tensor *d_q,

@@ -1,11 +1,14 @@
 #include "drivers/attention_backward.hpp"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstddef>
+#include <initializer_list>
 #include <iterator>
 
 #include "api/attention_operands.hpp"
 #include "dispatch/registry.hpp"
+#include "drivers/attention_backward_plan.hpp"
 
 namespace attend {
 namespace {
@@ -127,6 +130,23 @@ attend_status check_overlaps(const AttentionBackward &p, int64_t batch, const Me
   return ATTEND_OK;
 }
 
+// Sums of d_q for a few heads and any thread, lse, and sinks lie in the workspace: their bytes must be countable. (Inputs with
+// strides of 0 may claim any number of queries.)
+bool fits(const AttentionBackward &p, int64_t batch) {
+  const Attention &f = p.forward;
+  const auto countable = [](int64_t bytes, std::initializer_list<int64_t> extents) {
+    for (const int64_t extent : extents) {
+      if (__builtin_mul_overflow(bytes, std::max<int64_t>(1, extent), &bytes)) return false;
+    }
+    return bytes < INT64_MAX / 4;
+  };
+  const int64_t group = f.k.heads() == 0 ? 1 : f.out.heads() / f.k.heads();
+  constexpr int64_t kNumber = 8, kSums = 4 * kNumber * kMostThreads;
+  return countable(kSums, {group, f.out.columns(), f.q.rows()}) &&
+         countable(kNumber, {f.out.columns(), f.out.heads(), f.out.batch()}) &&
+         countable(kNumber * kMostSpans, {batch, f.out.heads()});
+}
+
 struct Gradients {
   const attend_tensor *d_out, *d_q, *d_k, *d_v;
 };
@@ -165,6 +185,11 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   }
   if (attend_status s = read_gradients(gradients.d_q, gradients.d_k, gradients.d_v, o, batch, &operands, said, p)) {
     return s;
+  }
+  if (!fits(*p, batch)) {
+    return fail(said, ATTEND_OVERFLOW, Argument::q,
+                "sums for its %" PRId64 " queries of %" PRId64 " features take more bytes than 63 bits can count",
+                f.out.columns(), f.q.rows());
   }
   return purpose == Purpose::size ? ATTEND_OK : check_overlaps(*p, batch, said);
 }

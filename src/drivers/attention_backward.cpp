@@ -222,26 +222,23 @@ void clear_hidden_keys(const Call<T> &call, const Unit &u) {
   }
 }
 
-// Units that nothing orders: whole ones while there are enough for all threads, then the spans of each.
+// Units that nothing orders: whole ones while there are enough for all threads. Those that are left follow each other, spans
+// shared out, where that takes less time than one of them on each thread.
 template <class T>
-void run_units(const Call<T> &call, int64_t first, int64_t count, bool uneven) {
+void run_units(const Call<T> &call, int64_t first, int64_t count) {
   const int threads = call.scratch.threads();
   const auto unit = [&](int64_t i) {
     const int64_t heads = call.forward().k.heads();
     return Unit{sequence_of(call.forward(), i / heads), i % heads};
   };
-  const int64_t whole = threads == 1 || call.shared.spans || count >= 8 * threads ? count
-                        : uneven                                                  ? 0
-                                                                                  : count / threads * threads;
+  const int64_t spans = count_spans(most_keys(call.forward())), left = count % threads;
+  const bool splits = threads > 1 && !call.shared.spans && left * ((spans + threads - 1) / threads) < spans;
+  const int64_t whole = splits ? count - left : count;
   parallel_for(call.scratch.executor(), threads, whole,
                [&](int64_t i, int thread) { run_unit(call, unit(first + i), thread); });
   for (int64_t i = whole; i < count; ++i) run_spans(call, unit(first + i));
   if (!call.p.d_k && !call.p.d_v) return;
   for (int64_t i = 0; i < count; ++i) clear_hidden_keys(call, unit(first + i));
-}
-
-bool is_uneven(const Attention &f) {
-  return f.query_starts != nullptr || f.key_starts != nullptr || f.lengths != nullptr || f.firsts != nullptr;
 }
 
 // d_sinks: of all sequences in order.
@@ -258,13 +255,19 @@ void write_sinks(const AttentionBackward &p, const T *sinks) {
 }
 
 template <class T>
-void clear_bias(const Call<T> &call) {
-  const Tensor &to = call.p.d_bias;
-  if (!to || call.p.accumulates) return;
+void clear(const KernelsOf<T> &kernels, const Tensor &to) {
   for (int64_t b = 0; b < to.batch(); ++b) {
     for (int64_t h = 0; h < to.heads(); ++h) {
-      call.kernels.attention_gradient({to.rows(), to.columns(), nullptr, T(1), to.matrix(0, 0, h, b), false});
+      kernels.attention_gradient({to.rows(), to.columns(), nullptr, T(1), to.matrix(0, 0, h, b), false});
     }
+  }
+}
+
+// Nothing to compute: what is there of gradients is 0.
+template <class T>
+void clear_all(const KernelsOf<T> &kernels, const AttentionBackward &p) {
+  for (const Tensor *to : {&p.d_q, &p.d_k, &p.d_v, &p.d_bias, &p.d_sinks}) {
+    if (*to && to->count > 0 && !p.accumulates) clear(kernels, *to);
   }
 }
 
@@ -324,12 +327,17 @@ Acquired run(const KernelTable &table, const AttentionBackward &p, const Executi
                       static_cast<double>(f.q.rows() + f.v.rows());
   const Scratch scratch(execution, need, attention_threads(work, execution.usable_threads()));
   if (scratch.result() != Acquired::ok) return scratch.result();
-  if (f.k.heads() == 0) return Acquired::ok;
+  if (f.k.heads() == 0 || count_sequences(f) == 0) {
+    clear_all(kernels_of<T>(table), p);
+    return Acquired::ok;
+  }
   const SharedRoom room = shared_room(p);
   Tensor lse = f.lse;
   if (!f.lse) {
     if (const Acquired r = find_lse(table, p, room, scratch, &lse); r != Acquired::ok) return r;
   }
+  T *const sinks = reinterpret_cast<T *>(scratch.shared() + room.sinks);
+  if (p.d_sinks) std::fill_n(sinks, count_sequences(f) * f.out.heads(), T(0));  // also of sequences without queries
   const Call<T> call = {p,
                         lse,
                         backward_room<T>(p),
@@ -337,13 +345,13 @@ Acquired run(const KernelTable &table, const AttentionBackward &p, const Executi
                         scratch,
                         kernels_of<T>(table),
                         table.convert,
-                        reinterpret_cast<T *>(scratch.shared() + room.sinks),
+                        sinks,
                         reinterpret_cast<T *>(scratch.shared() + room.sum)};
-  clear_bias(call);
+  if (p.d_bias && !p.accumulates) clear(call.kernels, p.d_bias);
   // What is shared is added to in the order of sequences and heads.
   const int64_t kv_heads = f.k.heads(), units = count_sequences(f) * kv_heads;
   const int64_t step = call.shared.heads ? 1 : call.shared.sequences() ? kv_heads : units;
-  for (int64_t first = 0; first < units; first += step) run_units(call, first, step, is_uneven(f));
+  for (int64_t first = 0; first < units; first += step) run_units(call, first, step);
   write_sinks(p, call.sinks);
   return Acquired::ok;
 }

@@ -38,7 +38,7 @@ SharedGradients shared_gradients(const AttentionBackward &p) {
   s.k = several && p.d_k && !packs_k && f.k.batch() == 1;
   s.v = several && p.d_v && !packs_k && f.v.batch() == 1;
   s.bias = several && p.d_bias && (packs_q ? f.bias.columns() : f.bias.batch()) == 1;
-  s.heads = p.d_bias && f.bias.heads() == 1;
+  s.heads = p.d_bias && f.bias.heads() == 1 && f.out.heads() > 1;
   s.spans = p.d_bias && f.bias.rows() == 1;
   return s;
 }
@@ -78,7 +78,6 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   r.lines = round_up(f.out.columns(), kBackwardQueries);
   r.lse = room(heads * r.lines);
   r.delta = room(heads * r.lines);
-  r.d_sinks = room(heads);
   r.sums_size = round_up(heads * f.out.columns() * d, kLine);
   r.sums = room(2 * r.sums_size);
   r.end = end;

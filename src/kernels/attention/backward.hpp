@@ -130,7 +130,7 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
   for (int64_t j = from; j < to; ++j) {
     for (int64_t i = 0; i < R; i += kLanes<T>) {
       T *const s = t.s + j * R + i;
-      store(s, exp_of_difference(load(s), load(turned.lse + i)));
+      store(s, weight_of(load(s), load(turned.lse + i)));
     }
   }
   gradients_of_scores(x, turned, from, to, b->v);
@@ -223,35 +223,48 @@ void add_to_queries(const BackwardBlock<T> &g, const BackwardQueries<T> &b) {
   }
 }
 
+// to[f] += the chain of number(n) panel[n][f] over the n < count for which seen(n).
+template <class T, class Seen, class Number>
+ATTEND_INLINE void add_seen(int64_t count, int64_t features, const T *panel, int64_t panel_k, const Seen &seen,
+                            const Number &number, T *to) {
+  constexpr int W = kLanes<T>;
+  for (int64_t f = 0; f < features; f += W) {
+    const int64_t lanes = smaller<int64_t>(W, features - f);
+    vec<T> acc = broadcast(T(0));
+    for (int64_t n = 0; n < count; ++n) {
+      if (seen(n)) acc = fma(load_some<T>(panel + n * panel_k + f, lanes), broadcast(number(n)), acc);
+    }
+    store_some(to + f, load_some<T>(to + f, lanes) + acc, lanes);
+  }
+}
+
 // The same three sums without the terms of what a query does not see, where 0 times K, q or dO would be NaN. Rare, and so
-// one element at a time.
+// without tiles.
 template <class T>
 __attribute__((noinline)) void add_what_is_visible(const BackwardBlock<T> &g, const BackwardQueries<T> &b) {
   constexpr int64_t R = kBackwardRows<T>, kSquare = Contract<T>::kKeyChunk * R;
   const AttentionBlock<T> &x = b.x;
   const T *const p = g.scratch + g.layout.weights, *const ds = g.scratch + g.layout.d_scores;
   const auto at = [&](int64_t row, int64_t key) { return row / R * kSquare + (key - g.begin) * R + row % R; };
-  const auto of_keys = [&](const T *of, const MatrixRef<const T> &rows, int64_t features, T *sums) {
-    for (int64_t key = b.begin; key < b.end; ++key) {
-      for (int64_t f = 0; f < features; ++f) {
-        T acc = T(0);
-        for (int64_t i = 0; i < x.items; ++i) {
-          if (is_visible(x, i, key)) acc = fused(rows.data[i * rows.col_stride + f], of[at(i, key)], acc);
-        }
-        sums[(key - g.begin) * features + f] += acc;
-      }
-    }
-  };
-  of_keys(p, b.d_out_rows, x.value_features, g.d_v);
-  of_keys(ds, b.q_rows, x.features, g.d_k);
+  uint64_t rows_of[Contract<T>::kKeyChunk];  // that see each key
+  static_assert(kBackwardQueries <= 64, "a bit each");
+  for (int64_t key = b.begin; key < b.end; ++key) {
+    uint64_t rows = 0;
+    for (int64_t i = 0; i < x.items; ++i) rows |= static_cast<uint64_t>(is_visible(x, i, key)) << i;
+    rows_of[key - b.begin] = rows;
+    const auto seen = [rows](int64_t i) { return (rows >> i & 1) != 0; };
+    add_seen(
+        x.items, x.value_features, b.d_out_rows.data, b.d_out_rows.col_stride, seen,
+        [&](int64_t i) { return p[at(i, key)]; }, g.d_v + (key - g.begin) * x.value_features);
+    add_seen(
+        x.items, x.features, b.q_rows.data, b.q_rows.col_stride, seen, [&](int64_t i) { return ds[at(i, key)]; },
+        g.d_k + (key - g.begin) * x.features);
+  }
   for (int64_t i = 0; i < x.items; ++i) {
-    for (int64_t f = 0; f < x.features; ++f) {
-      T acc = T(0);
-      for (int64_t key = b.begin; key < b.end; ++key) {
-        if (is_visible(x, i, key)) acc = fused(b.k.data[(key - g.begin) * b.k.col_stride + f], ds[at(i, key)], acc);
-      }
-      g.d_q[(b.row + i) * x.features + f] += acc;
-    }
+    add_seen(
+        b.end - b.begin, x.features, b.k.data + (b.begin - g.begin) * b.k.col_stride, b.k.col_stride,
+        [&](int64_t n) { return (rows_of[n] >> i & 1) != 0; }, [&](int64_t n) { return ds[at(i, b.begin + n)]; },
+        g.d_q + (b.row + i) * x.features);
   }
 }
 

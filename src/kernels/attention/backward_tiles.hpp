@@ -40,7 +40,13 @@ struct TurnedTile {
   T *weights, *d_scores;  // [key][row]
 };
 
-// NR keys: scores, or if `kWeighs` the weights exp(score - lse), for they are modified no more.
+// exp(score - lse); 0 of what is hidden, -inf, although an lse may be NaN.
+template <class T>
+ATTEND_INLINE vec<T> weight_of(vec<T> score, vec<T> lse) {
+  return select(score == broadcast(kMinusInfinity<T>), broadcast(T(0)), exp_of_difference(score, lse));
+}
+
+// NR keys: scores, or if `kWeighs` the weights, for they are modified no more.
 template <class T, int NR, bool kWeighs>
 ATTEND_INLINE void backward_scores(const AttentionBlock<T> &x, const TurnedTile<T> &t, int64_t j,
                                    const MatrixRef<const T> &k) {
@@ -51,7 +57,7 @@ ATTEND_INLINE void backward_scores(const AttentionBlock<T> &x, const TurnedTile<
                                   W);
   T *const s = t.weights + j * MV * W;
   tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
-    store(s + jj * MV * W + i * W, kWeighs ? exp_of_difference(score, load(t.lse + i * W)) : score);
+    store(s + jj * MV * W + i * W, kWeighs ? weight_of(score, load(t.lse + i * W)) : score);
   });
 }
 

@@ -10,7 +10,7 @@ TEST_CASE_TEMPLATE("every combination of features", T, float, double) {
   double worst = 0;
   const char *given = std::getenv("ATTEND_TEST_ROUNDS");
 #if defined(ATTEND_TEST_SANITIZED)
-  constexpr int kRounds = 150;
+  constexpr int kRounds = 100;
 #else
   constexpr int kRounds = 400;
 #endif

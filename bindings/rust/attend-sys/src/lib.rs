@@ -46,6 +46,7 @@ pub const ATTEND_CAUSAL_BOTTOM_RIGHT: u32 = 2;
 pub const ATTEND_WINDOW: u32 = 4;
 pub const ATTEND_PARTIAL: u32 = 8;
 pub const ATTEND_CONTINUE: u32 = 16;
+pub const ATTEND_ACCUMULATE: u32 = 2;
 
 pub const ATTEND_SCORES_SCALED: u32 = 0;
 pub const ATTEND_SCORES_SOFTCAPPED: u32 = 1;
@@ -153,6 +154,23 @@ pub struct attend_attention_options {
     pub pages: *const attend_tensor,
     pub key_offset: i64,
     pub state: *const attend_tensor,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct attend_attention_backward_options {
+    pub size: u32,
+    pub flags: u32,
+    pub threads: i32,
+    pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+    pub d_lse: *const attend_tensor,
+    pub d_bias: *const attend_tensor,
+    pub d_sinks: *const attend_tensor,
 }
 
 #[repr(C)]
@@ -275,6 +293,7 @@ init! {
     attend_matmul_options
     attend_softmax_options
     attend_attention_options
+    attend_attention_backward_options
     attend_merge_options
     attend_self_attention_options
     attend_self_attention_weights
@@ -327,6 +346,31 @@ extern "C" {
         v: *const attend_tensor,
         out: *const attend_tensor,
         options: *const attend_attention_options,
+        bytes: *mut u64,
+    ) -> attend_status;
+    pub fn attend_attention_backward(
+        q: *const attend_tensor,
+        k: *const attend_tensor,
+        v: *const attend_tensor,
+        out: *const attend_tensor,
+        d_out: *const attend_tensor,
+        d_q: *const attend_tensor,
+        d_k: *const attend_tensor,
+        d_v: *const attend_tensor,
+        options: *const attend_attention_backward_options,
+        attention_options: *const attend_attention_options,
+    ) -> attend_status;
+    pub fn attend_attention_backward_workspace(
+        q: *const attend_tensor,
+        k: *const attend_tensor,
+        v: *const attend_tensor,
+        out: *const attend_tensor,
+        d_out: *const attend_tensor,
+        d_q: *const attend_tensor,
+        d_k: *const attend_tensor,
+        d_v: *const attend_tensor,
+        options: *const attend_attention_backward_options,
+        attention_options: *const attend_attention_options,
         bytes: *mut u64,
     ) -> attend_status;
     pub fn attend_attention_merge(
@@ -434,6 +478,7 @@ mod tests {
         assert_eq!(size_of::<attend_matmul_options>(), 96);
         assert_eq!(size_of::<attend_softmax_options>(), 88);
         assert_eq!(size_of::<attend_attention_options>(), 240);
+        assert_eq!(size_of::<attend_attention_backward_options>(), 80);
         assert_eq!(size_of::<attend_merge_options>(), 56);
         assert_eq!(size_of::<attend_self_attention_weights>(), 72);
         assert_eq!(size_of::<attend_self_attention_options>(), 56);
@@ -450,6 +495,8 @@ mod tests {
             alibi_slopes 128, sinks 136, lse 144, scores 152, scores_stage 160, reserved2 164, k_scale 168,
             v_scale 176, kv_first 184, sequences 192, query_starts 200, key_starts 208, pages 216,
             key_offset 224, state 232 });
+        offsets!(attend_attention_backward_options { threads 8, workspace 16, message 32, executor 48, d_lse 56,
+            d_bias 64, d_sinks 72 });
         offsets!(attend_merge_options { threads 8, workspace 16, message 32, executor 48 });
         offsets!(attend_self_attention_options { threads 8, workspace 16, message 32, executor 48 });
         offsets!(attend_convert_options { threads 8, workspace 16, message 32, executor 48, scale 56 });

@@ -110,7 +110,7 @@ impl Default for AttentionOptions<'_> {
 
 impl AttentionOptions<'_> {
     /// The C structure, which points into self; `out` says how many batches the lists must serve.
-    fn raw(&self, out: &Tensor) -> Result<sys::attend_attention_options, Error> {
+    pub(crate) fn raw(&self, out: &Tensor) -> Result<sys::attend_attention_options, Error> {
         let sequences = sequences_of(
             "options.query_starts",
             self.query_starts,

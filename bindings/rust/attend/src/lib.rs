@@ -21,6 +21,7 @@ mod convert;
 mod element;
 mod error;
 mod executor;
+mod gradients;
 mod lists;
 mod serving;
 mod view;
@@ -31,6 +32,7 @@ pub use element::{Any, Element, F8E4M3};
 use error::Message;
 pub use error::{Error, Kind};
 pub use executor::{set_executor, Executor};
+pub use gradients::{attention_backward, AttentionBackwardOptions};
 pub use serving::{kv_append, rotary, rotary_in_place, KvAppendOptions, RotaryOptions};
 pub use view::{View, ViewMut};
 

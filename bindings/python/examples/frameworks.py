@@ -1,6 +1,6 @@
 """Times attention of models against PyTorch's: medians of calls that take turns, and how often as fast attend is.
 
-    python frameworks.py THREADS [functions,encoder,models]
+    python frameworks.py THREADS [functions,gradients,encoder,models]
 """
 
 import copy
@@ -51,6 +51,22 @@ def functions():
                 for name, f in [("sdpa", F.scaled_dot_product_attention), ("attend", scaled_dot_product_attention)]}, repeats)
 
 
+def forward_and_backward(f, q, k, v, d_out, causal):
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.autograd.grad(f(q, k, v, is_causal=causal), (q, k, v), d_out)
+
+
+def gradients():
+    for shape, repeats in [((1, 12, 1024, 64), 7), ((1, 8, 4096, 128), 3)]:
+        with torch.inference_mode(False):
+            q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
+            d_out = torch.randn(shape)
+        for causal in (False, True):
+            compare(f"forward and backward, {shape}, {'causal' if causal else 'dense'}", {
+                name: lambda f=f, causal=causal, a=(q, k, v, d_out): forward_and_backward(f, *a, causal)
+                for name, f in [("sdpa", F.scaled_dot_product_attention), ("attend", scaled_dot_product_attention)]}, repeats)
+
+
 def same(config, *implementations):
     models = {}
     for name in implementations:
@@ -80,5 +96,5 @@ if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     attend.transformers.register()
     with torch.inference_mode():
-        for part in (sys.argv[2] if len(sys.argv) > 2 else "functions,encoder,models").split(","):
-            {"functions": functions, "encoder": encoder, "models": models}[part]()
+        for part in (sys.argv[2] if len(sys.argv) > 2 else "functions,gradients,encoder,models").split(","):
+            {"functions": functions, "gradients": gradients, "encoder": encoder, "models": models}[part]()

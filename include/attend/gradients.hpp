@@ -45,8 +45,8 @@ class attention_backward_options : public detail::head<attention_backward_option
   detail::slot d_lse_, d_bias_, d_sinks_;
 };
 
-// Of the shapes of q, k and v. Elements are of the arithmetic, float (double), which sums over heads and batches that share
-// an operand need; for narrow ones give outputs of your own.
+// Of the shapes of q, k and v. Elements are of the arithmetic, float (double), which sums over batches that share an
+// operand need; for narrow ones give outputs of your own.
 template <class T>
 struct attention_gradients {
   array<T> d_q, d_k, d_v;
@@ -106,9 +106,9 @@ returns<void> attention_backward(const backward_operands &t, const attention_opt
 
 }  // namespace detail
 
-// Gradients of a number with respect to q, k and v, of which d_out (Dv, Nq, H, B) is that with respect to out. q, k, v and
-// options are those of the attend::attention call, and out and lse, if options have it, what that wrote; they are only read.
-// d_q, d_k, d_v have the shapes of q, k and v; nullptr: it is not wanted.
+// Gradients of a number with respect to q, k and v, of which d_out (Dv, Nq, H, B) is that with respect to out. q, k, v
+// and options are those of the attend::attention call, and out and lse, if options have it, what that wrote; they are
+// only read. d_q, d_k, d_v have the shapes of q, k and v; nullptr: it is not wanted.
 template <class Q, class K, class V, class Out, class DOut, class DQ, class DK, class DV,
           class = detail::unless_options<DQ>>
 returns<void> attention_backward(const Q &q, const K &k, const V &v, const Out &out, const DOut &d_out, DQ &&d_q,

@@ -9,7 +9,7 @@
 
 #include "views.h"
 
-enum { MAX_VIEWS = 17 }; /* attention_backward: 5 arrays, lse and its gradient, pages, 4 among the options, 5 gradients */
+enum { MAX_VIEWS = 17 }; /* attention_backward: 5 arrays, lse, d_lse, pages, 4 among the options, 5 gradients */
 
 enum { MAX_RESULTS = 5 };
 

@@ -17,7 +17,8 @@ def drawn(*shapes, dtype=torch.float32):
 
 def test_of_broadcast_batches_and_biases_in_narrow_types():
     for dtype in (torch.bfloat16, torch.float16):
-        q, k, v, bias = (x.detach().to(dtype).requires_grad_() for x in drawn((3, 4, 5, 8), (1, 4, 6, 8), (1, 4, 6, 8), (4, 1, 6)))
+        shapes = (3, 4, 5, 8), (1, 4, 6, 8), (1, 4, 6, 8), (4, 1, 6)
+        q, k, v, bias = (x.detach().to(dtype).requires_grad_() for x in drawn(*shapes))
         got = torch.autograd.grad(sdpa(q, k, v, attn_mask=bias).float().square().sum(), (q, k, v, bias))
         wide = [x.detach().float().requires_grad_() for x in (q, k, v, bias)]
         expected = torch.autograd.grad(F.scaled_dot_product_attention(

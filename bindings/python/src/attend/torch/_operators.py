@@ -12,7 +12,8 @@ from torch import Tensor
 from .. import _attend
 from ._tensors import describe, direct, integers, recorded, resolved
 
-_native_attention, _native_backward, _threads, _empty_like = _attend.attention, _attend.attention_backward, torch.get_num_threads, torch.empty_like
+_native_attention, _native_backward = _attend.attention, _attend.attention_backward
+_threads, _empty_like = torch.get_num_threads, torch.empty_like
 
 _OPTIONS = ("Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? lengths, Tensor? first, Tensor? query_offsets, "
             "Tensor? query_starts, Tensor? key_starts, SymInt query_offset, int flags, float? scale, float softcap, "

@@ -8,8 +8,9 @@
 set(ATTEND_ISA_PARTS "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   set(ATTEND_BASELINE -march=x86-64)
-  set(ATTEND_ISA_PARTS avx512vnni)
+  set(ATTEND_ISA_PARTS avx512bf16 avx512vnni)
   set(ATTEND_ISA_ROWS
+    "avx512bf16 -O3 -mavx512bf16 -mavx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
     "avx512vnni -O3 -mavx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
     "avx512 -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mprefer-vector-width=512"
     "avx2 -O3 -mavx2 -mfma -mf16c"

@@ -12,7 +12,7 @@ cd "$out"
 sed -i 's|<attend/attend.h>|"attend.h"|' notebook.c
 [ -x venv/bin/python ] || { python3 -m venv venv && venv/bin/pip -q install ziglang==0.17.1; }
 # The table of kernels without those that would only take long to compile.
-sed -i 's/ATTEND_ISA(avx512vnni).* ATTEND_ISA(avx2) ATTEND_ISA(sse42)/ATTEND_ISA(avx2)/' attend.cpp
+sed -i 's/ATTEND_ISA(avx512bf16).* ATTEND_ISA(avx2) ATTEND_ISA(sse42)/ATTEND_ISA(avx2)/' attend.cpp
 common="-std=c++17 -O1 -ffp-contract=off -DATTEND_STATIC"
 
 notebook() { # C compiler, C++ compiler, what runs the program

@@ -45,6 +45,7 @@ TEST_CASE("products of narrow types stay within their operands") {
     const auto integer = [&] { return random.pick<uint32_t>({ATTEND_I8, ATTEND_U8}); };
     uint32_t of_a = any(), of_b = any(), of_c = any();
     const int64_t kind = random.in(0, 4);
+    if (kind == 0 && random.one_in(2)) of_a = of_b = ATTEND_BF16;
     if (kind == 1) of_a = integer(), of_b = integer(), of_c = ATTEND_I32;
     if (kind == 2) of_a = integer(), of_b = integer();
     if (kind == 3) of_a = ATTEND_I8;
@@ -55,6 +56,7 @@ TEST_CASE("products of narrow types stay within their operands") {
         zero(random, ATTEND_I32, m, 1, 1, at);
     std::fill_n(zero.memory.data, m * 4, static_cast<unsigned char>(0));
     attend_matmul_options o = ATTEND_MATMUL_OPTIONS_INIT;
+    if (random.one_in(2)) o.flags = ATTEND_NATIVE_DOT;
     if (random.one_in(2)) o.bias = &bias.view;
     if (random.one_in(2) && (kind == 2 || kind == 4)) o.b_scale = &scale.view;
     if (random.one_in(2) && (kind == 1 || kind == 2)) o.a_zero = &zero.view;

@@ -118,7 +118,8 @@ TEST_CASE("threads") {
 
 TEST_CASE("what the CPU and the system offer") {
   // CPUID of a Xeon (Skylake-SP) and of an EPYC (Zen 2).
-  const CpuId xeon = {0x16, 0x7ffefbff, 0xd39ffffb, 0x8, 0x2ff}, zen2 = {0x10, 0x7ed8320b, 0x219c91a9, 0x400004, 0x207};
+  const CpuId xeon = {0x16, 0x7ffefbff, 0xd39ffffb, 0x8, 0, 0x2ff},
+              zen2 = {0x10, 0x7ed8320b, 0x219c91a9, 0x400004, 0, 0x207};
   const uint64_t avx2 = kSse42 | kAvx2 | kFma | kF16c, avx512 = kAvx512F | kAvx512Bw | kAvx512Dq | kAvx512Vl;
   constexpr uint32_t kOsxsave = 1u << 27, kAvx = 1u << 28, kFmaBit = 1u << 12, kPopcnt = 1u << 23, kAvx2Bit = 1u << 5,
                      kVnniBit = 1u << 11;
@@ -147,6 +148,7 @@ TEST_CASE("what the CPU and the system offer") {
   but("leaf 1 does not exist", 0, [](CpuId &id) { id.max_leaf = 0; });
   but("no AVX", kSse42, [](CpuId &id) { id.leaf1_ecx &= ~kAvx; });
   but("VNNI", avx2 | avx512 | kAvx512Vnni, [](CpuId &id) { id.leaf7_ecx |= kVnniBit; });
+  but("dot products of bf16", avx2 | avx512 | kAvx512Bf16, [](CpuId &id) { id.leaf7_1_eax |= 1u << 5; });
   but("VNNI of a CPU whose system saves no zmm", avx2, [](CpuId &id) {
     id.leaf7_ecx |= kVnniBit;
     id.xcr0 = 7;

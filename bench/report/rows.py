@@ -6,7 +6,7 @@ import io
 import re
 import statistics
 
-INSTRUCTION_SETS = ("avx512vnni", "avx512", "avx2", "neon", "sse42", "generic")
+INSTRUCTION_SETS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "sse42", "generic")
 # Ours called from Python, in turns with those that are.
 FROM_PYTHON = "attend"
 PYTHON_PEERS = ("pytorch", "onnxruntime", "ggml", "ggml-f16")

@@ -60,7 +60,7 @@ func init() {
 // Version of the library: 10000*major + 100*minor + patch.
 func Version() int { return int(C.attend_version()) }
 
-// ISA is the instruction set in use: "avx512vnni", "avx2", ...
+// ISA is the instruction set in use: "avx512bf16", "avx2", ...
 func ISA() string { return C.GoString(C.attend_isa()) }
 
 // SetISA selects an instruction set, "" the best.

@@ -177,7 +177,7 @@ Struct attend_zero_with_size() {
 #define ATTEND_KV_APPEND_OPTIONS_INIT ATTEND_INIT(attend_kv_append_options)
 
 /* Flags. Bits 0..15 belong to the function, bits 16..31 mean the same in all options. */
-#define ATTEND_NATIVE_DOT 0x10000u /* accepted, without effect: (0.2) allows dot products of 16-bit pairs */
+#define ATTEND_NATIVE_DOT 0x10000u /* allows the CPU's dot products of bf16: attend_matmul; elsewhere without effect */
 
 /* The program's own threads instead of the library's. run calls task(argument, i) for i in 0..tasks-1, each at most once,
  * on any threads, the calling one included, in any order and one after the other if need be, and returns when none of
@@ -228,6 +228,12 @@ typedef struct attend_matmul_options {
  * point, C = fma(alpha, (a_scale b_scale) sum, fma(beta, C, bias)), each step in f32, the sum rounded to it first.
  * One of a and b may be I8, as weights are, the other of floating point: then sum is what the product of the stored numbers
  * would be in f32, and the rest the same, without zero points.
+ *
+ * ATTEND_NATIVE_DOT is for a and b that both are BF16, and M and N of at least 5, where attend_isa() is "avx512bf16": twice
+ * as many products a cycle, and an error bound instead of the above. C is within (K + 3) (2^-24 S + 2^-126) of the exact
+ * result, S = |alpha| sum |a b| + |beta C| + |bias|, and then rounded to c's type: elements, and sums on the way, below
+ * 2^-126 count as 0. Still the same bits for any number of threads, but not those of other instruction sets. In all other
+ * calls, and on all other CPUs, the flag changes nothing.
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
  * denormals behave as IEEE 754 says. alpha and beta are rounded to the type of the arithmetic first. M, N, H or B of 0
@@ -754,9 +760,9 @@ ATTEND_API uint32_t attend_version(void);
  * number that both have fused multiply-add give the same bits for the same call. Now 2. */
 ATTEND_API uint32_t attend_contract(void);
 
-/* The instruction set in use: "avx512vnni", "avx512", "avx2", "sse42"; "neon"; "generic". Chosen at the first call from what
- * the CPU and the operating system support, best first. Each includes those behind it: avx512vnni is avx512 with another
- * way to multiply integers of 8 bits. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name that
+/* The instruction set in use: "avx512bf16", "avx512vnni", "avx512", "avx2", "sse42"; "neon"; "generic". Chosen at the first
+ * call from what the CPU and the operating system support, best first. Each includes those behind it: avx512vnni is avx512
+ * with another way to multiply integers of 8 bits, avx512bf16 that with what ATTEND_NATIVE_DOT allows. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name that
  * is unknown is ignored. Static, never null. */
 ATTEND_API const char *attend_isa(void);
 

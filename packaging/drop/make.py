@@ -31,7 +31,7 @@ HEAD = """\
 """
 ISA_LIST = """\
 #if defined(ATTEND_X86)
-ATTEND_ISA(avx512vnni) ATTEND_ISA(avx512) ATTEND_ISA(avx2) ATTEND_ISA(sse42)
+ATTEND_ISA(avx512bf16) ATTEND_ISA(avx512vnni) ATTEND_ISA(avx512) ATTEND_ISA(avx2) ATTEND_ISA(sse42)
 #elif defined(ATTEND_ARM)
 ATTEND_ISA(neon)
 #endif

@@ -100,6 +100,7 @@ attend_status read(double alpha, const attend_tensor *a, const attend_tensor *b,
     return s;
   p->alpha = alpha;
   p->beta = beta;
+  p->native_dot = (options.flags & ATTEND_NATIVE_DOT) != 0;
   // The inputs settle the shape, so that an output of another is what is wrong.
   const auto common = [p](size_t dimension) {
     const int64_t of_a = p->a.shape[dimension], of_b = p->b.shape[dimension];
@@ -137,7 +138,7 @@ bool multiply_at_once(void (*kernel)(const MatmulBlock<T> &), double alpha, cons
 
 Need need_of(const Matmul &p) {
   if (is_empty(p.c)) return Need();
-  return of_integers(p) ? integer_matmul_need(p) : matmul_need(p);
+  return of_integers(p) ? integer_matmul_need(p) : takes_dots(p) ? dot_matmul_need(p) : matmul_need(p);
 }
 
 }  // namespace
@@ -160,8 +161,9 @@ attend_status attend_matmul(double alpha, const attend_tensor *a, const attend_t
   if (attend_status s = read(alpha, a, b, beta, c, options, Purpose::compute, &problem, &scales, &execution, &message))
     return s;
   if (is_empty(problem.c)) return ATTEND_OK;
-  const Acquired result =
-      of_integers(problem) ? integer_matmul(kernels, problem, execution) : matmul(kernels, problem, execution);
+  const Acquired result = of_integers(problem)  ? integer_matmul(kernels, problem, execution)
+                          : takes_dots(problem) ? dot_matmul(kernels, problem, execution)
+                                                : matmul(kernels, problem, execution);
   return status_of(
       result, [&] { return need_of(problem); }, execution, message);
 }

@@ -30,6 +30,7 @@ uint64_t interpret(const CpuId &id) {
   if (bit(id.leaf7_ebx, 30)) features |= kAvx512Bw;
   if (bit(id.leaf7_ebx, 31)) features |= kAvx512Vl;
   if (bit(id.leaf7_ecx, 11)) features |= kAvx512Vnni;
+  if (bit(id.leaf7_1_eax, 5)) features |= kAvx512Bf16;
   return features;
 }
 
@@ -43,6 +44,7 @@ uint64_t cpu_features() {
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
     id.leaf7_ebx = ebx;
     id.leaf7_ecx = ecx;
+    if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) id.leaf7_1_eax = eax;
   }
   if (bit(id.leaf1_ecx, 27)) {
     // xgetbv by hand: the intrinsic wants -mxsave, and this file is baseline.

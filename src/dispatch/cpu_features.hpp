@@ -13,7 +13,8 @@ struct CpuId {
   uint32_t leaf1_ecx;
   uint32_t leaf7_ebx;
   uint32_t leaf7_ecx;
-  uint64_t xcr0;  // 0 unless OSXSAVE
+  uint32_t leaf7_1_eax;  // of subleaf 1; 0 where there is none
+  uint64_t xcr0;         // 0 unless OSXSAVE
 };
 
 // CpuFeature bits that both the CPU and the operating system (XCR0: it saves those registers) offer.

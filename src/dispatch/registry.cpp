@@ -78,6 +78,7 @@ void fill_holes(KernelTable *table, const KernelTable &lower) {
   if (table->convert == nullptr) table->convert = lower.convert;
   if (table->integers == nullptr) table->integers = lower.integers;
   if (table->scale == nullptr) table->scale = lower.scale;
+  if (table->dots == nullptr) table->dots = lower.dots;
 }
 
 const KernelTable *active_kernels() {

@@ -17,6 +17,7 @@ struct Matmul {
   double alpha = 1, beta = 0;
   Tensor a, b, c, bias;
   const Scales *scales = nullptr;  // there wherever A or B is of integers
+  bool native_dot = false;         // ATTEND_NATIVE_DOT
 };
 
 template <class T>

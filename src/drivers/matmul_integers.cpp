@@ -10,12 +10,14 @@ constexpr int64_t rounded_up(int64_t n, int64_t unit) { return divide_up(n, unit
 // One matrix of the product with the lanes along its rows.
 struct Plan {
   const Matmul &p;
+  Dtype sums;  // i32, or f32: those of `dots`
   bool transposes;
   int64_t m, n, k;
   bool pack_a;
 
   explicit Plan(const Matmul &problem)
       : p(problem),
+        sums(problem.a.dtype == Dtype::bf16 ? Dtype::f32 : Dtype::i32),
         transposes(turns(p.c.rows(), p.c.columns(), p.c.stride[0], p.c.stride[1])),
         m(transposes ? p.c.columns() : p.c.rows()),
         n(transposes ? p.c.rows() : p.c.columns()),
@@ -58,7 +60,8 @@ struct Plan {
     x.pack_a = pack_a;
     x.b_panel = reinterpret_cast<int16_t *>(scratch + sums_bytes());
     x.a_panel = reinterpret_cast<int16_t *>(scratch + sums_bytes() + b_bytes());
-    const StoredMatrix sums = {k == 0 ? nullptr : scratch, 1, ld(), Dtype::i32};
+    const StoredMatrix all = {k == 0 ? nullptr : scratch, 1, ld(), sums};
+    const auto kernel = sums == Dtype::f32 ? kernels.dots : kernels.integers;
     const auto blocks = [&](int64_t begin, int64_t end, bool direct) {
       const int64_t columns_end = columns.begin + columns.size;
       const int64_t most_columns = direct ? columns.size : IntegerBlock::kColumns;
@@ -75,14 +78,15 @@ struct Plan {
             x.a = moved(left, i, done);
             x.b = moved(right, done, j);
             x.begins = done == 0;
-            kernels.integers(x);
+            kernel(x);
           }
-          if (!direct) scale_sums(kernels, p, transposes, sums, c, bias, {i, j, x.m, x.n, head, batch});
+          if (!direct) scale_sums(kernels, p, transposes, all, c, bias, {i, j, x.m, x.n, head, batch});
         }
       }
     };
     // Where C is nothing but the sums, they are summed there: in whole vectors of rows, and pairs of columns.
-    const bool plain = c.type == Dtype::i32 && c.row_stride == 1 && bias.data == nullptr && k > 0;
+    const bool plain =
+        c.type == sums && c.row_stride == 1 && bias.data == nullptr && k > 0 && p.alpha == 1 && p.beta == 0;
     const int64_t whole = plain && columns.size % 2 == 0 ? rows.size / 16 * 16 : 0;
     if (whole > 0) blocks(rows.begin, rows.begin + whole, true);
     if (whole < rows.size) blocks(rows.begin + whole, rows.begin + rows.size, false);
@@ -91,7 +95,24 @@ struct Plan {
 
 }  // namespace
 
+bool takes_dots(const Matmul &problem) {
+  return problem.native_dot && problem.a.dtype == Dtype::bf16 && problem.b.dtype == Dtype::bf16 &&
+         std::min(problem.c.rows(), problem.c.columns()) > kFewColumns && Plan(problem).k > 0;
+}
+
 Need integer_matmul_need(const Matmul &problem) { return Plan(problem).need(); }
+
+Need dot_matmul_need(const Matmul &problem) {
+  const Need dots = Plan(problem).need();
+  Need need = matmul_need(problem);
+  need.tasks = std::max(need.tasks, dots.tasks);
+  need.per_thread = std::max(need.per_thread, dots.per_thread);
+  return need;
+}
+
+Acquired dot_matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
+  return kernels.dots == nullptr ? matmul(kernels, problem, execution) : integer_matmul(kernels, problem, execution);
+}
 
 Acquired integer_matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
   const Plan plan(problem);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/table.hpp"
-#ifndef ATTEND_INTEGERS_ALONE
+#ifndef ATTEND_FEW_ROWS
 #include "kernels/attention/backward.hpp"
 #include "kernels/attention/fold.hpp"
 #include "kernels/attention/forward.hpp"
@@ -24,7 +24,7 @@
 namespace attend {
 namespace {
 
-#ifdef ATTEND_INTEGERS_ALONE
+#ifdef ATTEND_FEW_ROWS
 template <class T>
 constexpr KernelsOf<T> kKernels = {};
 constexpr void (*convert)(const ConvertBlock &) = nullptr;
@@ -42,6 +42,9 @@ constexpr KernelsOf<T> kKernels = {
 #endif
 #ifdef ATTEND_NO_INTEGERS
 constexpr void (*integers)(const IntegerBlock &) = nullptr;
+#endif
+#ifndef ATTEND_DOTS
+constexpr void (*dots)(const IntegerBlock &) = nullptr;
 #endif
 
 // What this very file was compiled to need: it cannot drift from the flags, since it comes from the compiler's own
@@ -71,6 +74,9 @@ constexpr uint64_t kRequired = 0
 #if defined(__F16C__)
                                | kF16c
 #endif
+#if defined(__AVX512BF16__)
+                               | kAvx512Bf16
+#endif
 #if defined(__AVX512VNNI__)
                                | kAvx512Vnni
 #endif
@@ -88,6 +94,6 @@ extern "C" {
 extern const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA);
 const attend::KernelTable ATTEND_JOIN(attend_kernels_, ATTEND_ISA) = {
     ATTEND_TEXT(ATTEND_ISA), attend::kRequired, attend::kKernels<float>, attend::kKernels<double>,
-    attend::convert,         attend::integers,  attend::scale,
+    attend::convert,         attend::integers,  attend::scale,           attend::dots,
 };
 }

@@ -9,16 +9,17 @@
 // where sums over rows of A and columns of B are read once. Accumulators begin with what follows from them.
 #pragma once
 
-#include "kernels/columns.hpp"
 #include "kernels/integers_vnni_few.hpp"
+#include "kernels/quad_panels.hpp"
 
 namespace attend {
 namespace {
 
-// 24 accumulators, three vectors of A, and a broadcast quad of B: 28 of 32 registers, 11 loads for 24 products.
-constexpr int kQuadVectors = 3, kQuadColumns = 8;
-static_assert(IntegerBlock::kGroup % kQuadColumns == 0, "whole tiles");
-static_assert(kQuadHeight <= IntegerBlock::kHeight * 2, "columns of B have room for pairs");
+template <bool U>
+struct ByteProducts {
+  using Element = uint8_t;
+  static ATTEND_INLINE Bytes add(Bytes sums, Bytes of_a, Bytes of_b) { return add_quads<U>(sums, of_a, of_b); }
+};
 
 // Moves the elements of A when it is added, if they have B's type.
 ATTEND_INLINE bool moves(const IntegerBlock &x) { return x.a.type == x.b.type; }
@@ -30,22 +31,6 @@ ATTEND_INLINE int32_t a_zero(const IntegerBlock &x, int64_t i) {
 // a b modulo 2^32.
 ATTEND_INLINE int32_t product(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
-}
-
-// Those of [begin, end): in place where their elements are neighbours and make whole quads.
-QuadColumns columns_of(const IntegerBlock &x, int64_t begin, int64_t end) {
-  const auto *const from = static_cast<const uint8_t *>(x.b.data) + begin * x.b.col_stride;
-  const bool even = (end - begin) % 2 == 0;  // tiles are
-  if (x.b.row_stride == 1 && x.k % 4 == 0 && even) return {from, x.b.col_stride};
-  auto *const to = reinterpret_cast<uint8_t *>(x.b_panel);
-  if (x.b.row_stride != 1 && x.b.col_stride == 1) {
-    for (int64_t j = 0; j < end - begin; j += kQuadLanes)
-      pack_across(from + j, x.b.row_stride, end - begin - j, x.k, to + j * kQuadHeight);
-  } else {
-    for (int64_t j = 0; j < end - begin; ++j)
-      pack_column(from + j * x.b.col_stride, x.b.row_stride, x.k, false, to + j * kQuadHeight);
-  }
-  return {to, kQuadHeight};
 }
 
 // What the zero points of a block add to its sums: to those of row i and column j
@@ -62,38 +47,14 @@ struct ZeroPoints {
   }
 };
 
-// Vectors of the next panel of rows, of which `left` are left. (Four are two and two: one vector alone waits for loads.)
-ATTEND_INLINE int64_t panel_vectors(int64_t left) { return left == 4 ? 2 : smaller<int64_t>(left, kQuadVectors); }
-ATTEND_INLINE int64_t quads_of(int64_t depth) { return (depth + 3) / 4; }
-ATTEND_INLINE int64_t vectors_of(int64_t rows) { return (rows + kQuadLanes - 1) / kQuadLanes; }
-
-// f(panel, its first vector of rows, how many) for A's panels.
-template <class F>
-ATTEND_INLINE void each_panel(const IntegerBlock &x, const F &f) {
-  auto *panel = reinterpret_cast<uint8_t *>(x.a_panel);
-  const int64_t all = vectors_of(x.m);
-  for (int64_t i = 0; i < all;) {
-    const int64_t vectors = panel_vectors(all - i);
-    f(panel, i, vectors);
-    panel += vectors * 4 * kQuadLanes * quads_of(x.k);
-    i += vectors;
-  }
-}
-
-void pack_rows(const IntegerBlock &x, ZeroPoints *zeros) {
-  each_panel(x, [&](uint8_t *panel, int64_t first, int64_t vectors) {
+// a_rest, from the packed rows.
+void sum_rows(const IntegerBlock &x, ZeroPoints *zeros) {
+  each_panel<uint8_t>(x, [&](const uint8_t *panel, int64_t first, int64_t vectors) {
     for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t row = (first + v) * kQuadLanes, step = vectors * 4 * kQuadLanes;
-      uint8_t *const to = panel + v * 4 * kQuadLanes;
-      each_quad(
-          static_cast<const uint8_t *>(x.a.data) + row * x.a.row_stride, x.a.row_stride, x.a.col_stride, x.m - row, x.k,
-          moves(x), [&](int64_t quad, Bytes bytes) __attribute__((always_inline)) {
-            _mm512_storeu_si512(to + quad * step, bytes);
-          });
-      if (!zeros->by_rows) continue;
+      const int64_t row = (first + v) * kQuadLanes, quads = quads_of<uint8_t>(x.k);
       Bytes sum = _mm512_setzero_si512();
-      for (int64_t quad = 0; quad < quads_of(x.k); ++quad) {
-        const Bytes bytes = _mm512_loadu_si512(to + quad * step);
+      for (int64_t quad = 0; quad < quads; ++quad) {
+        const Bytes bytes = _mm512_loadu_si512(panel + (quad * vectors + v) * 4 * kQuadLanes);
         sum = x.b.type == Dtype::u8 ? add_quads<true>(sum, bytes, ones()) : add_quads<false>(sum, bytes, ones());
       }
       const Bytes of_zero =
@@ -117,68 +78,14 @@ void begin_sums(const IntegerBlock &x, const ZeroPoints &zeros, int64_t begin, i
   }
 }
 
-// Sums of column j begin with begin[j] and, in the lanes of `old`, what is there.
-struct Begin {
-  const int32_t *of_column;
-  __mmask16 old;
-};
-template <bool U, int MV, int NR>
-ATTEND_INLINE void quad_tile(const IntegerBlock &x, const Begin &begin, const uint8_t *panel, const QuadColumns &b,
-                             int32_t *to) {
-  Bytes acc[MV][NR];
-  ATTEND_UNROLL
-  for (int j = 0; j < NR; ++j) {
-    ATTEND_UNROLL
-    for (int v = 0; v < MV; ++v) {
-      acc[v][j] = _mm512_add_epi32(_mm512_set1_epi32(begin.of_column[j]),
-                                   _mm512_maskz_loadu_epi32(begin.old, to + j * x.ld + v * kQuadLanes));
-    }
-  }
-  Columns<uint8_t, NR, int64_t> columns(b.first, 4, b.step);
-  const auto step = [&]() __attribute__((always_inline)) {
-    Bytes a[MV];
-    ATTEND_UNROLL
-    for (int v = 0; v < MV; ++v) a[v] = _mm512_loadu_si512(panel + 4 * kQuadLanes * v);
-    ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j) {
-      const Bytes quad = quad_at(columns.at(j));
-      ATTEND_UNROLL
-      for (int v = 0; v < MV; ++v) acc[v][j] = add_quads<U>(acc[v][j], a[v], quad);
-    }
-    panel += 4 * kQuadLanes * MV;
-    columns.next();
-  };
-  int64_t k = 0;
-  for (; k + 4 < x.k; k += 8) {
-    step();
-    step();
-  }
-  if (k < x.k) step();
-  ATTEND_UNROLL
-  for (int j = 0; j < NR; ++j) {
-    ATTEND_UNROLL
-    for (int v = 0; v < MV; ++v) _mm512_storeu_si512(to + j * x.ld + v * kQuadLanes, acc[v][j]);
-  }
-}
-
-// All rows against NR columns.
-template <bool U, int NR>
-void quad_columns(const IntegerBlock &x, const Begin &begin, const QuadColumns &b, int64_t j) {
-  each_panel(x, [&](const uint8_t *panel, int64_t first, int64_t vectors) {
-    int32_t *const to = x.sums + j * x.ld + first * kQuadLanes;
-    with_constant<kQuadVectors>(
-        vectors, [&](auto mv)
-                     __attribute__((always_inline)) { quad_tile<U, decltype(mv)::value, NR>(x, begin, panel, b, to); });
-  });
-}
-
 template <bool U>
 void many_columns(const IntegerBlock &x) {
   ZeroPoints zeros(x);
-  pack_rows(x, &zeros);
+  pack_rows<uint8_t>(x, moves(x));
+  if (zeros.by_rows) sum_rows(x, &zeros);
   for (int64_t group = 0; group < x.n; group += IntegerBlock::kGroup) {
     const int64_t size = smaller<int64_t>(x.n - group, IntegerBlock::kGroup);
-    const QuadColumns b = columns_of(x, group, group + size);
+    const QuadColumns b = columns_of<uint8_t>(x, group, group + size);
     int32_t begin[IntegerBlock::kGroup] = {};
     sum_columns<U>(b, size, x.k, zeros.b_sum);
     for (int64_t j = 0; j < size; ++j) {
@@ -187,12 +94,7 @@ void many_columns(const IntegerBlock &x) {
     }
     if (zeros.by_rows) begin_sums(x, zeros, group, group + size);
     const auto old = static_cast<__mmask16>(zeros.by_rows || !x.begins ? 0xffff : 0);
-    for (int64_t j = 0; j < size; j += kQuadColumns) {
-      // One column too many is cheaper than its code: B's panels and the sums have room.
-      with_constant<kQuadColumns / 2>(smaller<int64_t>(kQuadColumns, size - j + 1) / 2, [&](auto pairs_of) {
-        quad_columns<U, 2 * decltype(pairs_of)::value>(x, {begin + j, old}, {b.first + j * b.step, b.step}, group + j);
-      });
-    }
+    multiply_group<ByteProducts<U>>(x, b, group, size, {begin, old});
   }
 }
 

@@ -8,6 +8,43 @@
 namespace attend {
 namespace {
 
+// By vpdpbusd, exactly modulo 2^32. U: whether B's bytes are the unsigned ones.
+template <bool U>
+ATTEND_INLINE Bytes add_quads(Bytes sums, Bytes of_a, Bytes of_b) {
+  return U ? _mm512_dpbusd_epi32(sums, of_b, of_a) : _mm512_dpbusd_epi32(sums, of_a, of_b);
+}
+ATTEND_INLINE Bytes ones() { return _mm512_set1_epi8(1); }
+
+ATTEND_INLINE int32_t number_at(const NumbersRef<const int32_t> &zero, int64_t i) {
+  return zero.data == nullptr ? 0 : zero.data[i * zero.step];
+}
+
+// Lane i: the sum of v[i].
+ATTEND_INLINE __m128i totals(const Bytes (&v)[4]) {
+  const Bytes low = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+  const Bytes high = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+  const Bytes t = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64(t, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+// The sums of some columns of B, and of whatever follows up to a multiple of four of them.
+template <bool U>
+void sum_columns(const QuadColumns &b, int64_t columns, int64_t depth, int32_t *to) {
+  for (int64_t j = 0; j < columns; j += 4) {
+    Bytes sum[4];
+    ATTEND_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const uint8_t *const column = b.first + smaller(j + i, columns - 1) * b.step;
+      sum[i] = _mm512_setzero_si512();
+      int64_t k = 0;
+      for (; k + 64 <= depth; k += 64) sum[i] = add_quads<U>(sum[i], ones(), _mm512_loadu_si512(column + k));
+      if (k < depth) sum[i] = add_quads<U>(sum[i], ones(), bytes_along(column + k, depth - k, _mm512_setzero_si512()));
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to + j), totals(sum));
+  }
+}
+
 struct FewColumns {
   bool moves_a;
   const uint8_t *b;
@@ -44,7 +81,7 @@ void quad_dots(const IntegerBlock &x, const FewColumns &few) {
         const Bytes v = load(row[r] + k);
         ATTEND_UNROLL
         for (int j = 0; j < NR; ++j)
-          acc[j][r] = add_quads<false>(acc[j][r], v, _mm512_loadu_si512(few.b + j * kQuadHeight + k));
+          acc[j][r] = add_quads<false>(acc[j][r], v, _mm512_loadu_si512(few.b + j * kQuadHeight<uint8_t> + k));
         acc[NR][r] = add_quads<false>(acc[NR][r], v, ones());
       }
     };
@@ -106,7 +143,7 @@ void quad_sweeps(const IntegerBlock &x, const FewColumns &few) {
                                 _mm512_unpacklo_epi16(high0, high1), _mm512_unpackhi_epi16(high0, high1)};
         ATTEND_UNROLL
         for (int j = 0; j <= NR; ++j) {
-          const Bytes b = j == NR ? ones() : quad_at(few.b + j * kQuadHeight + k);
+          const Bytes b = j == NR ? ones() : quad_at(few.b + j * kQuadHeight<uint8_t> + k);
           ATTEND_UNROLL
           for (int q = 0; q < 4; ++q) acc[j][q] = add_quads<false>(acc[j][q], quads[q], b);
         }
@@ -149,11 +186,11 @@ void few_columns(const IntegerBlock &x) {
   const bool moves_b = x.b.type == Dtype::u8;
   FewColumns few = {x.a.type == Dtype::i8, b, {}, {}};
   for (int64_t j = 0; j < x.n; ++j) {
-    uint8_t *const to = b + j * kQuadHeight;
+    uint8_t *const to = b + j * kQuadHeight<uint8_t>;
     pack_column(static_cast<const uint8_t *>(x.b.data) + j * x.b.col_stride, x.b.row_stride, x.k, moves_b, to);
     few.zero[j] = number_at(x.b_zero, j) - (moves_b ? 128 : 0);
   }
-  sum_columns<false>({b, kQuadHeight}, x.n, x.k, few.sum);
+  sum_columns<false>({b, kQuadHeight<uint8_t>}, x.n, x.k, few.sum);
   with_power_above<kFewColumns>(
       x.n, [&](auto nr) __attribute__((always_inline)) {
         constexpr int NR = decltype(nr)::value;

@@ -21,6 +21,7 @@ enum CpuFeature : uint64_t {
   kAvx512Vl = 1u << 6,
   kF16c = 1u << 7,
   kAvx512Vnni = 1u << 8,
+  kAvx512Bf16 = 1u << 9,
 };
 
 // The number of the arithmetic contract, which changes with any bit that a caller can see.
@@ -178,7 +179,8 @@ struct NumbersRef {
   int64_t step;
 };
 
-// One chunk of k of a product of 8-bit integers: sums (+)= sum over k of (a - a_zero)(b - b_zero), modulo 2^32.
+// One chunk of k of a product of 8-bit integers: sums (+)= sum over k of (a - a_zero)(b - b_zero), modulo 2^32. Of the row
+// `dots`: of a b, both bf16, in f32; A is packed.
 struct IntegerBlock {
   // k of a chunk at most; columns of B in a panel, int16_t for each of them, and columns that are packed at a time; rows and
   // columns of a block at most.
@@ -189,7 +191,7 @@ struct IntegerBlock {
   NumbersRef<const int32_t> a_zero, b_zero;
   bool pack_a;    // must be set unless n <= kFewColumns and A's rows or columns are contiguous
   bool begins;    // the first chunk: no sums yet
-  int32_t *sums;  // m up to a multiple of 16, n up to an even number: columns so many apart
+  int32_t *sums;  // or f32: m up to a multiple of 16, n up to an even number: columns so many apart
   int64_t ld;
   int16_t *a_panel,
       *b_panel;  // scratch: m, up to a multiple of 16, times k, of 2; n, at most kGroup, of kTile, times kHeight
@@ -421,6 +423,8 @@ struct KernelTable {
   void (*convert)(const ConvertBlock &);
   void (*integers)(const IntegerBlock &);
   void (*scale)(const ScaleBlock &);
+  // The sums of products of bf16, in f32: other bits than those of `matmul`. Null in tables that have no step for it.
+  void (*dots)(const IntegerBlock &);
 };
 
 }  // namespace attend

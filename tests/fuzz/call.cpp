@@ -306,7 +306,9 @@ void Call::check(Decoder &d) {
   std::vector<uint64_t> fused;
   for (int32_t i = 0; const char *isa = attend_isa_name(i); ++i) {
     const std::string name = isa;
-    const bool has_fma = name != "sse42" && name != "generic";
+    const bool dots = function_ == "attend_matmul" && name == "avx512bf16" && *heads_[0].given &&
+                      (*heads_[0].flags & ATTEND_NATIVE_DOT) != 0;
+    const bool has_fma = name != "sse42" && name != "generic" && !dots;
     require(attend_set_isa(isa) == ATTEND_OK, "no " + name);
     std::vector<uint64_t> first;
     for (const int32_t threads : {*heads_[0].threads, *heads_[0].threads == 1 ? 2 : 1}) {

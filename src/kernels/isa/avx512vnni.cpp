@@ -3,5 +3,5 @@
 
 #include "kernels/integers_vnni.hpp"
 #define ATTEND_ISA avx512vnni
-#define ATTEND_INTEGERS_ALONE
+#define ATTEND_FEW_ROWS
 #include "kernels/define_table.hpp"

@@ -45,7 +45,7 @@ pub fn version() -> u32 {
     unsafe { sys::attend_version() }
 }
 
-/// The instruction set in use: "avx512vnni", "avx2", ...
+/// The instruction set in use: "avx512bf16", "avx2", ...
 pub fn isa() -> &'static str {
     unsafe { CStr::from_ptr(sys::attend_isa()) }
         .to_str()

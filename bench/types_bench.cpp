@@ -40,8 +40,10 @@ void attention(const char *what, int64_t features, int64_t queries, int64_t keys
 
 // Weights by rows, [out, in], times columns; with `all` these and the results are of the type too.
 void linear(int64_t out, int64_t in, int64_t items, bool all) {
-  for (const Type &type : {kF32, kBf16, kF16, kI8}) {
-    if (all && type.dtype == ATTEND_I8) continue;
+  const Type dots = {"bf16_dot", ATTEND_BF16};  // with ATTEND_NATIVE_DOT
+  for (const Type &type : {kF32, kBf16, kF16, kI8, dots}) {
+    const bool has_dots = type.name == dots.name;
+    if (all ? type.dtype == ATTEND_I8 : has_dots) continue;
     add("linear/" + std::to_string(out) + "x" + std::to_string(in) + "/items:" + std::to_string(items) +
             (all ? "/all" : "/weights"),
         type, [=](benchmark::State &state) {
@@ -50,6 +52,7 @@ void linear(int64_t out, int64_t in, int64_t items, bool all) {
           attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
           options.threads = 1;
           if (type.dtype == ATTEND_I8) options.a_scale = Stored::scale();
+          if (has_dots) options.flags = ATTEND_NATIVE_DOT;
           time_calls(state, kBest, [&] { return attend_matmul(1, &w.view, &x.view, 0, &y.view, &options); });
         });
   }

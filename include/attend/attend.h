@@ -305,7 +305,7 @@ typedef struct attend_softmax_backward_options {
   uint32_t flags; /* ATTEND_LOG, ATTEND_ACCUMULATE, ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
-  void *workspace; /* none is needed */
+  void *workspace;
   uint64_t workspace_size;
   char *message;
   uint64_t message_size;
@@ -328,8 +328,8 @@ typedef struct attend_softmax_backward_options {
  * x + softmax(x). The gradient of the bias is d_x / scale, that is d_x of scale = 1 (summed over what it broadcasts).
  *
  * Both layouts are fast: contiguous columns of y and d_x (stride[0] = 1) and contiguous rows. Where d_y repeats one number
- * by strides of 0, as a sum's gradient does, nothing needs to be spread out first. Nothing is allocated. An empty y is
- * valid and does nothing.
+ * by strides of 0, as a sum's gradient does, nothing needs to be spread out first. An empty y is valid and does
+ * nothing.
  *
  * Exactly: the sum is one of chains of fused multiply-adds of y and d_y (with ATTEND_LOG of 1 and d_y) in the order of
  * attend_softmax: columns that are contiguous in y and d_x in chunks of 512, in 16 lanes each, in parts of 8, each part
@@ -340,7 +340,7 @@ typedef struct attend_softmax_backward_options {
 ATTEND_API attend_status attend_softmax_backward(const attend_tensor *y, const attend_tensor *d_y,
                                                  const attend_tensor *d_x,
                                                  const attend_softmax_backward_options *options);
-/* Says 0. */
+/* As attend_matmul_workspace: 0 of contiguous columns, else at most 48 KiB a thread. */
 ATTEND_API attend_status attend_softmax_backward_workspace(const attend_tensor *y, const attend_tensor *d_y,
                                                            const attend_tensor *d_x,
                                                            const attend_softmax_backward_options *options,

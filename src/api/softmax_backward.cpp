@@ -66,8 +66,10 @@ attend_status attend_softmax_backward(const attend_tensor *y, const attend_tenso
   Execution execution;
   Message message;
   if (attend_status s = read(y, d_y, d_x, options, Purpose::compute, &problem, &execution, &message)) return s;
-  if (!is_empty(problem.d_x)) softmax_backward(*active_kernels(), problem, execution);
-  return ATTEND_OK;
+  if (is_empty(problem.d_x)) return ATTEND_OK;
+  return status_of(
+      softmax_backward(*active_kernels(), problem, execution), [&] { return softmax_backward_need(problem); },
+      execution, message);
 }
 
 attend_status attend_softmax_backward_workspace(const attend_tensor *y, const attend_tensor *d_y,
@@ -77,5 +79,6 @@ attend_status attend_softmax_backward_workspace(const attend_tensor *y, const at
   Execution execution;
   Message message;
   if (attend_status s = read(y, d_y, d_x, options, Purpose::size, &problem, &execution, &message)) return s;
-  return store_bytes(Need(), execution.threads, message, bytes);
+  const Need need = is_empty(problem.d_x) ? Need() : softmax_backward_need(problem);
+  return store_bytes(need, execution.threads, message, bytes);
 }

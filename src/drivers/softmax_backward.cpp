@@ -5,8 +5,6 @@
 namespace attend {
 namespace {
 
-// Columns of a task are whole strips, in multiples of this.
-constexpr int64_t kLine = 256;
 // Elements of a task, microseconds; and of a thread below which another one does not pay.
 constexpr int64_t kTaskElements = 1 << 14;
 
@@ -23,15 +21,37 @@ bool streams(const SoftmaxBackward &p) {
          static_cast<double>(p.d_x.count) * static_cast<double>(size) > static_cast<double>(kUsualL3Share);
 }
 
+// Columns of a task. Contiguous: about as many elements as above. Otherwise wide tasks, whose rows are long runs of memory
+// and whose sums, three numbers a column, stay near.
+template <class T>
+constexpr int64_t kMostColumns = (1 << 14) / static_cast<int64_t>(sizeof(T));
+constexpr int64_t kLeastColumns = 256;
+template <class T>
 int64_t columns_per_task(const SoftmaxBackward &p, int threads) {
   if (is_contiguous(p)) return std::max<int64_t>(1, kTaskElements / p.y.rows());
-  // As few tasks as keep the threads busy: rows are read in long runs.
-  const int64_t columns = threads == 1 ? p.y.columns() + kLine - 1 : p.y.columns() / (4 * int64_t{threads});
-  return std::max(kLine, columns / kLine * kLine);
+  const int64_t columns = p.y.columns() / (2 * int64_t{threads}) / kLeastColumns * kLeastColumns;
+  return threads == 1 ? kMostColumns<T> : std::clamp(columns, kLeastColumns, kMostColumns<T>);
+}
+
+int64_t blocks_of(const SoftmaxBackward &p, int64_t columns) { return (p.y.columns() + columns - 1) / columns; }
+
+template <class T>
+Need need_of(const SoftmaxBackward &p) {
+  constexpr int64_t kVector = 64 / static_cast<int64_t>(sizeof(T));
+  const bool contiguous = is_contiguous(p);
+  Need need;
+  need.tasks = blocks_of(p, contiguous ? columns_per_task<T>(p, 1) : kLeastColumns) * p.y.heads() * p.y.batch();
+  if (contiguous) return need;
+  const int64_t columns = std::min((p.y.columns() + kVector - 1) / kVector * kVector, kMostColumns<T>);
+  need.per_thread = 3 * columns * static_cast<int64_t>(sizeof(T));
+  return need;
 }
 
 template <class T>
-void softmax_backward_of(const KernelsOf<T> &kernels, const SoftmaxBackward &p, const Executor &executor, int threads) {
+Acquired softmax_backward_of(const KernelsOf<T> &kernels, const SoftmaxBackward &p, const Execution &execution,
+                             int threads) {
+  const Scratch scratch(execution, need_of<T>(p), threads);
+  if (scratch.result() != Acquired::ok) return scratch.result();
   SoftmaxBackwardBlock<T> common = {};
   common.rows = p.y.rows();
   common.scale = static_cast<T>(p.scale);
@@ -39,9 +59,9 @@ void softmax_backward_of(const KernelsOf<T> &kernels, const SoftmaxBackward &p, 
   common.accumulates = p.accumulates;
   common.contiguous = is_contiguous(p);
   common.stream = streams(p);
-  const int64_t heads = p.y.heads(), columns = p.y.columns(), block = columns_per_task(p, threads);
-  const int64_t blocks = (columns + block - 1) / block;
-  parallel_for(executor, threads, blocks * heads * p.y.batch(), [&](int64_t task, int) {
+  const int64_t heads = p.y.heads(), columns = p.y.columns(), block = columns_per_task<T>(p, scratch.threads());
+  const int64_t blocks = blocks_of(p, block);
+  parallel_for(scratch.executor(), scratch.threads(), blocks * heads * p.y.batch(), [&](int64_t task, int thread) {
     const int64_t column = task % blocks * block, head = task / blocks % heads, batch = task / blocks / heads;
     SoftmaxBackwardBlock<T> x = common;
     x.columns = std::min(block, columns - column);
@@ -49,20 +69,26 @@ void softmax_backward_of(const KernelsOf<T> &kernels, const SoftmaxBackward &p, 
     x.d_y = p.d_y.matrix(0, column, head, batch);
     x.d_x = p.d_x.matrix(0, column, head, batch);
     if (p.d_lse) x.d_lse = {p.d_lse.at<const T>(0, column, head, batch), p.d_lse.stride[0], p.d_lse.stride[1]};
+    if (!x.contiguous) x.scratch = reinterpret_cast<T *>(scratch.of_thread(thread));
     kernels.softmax_backward(x);
   });
+  return Acquired::ok;
 }
 
 }  // namespace
 
-void softmax_backward(const KernelTable &kernels, const SoftmaxBackward &p, const Execution &execution) {
+Need softmax_backward_need(const SoftmaxBackward &problem) {
+  return with_acc(problem.y.dtype, [&](auto t) { return need_of<decltype(t)>(problem); });
+}
+
+Acquired softmax_backward(const KernelTable &kernels, const SoftmaxBackward &p, const Execution &execution) {
   const double elements = static_cast<double>(p.y.count);
   int threads = execution.usable_threads();
   if (elements < static_cast<double>(kTaskElements) * threads) {
     threads = std::max(1, static_cast<int>(elements / static_cast<double>(kTaskElements)));
   }
-  with_acc(p.y.dtype,
-           [&](auto t) { softmax_backward_of(kernels_of<decltype(t)>(kernels), p, execution.executor, threads); });
+  return with_acc(p.y.dtype,
+                  [&](auto t) { return softmax_backward_of(kernels_of<decltype(t)>(kernels), p, execution, threads); });
 }
 
 }  // namespace attend

@@ -12,6 +12,7 @@ struct SoftmaxBackward {
   Tensor y, d_y, d_x, d_lse;
 };
 
-void softmax_backward(const KernelTable &kernels, const SoftmaxBackward &problem, const Execution &execution);
+Need softmax_backward_need(const SoftmaxBackward &problem);
+Acquired softmax_backward(const KernelTable &kernels, const SoftmaxBackward &problem, const Execution &execution);
 
 }  // namespace attend

@@ -57,7 +57,7 @@ struct ChunkSums {
     column_of[filled] = column;
     if (++filled == W) fold();
   }
-  ATTEND_INLINE void fold() {
+  __attribute__((noinline)) void fold() {
     T terms[W];
     for (int64_t i = filled; i < W; ++i) store(lanes + i * W, broadcast(T(0)));
     store(terms, across(lanes, Add<T>()));

@@ -245,6 +245,7 @@ struct SoftmaxBackwardBlock {
   bool log, accumulates;
   bool contiguous;  // the order of sums is that of contiguous columns
   bool stream;      // d_x is too large for the caches: write past them
+  T *scratch;       // unless contiguous: three numbers a column, in whole vectors
 };
 
 // What the rows of an attention block have one line of each: element e of query i of head h lies at data +

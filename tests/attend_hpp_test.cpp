@@ -249,6 +249,29 @@ TEST_CASE_TEMPLATE("softmax: in place, log, mask of bool and bytes, bias, lse", 
   CHECK(same_bits(lse, want_lse));
 }
 
+TEST_CASE_TEMPLATE("softmax_backward: apart, in place, accumulated, log, d_lse", T, float, double) {
+  const std::vector<T> x = normals<T>(15, 7), d_y = normals<T>(15, 8), d_lse = normals<T>(5, 9);
+  const auto y = attend::softmax(tensor(x, {5, 3}), attend::softmax_options().log().scale(0.5));
+  const auto options = [&] { return attend::softmax_backward_options().log().scale(0.5).d_lse(tensor(d_lse, {5, 1})); };
+  const auto d_x = attend::softmax_backward(y, tensor(d_y, {5, 3}), options());
+  CHECK(d_x.extent(0) == 3);
+  std::vector<T> wanted(15), in_place = d_y, sum(15);
+  const attend_tensor cy = attend::tensor(y), cd = {const_cast<T *>(d_y.data()), kDtype<T>, 2, {3, 5}, {1, 3}};
+  const attend_tensor cx = {wanted.data(), kDtype<T>, 2, {3, 5}, {1, 3}};
+  const attend_tensor cl = {const_cast<T *>(d_lse.data()), kDtype<T>, 2, {1, 5}, {1, 1}};
+  attend_softmax_backward_options o = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;
+  o.flags = ATTEND_LOG;
+  o.scale = 0.5;
+  o.d_lse = &cl;
+  REQUIRE(ok(attend_softmax_backward(&cy, &cd, &cx, &o)));
+  CHECK(same_bits(d_x, wanted));
+  attend::softmax_backward(y, tensor(in_place, {5, 3}), tensor(in_place, {5, 3}), options());
+  CHECK(same_bits(in_place, wanted));
+  attend::softmax_backward(y, tensor(d_y, {5, 3}), tensor(sum, {5, 3}), options().accumulate());
+  CHECK(same_bits(sum, wanted));
+  CHECK(attend::softmax_backward_workspace(y, tensor(d_y, {5, 3}), tensor(sum, {5, 3})) == 0);
+}
+
 TEST_CASE_TEMPLATE("attention_merge: two halves are the whole", T, float, double) {
   const std::vector<T> q = normals<T>(3 * 4, 7), k = normals<T>(10 * 4, 8), v = normals<T>(10 * 4, 9);
   std::vector<T> out[2] = {std::vector<T>(12), std::vector<T>(12)}, lse[2] = {std::vector<T>(3), std::vector<T>(3)};

@@ -360,6 +360,42 @@ TEST_CASE("softmax options") {
   }
 }
 
+TEST_CASE("softmax backward: options, in place, and of nothing") {
+  for (const double scale : {HUGE_VAL, std::nan(""), 1e39, 1e-46}) {
+    SoftmaxBackwardCall call;
+    call.options.value.scale = scale;
+    expect_failure(call, ATTEND_INVALID_VALUE, "options.scale");
+  }
+  SoftmaxBackwardCall flags;
+  flags.options.value.flags = ATTEND_LOG | ATTEND_ACCUMULATE | 4u;
+  expect_failure(flags, ATTEND_UNSUPPORTED, "options.flags");
+
+  SoftmaxBackwardCall apart, on_d_y, on_y, narrow;
+  expect_success(apart);
+  on_d_y.d_x.view.data = on_d_y.d_y.view.data;
+  expect_success(on_d_y);
+  CHECK(on_d_y.d_y.bytes() == apart.d_x.bytes());  // the gaps hold the same too
+  on_y.d_x.view.data = on_y.y.view.data;
+  expect_success(on_y);
+  CHECK(on_y.y.bytes() == apart.d_x.bytes());
+  // Elements of two sizes lie elsewhere.
+  narrow.d_x.view.data = narrow.d_y.view.data;
+  narrow.d_x.view.dtype = ATTEND_BF16;
+  expect_failure(narrow, ATTEND_OVERLAP, "d_x", Twin::accepts);
+
+  for (size_t d = 0; d < 4; ++d) {
+    SoftmaxBackwardCall none;
+    for (Slot &slot : none.slots) {
+      if (d == 0 && slot.name == "options.d_lse") continue;
+      slot.operand->view.shape[d] = 0;
+      slot.operand->view.data = nullptr;
+    }
+    const Bytes unchanged = none.memory();
+    expect_success(none);
+    CHECK(none.memory() == unchanged);
+  }
+}
+
 TEST_CASE("softmax in place, and of nothing") {
   SoftmaxCall apart, in_place;
   expect_success(apart);

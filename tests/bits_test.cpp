@@ -125,6 +125,29 @@ TEST_CASE_TEMPLATE("bits: softmax, within each layout", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("bits: softmax backward, within each layout", T, float, double) {
+  for (const bool by_rows : {false, true}) {
+    for (const int64_t m : {2, 8, 16, 47, 511, 513, 1600, 66000}) {
+      Same<T> same;
+      INFO("rows " << m << " by rows " << by_rows);
+      const int64_t n = m > 2000 ? 2 : m > 500 ? 600 : 200;
+      auto y = drawn<T>({m, n, 1, 2}, 321), d_y = drawn<T>({m, n, 1, 2}, 322);
+      for (int64_t variant = 0; variant < kVariants; ++variant) {
+        auto from_y = y.in(shifted<T>(by_rows, variant)), from_d_y = d_y.in(shifted<T>(by_rows, variant + 1));
+        const Operand<T> to(y.shape(), shifted<T>(by_rows, variant + 2));
+        auto options = options_with<attend_softmax_backward_options>(kThreads[variant]);
+        options.scale = 0.9;
+        options.flags = m % 2 == 0 ? ATTEND_LOG : 0;
+        for_each_table([&](const std::string &table, const std::string &group) {
+          auto d_x = to;
+          ok(attend_softmax_backward(from_y.tensor(), from_d_y.tensor(), d_x.tensor(), &options));
+          same.add(group, d_x.values(), describe(table, variant));
+        });
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("bits: a column's softmax depends on no other column or batch", T, float, double) {
   const int64_t m = 530, n = 40;
   auto drawn_x = drawn<T>({m, n, 1, 2}, 311, 4);

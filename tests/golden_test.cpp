@@ -76,6 +76,19 @@ std::vector<T> softmax(int64_t m, int64_t n, bool by_rows, bool sums, int32_t th
 }
 
 template <class T>
+std::vector<T> softmax_backward(int64_t m, int64_t n, bool by_rows, uint32_t flags, int32_t threads) {
+  Dense<T> y(33, {m, n, 1, 1}, by_rows), d_y(34, {m, n, 1, 1}, by_rows), d_x(35, {m, n, 1, 1}, by_rows),
+      d_lse(36, {1, n, 1, 1});
+  attend_softmax_backward_options options = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;
+  options.threads = threads;
+  options.flags = flags;
+  options.scale = 1.5;
+  options.d_lse = &d_lse.view;
+  REQUIRE(ok(attend_softmax_backward(&y.view, &d_y.view, &d_x.view, &options)));
+  return d_x.data;
+}
+
+template <class T>
 std::vector<T> attention(int64_t queries, int64_t keys, int64_t features, bool all, int32_t threads) {
   Dense<T> q(7, {features, queries, 4, 1}), k(8, {features, keys, 2, 1}), v(9, {features, keys, 2, 1}, all),
       out(10, {features, queries, 4, 1}), bias(11, {keys, queries, 1, 1}), slopes(12, {4, 1, 1, 1}),
@@ -257,6 +270,12 @@ TEST_CASE("golden bits of f32") {
        [](int32_t t) { return softmax<T>(1500, 21, false, true, t); }},
       {"softmax 1100 x 300, rows", 0x01b8c8f149f9a2bcu, [](int32_t t) { return softmax<T>(1100, 300, true, true, t); }},
       {"softmax 200000 x 1", 0x3a7036ef2dcc7d15u, [](int32_t t) { return softmax<T>(200000, 1, false, true, t); }},
+      {"softmax backward 40 x 21, columns", 0x2f183a36a476b289u,
+       [](int32_t t) { return softmax_backward<T>(40, 21, false, ATTEND_ACCUMULATE, t); }},
+      {"softmax backward 1500 x 41, columns, log", 0x6771c1eb8f8edb7eu,
+       [](int32_t t) { return softmax_backward<T>(1500, 41, false, ATTEND_LOG, t); }},
+      {"softmax backward 1100 x 600, rows", 0xa414f51067c9a3a0u,
+       [](int32_t t) { return softmax_backward<T>(1100, 600, true, 0, t); }},
       {"attention 70 x 70 x 64", 0x2d3955678442d9cdu, [](int32_t t) { return attention<T>(70, 70, 64, false, t); }},
       {"attention 1 x 2100 x 40", 0xb6c4892ca0c45d84u, [](int32_t t) { return attention<T>(1, 2100, 40, false, t); }},
       {"attention 90 x 300 x 33, all", 0x16cf3cb17f0c8da2u,
@@ -287,6 +306,12 @@ TEST_CASE("golden bits of f64") {
       {"softmax 1100 x 300, rows", 0xaf9f12c523a8dc68u,
        [](int32_t t) { return softmax<T>(1100, 300, true, false, t); }},
       {"softmax 100000 x 1", 0xbd787e0d38d7d6c2u, [](int32_t t) { return softmax<T>(100000, 1, false, false, t); }},
+      {"softmax backward 40 x 21, columns", 0x9f5b111b51ab0705u,
+       [](int32_t t) { return softmax_backward<T>(40, 21, false, ATTEND_ACCUMULATE, t); }},
+      {"softmax backward 1500 x 41, columns, log", 0x4a028140e5965021u,
+       [](int32_t t) { return softmax_backward<T>(1500, 41, false, ATTEND_LOG, t); }},
+      {"softmax backward 1100 x 600, rows", 0x506f1e2a0458c17du,
+       [](int32_t t) { return softmax_backward<T>(1100, 600, true, 0, t); }},
       {"attention 70 x 70 x 64", 0x57ac2c648fb8df60u, [](int32_t t) { return attention<T>(70, 70, 64, false, t); }},
       {"attention 1 x 2100 x 40", 0xa04a10cb1ae30acau, [](int32_t t) { return attention<T>(1, 2100, 40, false, t); }},
       {"attention 90 x 300 x 33, all", 0x4797e6f1bb46e9b6u,

@@ -74,6 +74,18 @@ TEST_CASE("softmax of narrow types stays within its operands") {
   });
 }
 
+TEST_CASE("softmax backward of narrow types stays within its operands") {
+  Random random(315);
+  each_place(random, kTimes, [&](const Place &at) {
+    const int64_t m = extent(random), n = extent(random);
+    const auto any = [&] { return kFloats[random.in(0, 2)]; };
+    Between y(random, any(), m, n, 1, at), d_y(random, any(), m, n, 1, at), d_x(random, any(), m, n, 1, at);
+    attend_softmax_backward_options options = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;
+    options.flags = random.pick<uint32_t>({0, ATTEND_LOG, ATTEND_ACCUMULATE});
+    CHECK(ok(attend_softmax_backward(&y.view, &d_y.view, &d_x.view, &options)));
+  });
+}
+
 TEST_CASE("attention of narrow types stays within its operands") {
   Random random(313);
   each_place(random, kTimes / 2, [&](const Place &at) {

@@ -119,6 +119,27 @@ TEST_CASE_TEMPLATE("softmax stays within its operands", T, float, double) {
   });
 }
 
+TEST_CASE_TEMPLATE("softmax backward stays within its operands", T, float, double) {
+  Random random(305);
+  for_each_isa([&] {
+    const auto test = [&](int64_t m, int64_t n, const Place &at) {
+      if (random.one_in(9)) m += random.in(300, 1100);
+      const bool rows = random.one_in(2);
+      Guarded<T> y(m * n, at), d_y(m * n, at), d_x(m * n, at), d_lse(n, at);
+      const attend_tensor ty = matrix(y.data, m, n, rows), td = matrix(d_y.data, m, n, random.one_in(4) ? !rows : rows),
+                          tx = matrix(d_x.data, m, n, rows), tl = matrix(d_lse.data, 1, n, true);
+      attend_softmax_backward_options options = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;
+      options.flags = random.pick<uint32_t>({0, ATTEND_LOG, ATTEND_ACCUMULATE});
+      if (random.one_in(2)) options.d_lse = &tl;
+      run(
+          random, at, &options,
+          [&](uint64_t *bytes) { return attend_softmax_backward_workspace(&ty, &td, &tx, &options, bytes); },
+          [&] { return attend_softmax_backward(&ty, &td, &tx, &options); });
+    };
+    each_edge(random, 60, test);
+  });
+}
+
 TEST_CASE_TEMPLATE("attention stays within its operands", T, float, double) {
   Random random(303);
   for_each_isa([&] {

@@ -45,6 +45,9 @@ TEST_CASE("structures have the layout that programs were compiled with") {
       "attend_softmax_options", sizeof(attend_softmax_options), 88,
       {HEAD(attend_softmax_options), FIELD(attend_softmax_options, scale, 56), FIELD(attend_softmax_options, mask, 64),
        FIELD(attend_softmax_options, bias, 72), FIELD(attend_softmax_options, lse, 80)});
+  check("attend_softmax_backward_options", sizeof(attend_softmax_backward_options), 72,
+        {HEAD(attend_softmax_backward_options), FIELD(attend_softmax_backward_options, scale, 56),
+         FIELD(attend_softmax_backward_options, d_lse, 64)});
   check("attend_attention_options", sizeof(attend_attention_options), 240,
         {HEAD(attend_attention_options),
          FIELD(attend_attention_options, scale, 56),
@@ -177,5 +180,7 @@ TEST_CASE("initialisers: nothing but the size") {
   check(rotary, sizeof rotary);
   check(append, sizeof append);
   const attend_attention_backward_options backward = ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT;
+  const attend_softmax_backward_options softmax_backward = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;
+  check(softmax_backward, sizeof softmax_backward);
   check(backward, sizeof backward);
 }

@@ -34,6 +34,9 @@ TEST_CASE("messages of shapes") {
   expect_said<MatmulCall>("a: has -1 rows, not 0 or more.", [](auto &c) { c.a.view.shape[0] = -1; });
   expect_said<SoftmaxCall>("y: has 6 columns, not x's 5.", [](auto &c) { ++c.y.view.shape[1]; });
   expect_said<SoftmaxCall>("options.lse: has 2 rows, not 1.", [](auto &c) { ++c.lse.view.shape[0]; });
+  expect_said<SoftmaxBackwardCall>("d_y: has 6 columns, not y's 5.", [](auto &c) { ++c.d_y.view.shape[1]; });
+  expect_said<SoftmaxBackwardCall>("d_x: has 7 rows, not y's 6.", [](auto &c) { ++c.d_x.view.shape[0]; });
+  expect_said<SoftmaxBackwardCall>("options.d_lse: has 2 rows, not 1.", [](auto &c) { ++c.d_lse.view.shape[0]; });
   expect_said<AttentionCall>("k: has 5 features, not q's 4.", [](auto &c) { ++c.k.view.shape[0]; });
   expect_said<AttentionCall>("v: has 8 keys, not k's 7.", [](auto &c) { ++c.v.view.shape[1]; });
   expect_said<AttentionCall>("k: has 3 heads; q's 4 heads are no multiple of them.",

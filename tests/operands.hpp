@@ -266,7 +266,31 @@ class AttentionBackwardCall : public Call {
   }
 };
 
-constexpr int kFunctions = 9;
+class SoftmaxBackwardCall : public Call {
+ public:
+  Operand y, d_y, d_x, d_lse;
+  const attend_tensor *py, *pd_y, *pd_x;
+  Padded<attend_softmax_backward_options> options;
+
+  explicit SoftmaxBackwardCall(const Layout &l = {})
+      : y(l, 6 * l.scale, 5 * l.scale, 2, 2, true),  // its sums are in the workspace
+        d_y(l, 6 * l.scale, 5 * l.scale, 2, 2, true),
+        d_x(l, 6 * l.scale, 5 * l.scale, 2, 2, true),
+        d_lse(l, 1, 5 * l.scale, 2, 2) {
+    function = "attend_softmax_backward";
+    add("y", y, py, kInput, kRequired);
+    add("d_y", d_y, pd_y, kInput, kRequired);
+    add("d_x", d_x, pd_x, kOutput, kRequired);
+    add("options.d_lse", d_lse, options.value.d_lse, kInput, kOptional);
+    heads = {options.head("options")};
+  }
+  attend_status run() const override { return attend_softmax_backward(py, pd_y, pd_x, pointer(options)); }
+  attend_status workspace(uint64_t *bytes) const override {
+    return attend_softmax_backward_workspace(py, pd_y, pd_x, pointer(options), bytes);
+  }
+};
+
+constexpr int kFunctions = 10;
 
 inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 0) return std::make_unique<MatmulCall>(layout);
@@ -277,7 +301,8 @@ inline std::unique_ptr<Call> make(int function, const Layout &layout = {}) {
   if (function == 5) return std::make_unique<MergeCall>(layout);
   if (function == 6) return std::make_unique<RotaryCall>(layout);
   if (function == 7) return std::make_unique<KvAppendCall>(layout);
-  return std::make_unique<AttentionBackwardCall>(layout);
+  if (function == 8) return std::make_unique<AttentionBackwardCall>(layout);
+  return std::make_unique<SoftmaxBackwardCall>(layout);
 }
 
 // Calls `test` with each operand of each function, in a valid call of its own.

@@ -49,7 +49,47 @@ void check(Random &random, int64_t rows, int64_t columns, bool contiguous) {
   });
 }
 
+void check_backward(Random &random, int64_t rows, int64_t columns, bool contiguous) {
+  const auto layout = [&] { return contiguous ? Operand<float>::Layout() : Operand<float>::random_layout(random); };
+  const Shape shape = {rows, columns, random.in(1, 2), 1};
+  Stored y(any_float(random), shape, layout()), d_y(any_float(random), shape, layout());
+  Stored d_x(any_float(random), shape, layout());
+  auto options = options_with<attend_softmax_backward_options>(static_cast<int32_t>(random.in(1, 3)));
+  options.flags = (random.one_in(3) ? ATTEND_LOG : 0) | (random.one_in(3) ? ATTEND_ACCUMULATE : 0);
+  if (random.one_in(2)) options.scale = 0.3;
+  y.numbers.each([&](float &v, auto...) {
+    const float magnitude = static_cast<float>(std::fabs(random.normal()));
+    v = random.one_in(5) ? 0 : (options.flags & ATTEND_LOG) != 0 ? -3 * magnitude : magnitude;
+  });
+  y.round();
+  d_y.fill(random);
+  d_x.fill(random);
+  const bool in_place = y.dtype() == d_x.dtype() && random.one_in(3);
+  if (in_place) d_x = y;
+  INFO("backward, rows " << rows << " columns " << columns << " y " << y.dtype() << " d_y " << d_y.dtype() << " d_x "
+                         << d_x.dtype() << " flags " << options.flags << " in place " << in_place);
+  for_each_isa([&] {
+    Operand<float> wanted = d_x.numbers, of_y = y.numbers;
+    Stored result = d_x;
+    REQUIRE(ok(attend_softmax_backward(in_place ? wanted.tensor() : of_y.tensor(), d_y.numbers.tensor(),
+                                       wanted.tensor(), &options)));
+    REQUIRE(
+        ok(attend_softmax_backward(in_place ? result.tensor() : y.tensor(), d_y.tensor(), result.tensor(), &options)));
+    CHECK(result.is_rounded(wanted));
+    CHECK(result.gaps_untouched());
+  });
+}
+
 }  // namespace
+
+TEST_CASE("stored softmax: gradients of any mixture of f32, bf16 and f16") {
+  Random random(3);
+  for (int i = 0, count = rounds(300, 30000); i < count; ++i) {
+    const int64_t rows = random.pick<int64_t>({1, 2, 7, 8, 16, 17, 33, 65, 127, 200, 255, 257, 512, 513, 1030});
+    check_backward(random, rows, random.in(1, 40), random.one_in(2));
+  }
+  for (int i = 0; i < 4; ++i) check_backward(random, random.in(1, 20), random.in(250, 900), false);
+}
 
 TEST_CASE("stored softmax: any mixture of f32, bf16 and f16 has the f32 call's bits, rounded once") {
   Random random(1);

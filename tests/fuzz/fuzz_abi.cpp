@@ -8,6 +8,7 @@
 #include "backward_call.hpp"
 #include "ragged_call.hpp"
 #include "self_attention_call.hpp"
+#include "softmax_backward_call.hpp"
 
 using namespace attend::fuzz;
 
@@ -28,6 +29,8 @@ void check_one(Decoder &d) {
     case 6:
     case 7:
       return AttentionCall<T>(d).check(d);
+    case 9:
+      return SoftmaxBackwardCall<T>(d).check(d);
     default:
       return SelfAttentionCall<T>(d).check(d);
   }
@@ -84,7 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         d.in(0, 1) == 0 ? RotaryCall<float>(d).check(d) : RotaryCall<double>(d).check(d);
         break;
       case 9:
-      case 10:
+      case 9:
       case 11:
         d.in(0, 1) == 0 ? RaggedCall<float>(d).check(d) : RaggedCall<double>(d).check(d);
         break;

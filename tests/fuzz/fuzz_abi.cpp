@@ -29,8 +29,6 @@ void check_one(Decoder &d) {
     case 6:
     case 7:
       return AttentionCall<T>(d).check(d);
-    case 9:
-      return SoftmaxBackwardCall<T>(d).check(d);
     default:
       return SelfAttentionCall<T>(d).check(d);
   }
@@ -86,8 +84,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       case 3:
         d.in(0, 1) == 0 ? RotaryCall<float>(d).check(d) : RotaryCall<double>(d).check(d);
         break;
+      case 7:
+      case 8:
+        d.in(0, 1) == 0 ? SoftmaxBackwardCall<float>(d).check(d) : SoftmaxBackwardCall<double>(d).check(d);
+        break;
       case 9:
-      case 9:
+      case 10:
       case 11:
         d.in(0, 1) == 0 ? RaggedCall<float>(d).check(d) : RaggedCall<double>(d).check(d);
         break;

@@ -211,6 +211,39 @@ struct SoftmaxProblem {
   }
 };
 
+// dX from Y and dY, not in place.
+template <class T>
+struct SoftmaxBackwardProblem {
+  Operand<T> y, d_y, d_x;
+  Workspace workspace;
+
+  SoftmaxBackwardProblem(int64_t rows, int64_t columns, Layout layout)
+      : y(rows, columns, 1, layout),
+        d_y(rows, columns, 1, layout),
+        d_x(rows, columns, 1, layout),
+        workspace([this](uint64_t *bytes) {
+          const auto options = make_options<attend_softmax_backward_options>(attend_threads());
+          return attend_softmax_backward_workspace(&y.tensor(), &d_y.tensor(), &d_x.tensor(), &options, bytes);
+        }) {
+    std::mt19937 random(1);
+    d_x.fill_with_normals(random);
+    attend_softmax(&d_x.tensor(), &y.tensor(), nullptr);
+    d_y.fill_with_normals(random);
+  }
+
+  double elements() const { return static_cast<double>(y.tensor().shape[0] * y.tensor().shape[1]); }
+
+  attend_status run(const Row &row) const {
+    if (row.path != Path::library) {
+      reference::naive::softmax_backward<T>(y.view(), d_y.view(), d_x.view());
+      return ATTEND_OK;
+    }
+    auto options = make_options<attend_softmax_backward_options>(row.threads);
+    workspace.give_to(options);
+    return attend_softmax_backward(&y.tensor(), &d_y.tensor(), &d_x.tensor(), &options);
+  }
+};
+
 // Attention, usually of as many keys as queries; every operand is [head, N, D] in the words of NumPy. Parts of it (the
 // first items of the first heads) can be computed too, where the whole would take too long.
 template <class T>

@@ -1,4 +1,4 @@
-// attend_bench_softmax: softmax down the columns of a matrix, M x N, whose columns or rows are contiguous.
+// attend_bench_softmax: softmax down the columns of a matrix, M x N, whose columns or rows are contiguous, and its gradient.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #include <cstdint>
@@ -25,12 +25,12 @@ constexpr Shape kShapes[] = {{"4x65536", 4, 65536},     {"16x16384", 16, 16384},
 // Of which the references compute those up to this.
 constexpr int64_t kLargestReference = 1 << 20;
 
-// Every element is read once and written once: what a memcpy would move.
+// Every element of each operand is read once or written once.
 template <class T>
-void count(benchmark::State &state, const SoftmaxProblem<T> &problem, double seconds) {
+void count(benchmark::State &state, double elements, int operands, double seconds) {
   if (seconds <= 0) return;
-  state.counters["Gelem/s"] = problem.elements() / seconds * 1e-9;
-  count_bytes(state, 2 * sizeof(T) * problem.elements(), seconds);
+  state.counters["Gelem/s"] = elements / seconds * 1e-9;
+  count_bytes(state, operands * static_cast<double>(sizeof(T)) * elements, seconds);
 }
 
 void register_peer(const std::string &name, const char *peer, const Shape &shape, Layout layout) {
@@ -48,7 +48,7 @@ void register_peer(const std::string &name, const char *peer, const Shape &shape
     if (!call) return state.SkipWithError("it has reference code alone for this");
     call();
     if (!agrees(state, ours, y, 1e-5)) return;
-    count(state, problem, time_calls(state, row, [&] { return call(), ATTEND_OK; }));
+    count<float>(state, problem.elements(), 2, time_calls(state, row, [&] { return call(), ATTEND_OK; }));
   });
 }
 
@@ -61,7 +61,7 @@ void register_layout(const Shape &shape, Layout layout) {
     if (is_large && row.path != Path::library) continue;
     register_row(name, row, [=](benchmark::State &state) {
       const auto &problem = problem_for<SoftmaxProblem<T>>(shape.rows, shape.columns, layout);
-      count(state, problem, time_calls(state, row, [&] { return problem.run(row); }));
+      count<T>(state, problem.elements(), 2, time_calls(state, row, [&] { return problem.run(row); }));
     });
   }
   if (!std::is_same_v<T, float>) return;
@@ -72,10 +72,26 @@ void register_layout(const Shape &shape, Layout layout) {
 }
 
 template <class T>
+void register_backward(const Shape &shape, Layout layout) {
+  const std::string name = std::string("softmax_backward/") + kTypeName<T> + "/" + shape.name +
+                           (layout == Layout::contiguous_columns ? "/contiguous" : "/strided");
+  for (const Row &row : all_rows(shape.rows * shape.columns <= kLargestReference)) {
+    if (row.path == Path::blocked) continue;
+    register_row(name, row, [=](benchmark::State &state) {
+      const auto &problem = problem_for<SoftmaxBackwardProblem<T>>(shape.rows, shape.columns, layout);
+      count<T>(state, problem.elements(), 3, time_calls(state, row, [&] { return problem.run(row); }));
+    });
+  }
+}
+
+template <class T>
 void register_type() {
   for (const Shape &shape : kShapes) {
     register_layout<T>(shape, Layout::contiguous_columns);
-    if (shape.columns > 1) register_layout<T>(shape, Layout::contiguous_rows);
+    register_backward<T>(shape, Layout::contiguous_columns);
+    if (shape.columns == 1) continue;
+    register_layout<T>(shape, Layout::contiguous_rows);
+    register_backward<T>(shape, Layout::contiguous_rows);
   }
 }
 

@@ -44,6 +44,10 @@ inline returns<void> matmul(const attend_tensor &a, const attend_tensor &b, cons
 inline returns<void> softmax(const attend_tensor &x, const attend_tensor &y, const softmax_options &options) {
   return call(options, [&](const auto *o) { return attend_softmax(&x, &y, o); });
 }
+inline returns<void> softmax_backward(const attend_tensor &y, const attend_tensor &d_y, const attend_tensor &d_x,
+                                      const softmax_backward_options &options) {
+  return call(options, [&](const auto *o) { return attend_softmax_backward(&y, &d_y, &d_x, o); });
+}
 // Of the result of attention: packed queries have one, pages one for each column of the table.
 inline std::int64_t batch_of(const attend_tensor &q, const attend_tensor &k, const attend_tensor &v,
                              const attention_options &options) {
@@ -157,6 +161,28 @@ returns<std::uint64_t> softmax_workspace(const X &x, Y &&y, const softmax_option
   const attend_tensor tx = detail::input(x), ty = detail::output(std::forward<Y>(y));
   return detail::ask([&](std::uint64_t *bytes) {
     return detail::call(options, [&](const auto *o) { return attend_softmax_workspace(&tx, &ty, o, bytes); });
+  });
+}
+
+// Its gradient: y, d_y, d_x (M, N, H, B). d_x may be d_y or y.
+template <class Y, class DY, class DX, class = detail::unless_options<DX>>
+returns<void> softmax_backward(const Y &y, const DY &d_y, DX &&d_x, const softmax_backward_options &options = {}) {
+  return detail::softmax_backward(detail::input(y), detail::input(d_y), detail::output(std::forward<DX>(d_x)), options);
+}
+template <class Y, class DY>
+returns<array<detail::value_of<Y>>> softmax_backward(const Y &y, const DY &d_y,
+                                                     const softmax_backward_options &options = {}) {
+  const attend_tensor t = detail::input(y), td = detail::input(d_y);
+  return detail::make<detail::value_of<Y>>(
+      detail::shape_of(t), [&](const attend_tensor &d_x) { return detail::softmax_backward(t, td, d_x, options); });
+}
+template <class Y, class DY, class DX>
+returns<std::uint64_t> softmax_backward_workspace(const Y &y, const DY &d_y, DX &&d_x,
+                                                  const softmax_backward_options &options = {}) {
+  const attend_tensor ty = detail::input(y), td = detail::input(d_y), tx = detail::output(std::forward<DX>(d_x));
+  return detail::ask([&](std::uint64_t *bytes) {
+    return detail::call(options,
+                        [&](const auto *o) { return attend_softmax_backward_workspace(&ty, &td, &tx, o, bytes); });
   });
 }
 

@@ -104,6 +104,30 @@ class softmax_options : public detail::head<softmax_options, attend_softmax_opti
   detail::slot mask_, bias_, lse_;
 };
 
+class softmax_backward_options : public detail::head<softmax_backward_options, attend_softmax_backward_options> {
+ public:
+  // y is the log-softmax.
+  softmax_backward_options &log() noexcept { return flag(ATTEND_LOG); }
+  // The gradient is added to what d_x holds.
+  softmax_backward_options &accumulate() noexcept { return flag(ATTEND_ACCUMULATE); }
+  // The forward call's; 1 by default.
+  softmax_backward_options &scale(double value) noexcept { return c_.scale = value, *this; }
+  // Gradient of lse (1, N, H, B), where that was used.
+  template <class X>
+  softmax_backward_options &d_lse(const X &x) {
+    return d_lse_ = detail::input(x), *this;
+  }
+
+  attend_softmax_backward_options get() const noexcept {
+    attend_softmax_backward_options o = c_;
+    d_lse_.store(&o.d_lse);
+    return o;
+  }
+
+ private:
+  detail::slot d_lse_;
+};
+
 // Those of attention, and of self_attention, which takes all but k_scale, v_scale, key_starts and pages.
 class attention_options : public detail::head<attention_options, attend_attention_options> {
  public:

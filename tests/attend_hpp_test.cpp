@@ -256,7 +256,8 @@ TEST_CASE_TEMPLATE("softmax_backward: apart, in place, accumulated, log, d_lse",
   const auto d_x = attend::softmax_backward(y, tensor(d_y, {5, 3}), options());
   CHECK(d_x.extent(0) == 3);
   std::vector<T> wanted(15), in_place = d_y, sum(15);
-  const attend_tensor cy = attend::tensor(y), cd = {const_cast<T *>(d_y.data()), kDtype<T>, 2, {3, 5}, {1, 3}};
+  const attend_tensor cy = {const_cast<T *>(y.data()), kDtype<T>, 2, {3, 5}, {1, 3}},
+                      cd = {const_cast<T *>(d_y.data()), kDtype<T>, 2, {3, 5}, {1, 3}};
   const attend_tensor cx = {wanted.data(), kDtype<T>, 2, {3, 5}, {1, 3}};
   const attend_tensor cl = {const_cast<T *>(d_lse.data()), kDtype<T>, 2, {1, 5}, {1, 1}};
   attend_softmax_backward_options o = ATTEND_SOFTMAX_BACKWARD_OPTIONS_INIT;

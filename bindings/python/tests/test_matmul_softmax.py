@@ -53,6 +53,37 @@ def test_softmax_of_views_masks_and_biases(draw, dtype):
     assert not nothing[0].any() and np.isneginf(nothing[1]).all()
 
 
+@pytest.mark.parametrize("axis", [-1, 0, 1, 2])
+def test_softmax_backward_along_every_axis(draw, dtype, axis):
+    x, d_y, d_bias = draw(5, 6, 7), draw(5, 6, 7), draw(5, 6, 7)
+    y, lse = attend.softmax(x, axis=axis, scale=3, return_lse=True)
+    d_lse = np.ascontiguousarray(d_bias.sum(axis=axis))
+    p, d = y.astype(float), d_y.astype(float)
+    expected = 3 * p * (d - (p * d).sum(axis, keepdims=True) + np.expand_dims(d_lse.astype(float), axis))
+    d_x = attend.softmax_backward(y, d_y, axis=axis, scale=3, d_lse=d_lse)
+    close(d_x, expected, dtype)
+    with_log = 3 * (d - p * d.sum(axis, keepdims=True))
+    close(attend.softmax_backward(np.log(y), d_y, axis=axis, scale=3, log=True), with_log, dtype)
+    out = d_bias.copy()
+    assert attend.softmax_backward(y, d_y, axis=axis, scale=3, d_lse=d_lse, out=out, accumulate=True) is out
+    close(out, expected + d_bias, dtype)
+    assert attend.softmax_backward(y, d_y, axis=axis, scale=3, d_lse=d_lse, out=d_y) is d_y
+    assert np.array_equal(d_y, d_x)
+
+
+def test_softmax_backward_says_what_is_wrong():
+    y = np.full((2, 4), 0.25, np.float32)
+    with pytest.raises(TypeError, match="accumulate: needs an out"):
+        attend.softmax_backward(y, y, accumulate=True)
+    with pytest.raises(ValueError, match="axis: 2, but y has 2 axes"):
+        attend.softmax_backward(y, y, axis=2)
+    with pytest.raises(ValueError, match="d_y: "):
+        attend.softmax_backward(y, y[:, :3])
+    with pytest.raises(ValueError, match="out: overlaps d_y's memory"):
+        z = np.zeros(9, np.float32)
+        attend.softmax_backward(y, z[:8].reshape(2, 4), out=z[1:].reshape(2, 4))
+
+
 def test_softmax_does_not_overflow(dtype):
     y = attend.softmax(np.array([1000, 0, -np.inf], dtype))
     assert y.tolist() == [1, 0, 0]

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 __all__ = [
-    "AttendError", "KVCache", "attention", "attention_backward", "convert", "isa", "isa_names", "kv_append", "matmul", "merge", "rotary",
-    "self_attention", "set_executor", "set_isa", "set_threads", "softmax", "threads", "version",
+    "AttendError", "KVCache", "attention", "attention_backward", "convert", "isa", "isa_names", "kv_append", "matmul", "merge",
+    "rotary", "self_attention", "set_executor", "set_isa", "set_threads", "softmax", "softmax_backward", "threads", "version",
 ]
 
 
@@ -152,6 +152,28 @@ def softmax(x: Array, *, axis: int = -1, out: Array | None = None, scale: float 
     if unknown:
         raise unexpected(softmax, unknown)
     return _attend.softmax(x, axis, out, mask, bias, scale, bool(log), bool(return_lse), threads)
+
+
+@overload
+def softmax_backward(y: Array, d_y: Array, *, axis: int = ..., out: None = ..., scale: float = ..., log: bool = ...,
+                     d_lse: Array | None = ..., threads: int = ...) -> New: ...
+@overload
+def softmax_backward(y: Array, d_y: Array, *, axis: int = ..., out: _A, scale: float = ..., log: bool = ...,
+                     accumulate: bool = ..., d_lse: Array | None = ..., threads: int = ...) -> _A: ...
+def softmax_backward(y: Array, d_y: Array, *, axis: int = -1, out: Array | None = None, scale: float = 1.0,
+                     log: bool = False, accumulate: bool = False, d_lse: Array | None = None, threads: int = 0,
+                     **unknown: Any) -> Any:
+    """The gradient of softmax: that of x from y = softmax(x), with its axis, scale and log, and d_y, the gradient of y.
+
+    out has y's shape and may be d_y or y itself; accumulate=True adds to it. d_lse is the gradient of lse, where that was
+    used. Masked entries get 0, whatever d_y holds there: neither mask nor bias is needed. The gradient of the bias is that
+    of x with scale = 1, summed over what the bias broadcasts.
+    """
+    if unknown:
+        raise unexpected(softmax_backward, unknown)
+    if accumulate and out is None:
+        raise TypeError("accumulate: needs an out to add to")
+    return _attend.softmax_backward(y, d_y, axis, out, d_lse, scale, bool(log), bool(accumulate), threads)
 
 
 # ----------------------------------------------------------------------------------------------------------- attention --

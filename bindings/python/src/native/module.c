@@ -75,6 +75,18 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
 
 /* ------------------------------------------------------------------------------------------------------ softmax -- */
 
+/* The axis of an operand with so many, counted from the end from here on; 0 with an exception if there is none. */
+static int take_axis(call *self, int64_t *axis, const char *name, int axes) {
+  if (*axis < -axes || *axis >= axes) {
+    PyErr_Format(PyExc_ValueError, "axis: %lld, but %s has %d axes", (long long)*axis, name, axes);
+    self->failed = 1;
+    return 0;
+  }
+  if (*axis >= 0) *axis -= axes;
+  call_count_along(self, axes, (int)*axis);
+  return 1;
+}
+
 /* (x, axis, out, mask, bias, scale, log, want_lse, threads) */
 static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   static renaming renamed[] = {{"y", "out"}, {NULL, NULL}};
@@ -93,13 +105,7 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
 
   view *x = &self.views[0];
   const int axes = x->array.axes;
-  if (axis < -axes || axis >= axes) {
-    PyErr_Format(PyExc_ValueError, "axis: %lld, but x has %d axes", (long long)axis, axes);
-    self.failed = 1;
-    return call_end(&self);
-  }
-  if (axis >= 0) axis -= axes;
-  call_count_along(&self, axes, (int)axis);
+  if (!take_axis(&self, &axis, "x", axes)) return call_end(&self);
   view *y = open_output_like(&self, args[2], "out", &x->array);
   view *mask = open_view(&self, args[3], "mask", 0);
   view *bias = open_view(&self, args[4], "bias", 0);
@@ -122,6 +128,45 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
   attend_status status;
   Py_BEGIN_ALLOW_THREADS
   status = attend_softmax(&x->tensor, &y->tensor, &options);
+  Py_END_ALLOW_THREADS
+  if (status) call_raise(&self, status);
+  return call_end(&self);
+}
+
+/* (y, d_y, axis, out, d_lse, scale, log, accumulate, threads) */
+static PyObject *py_softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  static renaming renamed[] = {{"d_x", "out"}, {NULL, NULL}};
+  static const naming names = {renamed, {NULL}};
+  (void)module;
+  if (!expect_count(count, 9)) return NULL;
+  call self;
+  call_begin(&self, &names);
+  (void)take_required(&self, args[0], "y", AS_ACTIVATION);
+  (void)take_required(&self, args[1], "d_y", AS_ACTIVATION);
+  int64_t axis = take_int64(&self, args[2], "axis");
+  attend_softmax_backward_options options = {
+      .size = sizeof options, .threads = take_int32(&self, args[8], "threads"), WITH_MESSAGE(self)};
+  options.scale = take_scale(&self, args[5], "");
+  if (args[6] == Py_True) options.flags |= ATTEND_LOG;
+  if (args[7] == Py_True) options.flags |= ATTEND_ACCUMULATE;
+  if (self.failed) return call_end(&self);
+
+  view *y = &self.views[0], *d_y = &self.views[1];
+  const int axes = y->array.axes;
+  if (!take_axis(&self, &axis, "y", axes)) return call_end(&self);
+  view *d_x = open_output_like(&self, args[3], "out", &y->array);
+  options.d_lse = take_input(&self, args[4], "d_lse", WITHOUT_ROWS);
+  if (!self.failed)
+    self.failed = view_arrange_axis(y, "y", axes, (int)axis) || view_arrange_axis(d_y, "d_y", axes, (int)axis) ||
+                  view_arrange_axis(d_x, "out", axes, (int)axis);
+  uint64_t bytes;
+  if (!self.failed && call_has_plans(&self))
+    call_allocate(&self, attend_softmax_backward_workspace(&y->tensor, &d_y->tensor, &d_x->tensor, &options, &bytes));
+  if (self.failed) return call_end(&self);
+
+  attend_status status;
+  Py_BEGIN_ALLOW_THREADS
+  status = attend_softmax_backward(&y->tensor, &d_y->tensor, &d_x->tensor, &options);
   Py_END_ALLOW_THREADS
   if (status) call_raise(&self, status);
   return call_end(&self);
@@ -158,7 +203,7 @@ static PyObject *py_convert(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 static PyMethodDef methods[] = {
-    {"matmul", FAST(py_matmul)}, {"softmax", FAST(py_softmax)}, {"convert", FAST(py_convert)}, {NULL, NULL, 0, NULL}};
+    {"matmul", FAST(py_matmul)}, {"softmax", FAST(py_softmax)}, {"softmax_backward", FAST(py_softmax_backward)}, {"convert", FAST(py_convert)}, {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "attend._attend", NULL, -1, methods, NULL, NULL, NULL, NULL};

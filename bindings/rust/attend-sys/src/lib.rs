@@ -36,6 +36,7 @@ pub const ATTEND_F8E4M3: u32 = 9;
 pub const ATTEND_NATIVE_DOT: u32 = 0x10000;
 
 pub const ATTEND_LOG: u32 = 1;
+pub const ATTEND_ACCUMULATE: u32 = 2;
 pub const ATTEND_COMPUTE_SCALE: u32 = 1;
 pub const ATTEND_ROTARY_INTERLEAVED: u32 = 1;
 pub const ATTEND_ROTARY_INVERSE: u32 = 2;
@@ -116,6 +117,22 @@ pub struct attend_softmax_options {
     pub mask: *const attend_tensor,
     pub bias: *const attend_tensor,
     pub lse: *const attend_tensor,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct attend_softmax_backward_options {
+    pub size: u32,
+    pub flags: u32,
+    pub threads: i32,
+    pub reserved: u32,
+    pub workspace: *mut c_void,
+    pub workspace_size: u64,
+    pub message: *mut c_char,
+    pub message_size: u64,
+    pub executor: *const attend_executor,
+    pub scale: f64,
+    pub d_lse: *const attend_tensor,
 }
 
 #[repr(C)]
@@ -292,6 +309,7 @@ init! {
     attend_executor
     attend_matmul_options
     attend_softmax_options
+    attend_softmax_backward_options
     attend_attention_options
     attend_attention_backward_options
     attend_merge_options
@@ -331,6 +349,19 @@ extern "C" {
         x: *const attend_tensor,
         y: *const attend_tensor,
         options: *const attend_softmax_options,
+        bytes: *mut u64,
+    ) -> attend_status;
+    pub fn attend_softmax_backward(
+        y: *const attend_tensor,
+        d_y: *const attend_tensor,
+        d_x: *const attend_tensor,
+        options: *const attend_softmax_backward_options,
+    ) -> attend_status;
+    pub fn attend_softmax_backward_workspace(
+        y: *const attend_tensor,
+        d_y: *const attend_tensor,
+        d_x: *const attend_tensor,
+        options: *const attend_softmax_backward_options,
         bytes: *mut u64,
     ) -> attend_status;
     pub fn attend_attention(
@@ -477,6 +508,7 @@ mod tests {
         assert_eq!(size_of::<attend_executor>(), 24);
         assert_eq!(size_of::<attend_matmul_options>(), 96);
         assert_eq!(size_of::<attend_softmax_options>(), 88);
+        assert_eq!(size_of::<attend_softmax_backward_options>(), 72);
         assert_eq!(size_of::<attend_attention_options>(), 240);
         assert_eq!(size_of::<attend_attention_backward_options>(), 80);
         assert_eq!(size_of::<attend_merge_options>(), 56);
@@ -490,6 +522,7 @@ mod tests {
         offsets!(attend_matmul_options { threads 8, workspace 16, message 32, message_size 40, executor 48,
             bias 56, a_scale 64, b_scale 72, a_zero 80, b_zero 88 });
         offsets!(attend_softmax_options { workspace 16, executor 48, scale 56, mask 64, bias 72, lse 80 });
+        offsets!(attend_softmax_backward_options { workspace 16, executor 48, scale 56, d_lse 64 });
         offsets!(attend_attention_options { workspace 16, executor 48, scale 56, softcap 64, query_offset 72,
             query_offsets 80, kv_lengths 88, window_left 96, window_right 104, mask 112, bias 120,
             alibi_slopes 128, sinks 136, lse 144, scores 152, scores_stage 160, reserved2 164, k_scale 168,

@@ -227,3 +227,81 @@ pub fn softmax_in_place<'x>(
     let x = x.into();
     softmax_of(&x.tensor, &x.tensor, options)
 }
+
+/// Options of [`softmax_backward`]: of the softmax its `log` and `scale`.
+pub struct SoftmaxBackwardOptions<'a> {
+    pub log: bool,
+    /// The gradient is added to what d_x holds.
+    pub accumulate: bool,
+    pub scale: f64,
+    /// Gradient of the log-sum-exp, (1, N, H, B), where that was used.
+    pub d_lse: Option<View<'a>>,
+    pub threads: i32,
+}
+
+impl Default for SoftmaxBackwardOptions<'_> {
+    fn default() -> Self {
+        SoftmaxBackwardOptions {
+            log: false,
+            accumulate: false,
+            scale: 1.0,
+            d_lse: None,
+            threads: 0,
+        }
+    }
+}
+
+fn softmax_backward_of(
+    y: &Tensor,
+    d_y: &Tensor,
+    d_x: &Tensor,
+    options: SoftmaxBackwardOptions,
+) -> Result<(), Error> {
+    check_version()?;
+    let mut message = Message::new();
+    let log = if options.log { sys::ATTEND_LOG } else { 0 };
+    let accumulate = if options.accumulate {
+        sys::ATTEND_ACCUMULATE
+    } else {
+        0
+    };
+    let o = sys::attend_softmax_backward_options {
+        message: message.text(),
+        message_size: message.size(),
+        flags: log | accumulate,
+        threads: options.threads,
+        scale: options.scale,
+        d_lse: of(&options.d_lse),
+        ..sys::attend_softmax_backward_options::init()
+    };
+    Error::check_call(
+        unsafe { sys::attend_softmax_backward(y, d_y, d_x, &o) },
+        &message,
+    )
+}
+
+/// The gradient of [`softmax`]: d_x, of x, from y, its result, and d_y, the gradient of that; all of one shape. Entries that
+/// were masked get 0, whatever d_y holds there.
+pub fn softmax_backward<'y, 'd, 'x>(
+    y: impl Into<View<'y>>,
+    d_y: impl Into<View<'d>>,
+    d_x: impl Into<ViewMut<'x>>,
+    options: SoftmaxBackwardOptions,
+) -> Result<(), Error> {
+    softmax_backward_of(
+        &y.into().tensor,
+        &d_y.into().tensor,
+        &d_x.into().tensor,
+        options,
+    )
+}
+
+/// The same in place of d_y.
+pub fn softmax_backward_in_place<'y, 'd>(
+    y: impl Into<View<'y>>,
+    d_y: impl Into<ViewMut<'d>>,
+    options: SoftmaxBackwardOptions,
+) -> Result<(), Error> {
+    let d_y = d_y.into();
+    softmax_backward_of(&y.into().tensor, &d_y.tensor, &d_y.tensor, options)
+}

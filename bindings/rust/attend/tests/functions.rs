@@ -270,6 +270,73 @@ fn matmul_and_softmax() {
 }
 
 #[test]
+fn the_gradient_of_softmax() {
+    let mut random = Random(5);
+    let (x, d_y, d_lse) = (random.normals(35), random.normals(35), random.normals(5));
+    let (mut y, mut d_x) = (vec![0.0; 35], vec![0.0; 35]);
+    let shape = [5, 7];
+    let options = SoftmaxOptions {
+        scale: 2.0,
+        ..Default::default()
+    };
+    softmax(
+        View::new(&x, &shape).unwrap(),
+        ViewMut::new(&mut y, &shape).unwrap(),
+        options,
+    )
+    .unwrap();
+    let options = |accumulate| SoftmaxBackwardOptions {
+        scale: 2.0,
+        accumulate,
+        d_lse: Some(View::new(&d_lse, &[5, 1]).unwrap().into()),
+        ..Default::default()
+    };
+    let of_y = || View::new(&y, &shape).unwrap();
+    let of_d_y = || View::new(&d_y, &shape).unwrap();
+    softmax_backward(
+        of_y(),
+        of_d_y(),
+        ViewMut::new(&mut d_x, &shape).unwrap(),
+        options(false),
+    )
+    .unwrap();
+    for j in 0..5 {
+        let sum: f64 = (0..7).map(|i| y[j * 7 + i] * d_y[j * 7 + i]).sum();
+        for i in j * 7..j * 7 + 7 {
+            assert!((d_x[i] - 2.0 * y[i] * (d_y[i] - sum + d_lse[j])).abs() < 1e-14);
+        }
+    }
+    let mut in_place = d_y.clone();
+    softmax_backward_in_place(
+        of_y(),
+        ViewMut::new(&mut in_place, &shape).unwrap(),
+        options(false),
+    )
+    .unwrap();
+    assert_eq!(in_place, d_x);
+    let mut twice = d_x.clone();
+    softmax_backward(
+        of_y(),
+        of_d_y(),
+        ViewMut::new(&mut twice, &shape).unwrap(),
+        options(true),
+    )
+    .unwrap();
+    assert!(twice
+        .iter()
+        .zip(&d_x)
+        .all(|(t, d)| (t - 2.0 * d).abs() < 1e-14));
+    let short = View::new(&d_y[..28], &[4, 7]).unwrap();
+    let wrong = softmax_backward(
+        of_y(),
+        short,
+        ViewMut::new(&mut twice, &shape).unwrap(),
+        options(false),
+    );
+    assert!(wrong.unwrap_err().to_string().contains("d_y"));
+}
+
+#[test]
 fn the_notebook() {
     let m = notebook();
     let view = |name: &str| {

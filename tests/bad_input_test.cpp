@@ -438,14 +438,14 @@ TEST_CASE("empty outputs are valid and nothing is written") {
 
 TEST_CASE("status texts") {
   std::set<std::string> texts;
-  for (attend_status reason = ATTEND_OK; reason <= ATTEND_UNKNOWN_ISA; ++reason) {
+  for (attend_status reason = ATTEND_OK; reason <= ATTEND_RANKS_DIFFER; ++reason) {
     const std::string text = attend_status_string(reason);
     CHECK(text != "");
     CHECK(texts.insert(text).second);
     CHECK(attend_status_string(reason | 3 << 8) == text);
   }
   for (const attend_status unknown :
-       {ATTEND_UNKNOWN_ISA + 1, 0xff, -1, 0x7fffffff, std::numeric_limits<int32_t>::min() + 99}) {
+       {ATTEND_RANKS_DIFFER + 1, 0xff, -1, 0x7fffffff, std::numeric_limits<int32_t>::min() + 99}) {
     CHECK(std::string(attend_status_string(unknown)) != "");
     CHECK(attend_status_argument(unknown) != nullptr);
     CHECK(texts.count(attend_status_string(unknown)) == 0);

@@ -121,6 +121,50 @@ TEST_CASE("a piece alone is the call without state, and only says where its keys
   CHECK(state.same_memory(before));
 }
 
+// What attend_mpi_decode folds spans with.
+TEST_CASE_TEMPLATE("a key that nobody sees closes the span before it", T, float, double) {
+  Random random(sizeof(T) == 4 ? 1306 : 1307);
+  set_active_kernels(&attend_kernels_short_spans);
+  for (int round = 0; round < 10; ++round) {
+    const int64_t d = 8, dv = random.pick<int64_t>({1, 8, 33}), nq = random.pick<int64_t>({1, 3, 40}), heads = 4;
+    const int64_t nk = random.in(513, 3000), half = dv + 2;
+    INFO("Dv " << dv << " Nq " << nq << " Nk " << nk);
+    Operand<T> q({d, nq, heads, 1}, {}), k({d, nk, 2, 1}, {}), v({dv, nk, 2, 1}, {}), out({dv, nq, heads, 1}, {}),
+        whole = out, state({2 * half, nq, heads, 1}, {}), zero({d, 1, 2, 1}, {}), no_value({dv, 1, 2, 1}, {});
+    for (Operand<T> *o : {&q, &k, &v}) o->fill(random);
+    zero.fill_with(0), no_value.fill_with(0);
+    attend_attention_options o = options_with<attend_attention_options>(static_cast<int32_t>(random.in(1, 3)));
+    ok(attend_attention(q.tensor(), k.tensor(), v.tensor(), whole.tensor(), &o));
+    uint8_t hides = 0;
+    const attend_tensor mask = {&hides, ATTEND_BOOL, 1, {1}, {}};
+    o.state = state.tensor();
+    // The last span first: what came before it is put in front of it afterwards.
+    Operand<T> spans_before = state;
+    spans_before.fill_with(0);
+    spans_before.each([&](T &x, int64_t i, auto...) { x = i % half == 0 ? -std::numeric_limits<T>::infinity() : x; });
+    for (int64_t begin = 0; begin < nk; begin += 512) {
+      const attend_tensor k1 = along(*k.tensor(), 1, begin, std::min<int64_t>(512, nk - begin)),
+                          v1 = along(*v.tensor(), 1, begin, k1.shape[1]);
+      o.key_offset = begin, o.flags = ATTEND_PARTIAL, o.mask = nullptr;
+      ok(attend_attention(q.tensor(), &k1, &v1, out.tensor(), &o));
+      state.each([&](T &x, int64_t i, int64_t j, int64_t h, auto...) { x = i < half ? x : spans_before.at(i, j, h); });
+      if (begin + 512 >= nk) break;
+      o.key_offset = begin + 512, o.flags = ATTEND_PARTIAL | ATTEND_CONTINUE, o.mask = &mask;
+      ok(attend_attention(q.tensor(), zero.tensor(), no_value.tensor(), out.tensor(), &o));
+      state.each([&](T &x, int64_t i, auto...) {
+        if (i == 0) CHECK(x == -std::numeric_limits<T>::infinity());
+        if (i > 0 && i < half) CHECK(x == 0);
+      });
+      spans_before = state;
+    }
+    const attend_tensor none = along(*k.tensor(), 1, 0, 0), no_values = along(*v.tensor(), 1, 0, 0);
+    o.key_offset = (nk + 255) / 256 * 256, o.flags = ATTEND_CONTINUE, o.mask = nullptr;
+    ok(attend_attention(q.tensor(), &none, &no_values, out.tensor(), &o));
+    CHECK(same_bits(out.values(), whole.values()));
+  }
+  set_active_kernels(nullptr);
+}
+
 TEST_CASE("pieces that are wrong") {
   struct PieceCall : operands::AttentionCall {
     attend_tensor state;

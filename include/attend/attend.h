@@ -82,7 +82,8 @@ enum {
   ATTEND_UNSUPPORTED = 10,        /* known or reserved, but not in this version */
   ATTEND_WORKSPACE_TOO_SMALL = 11,
   ATTEND_OUT_OF_MEMORY = 12,
-  ATTEND_UNKNOWN_ISA = 13 /* no such instruction set in this library, or this CPU lacks it */
+  ATTEND_UNKNOWN_ISA = 13, /* no such instruction set in this library, or this CPU lacks it */
+  ATTEND_RANKS_DIFFER = 14 /* attend_mpi.h: what all ranks must have in common */
 };
 
 /* What is wrong and what to do about it, as one English sentence; never null; static. Thread-safe. options.message says
@@ -444,7 +445,7 @@ typedef struct attend_attention_options {
  * call. With ATTEND_PARTIAL out and lse are checked and not written, and sinks wait; a last call may have no keys. state,
  * f32 (f64 with F64), is what is kept of each query: m, l and o of the open span, then of the spans before (see below);
  * the caller may move it, not change it. ATTEND_CAUSAL_BOTTOM_RIGHT and kv_first are errors with any of these, since the
- * whole is not known, and so are probabilities.
+ * whole is not known, and so are probabilities. A full span stays open until a key follows, which nobody need see.
  *
  * Each sequence has the bits that it has alone, with its keys in one piece; work is shared out among the threads by the
  * keys of each.

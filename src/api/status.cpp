@@ -32,6 +32,8 @@ const char *attend_status_string(attend_status status) {
       return "out of memory: free some, or pass a workspace";
     case ATTEND_UNKNOWN_ISA:
       return "no such instruction set in this library, or this CPU lacks it: see attend_isa_name";
+    case ATTEND_RANKS_DIFFER:
+      return "the ranks of MPI differ in what they must have in common";
     default:
       return "unknown status: from a newer library?";
   }

@@ -1,12 +1,12 @@
 # cmake --install: the headers, both libraries, the CMake package, attend.pc and the licences. The tree can be moved
 # afterwards. Components: runtime (libattend.so.<major>, all that a linked program needs), licence,
-# and development (the rest).
+# and development (the rest). With ATTEND_MPI also mpi (libattend_mpi.so.<major>) and mpi_development.
 include(CMakePackageConfigHelpers)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME development)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/attend)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/attend DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-  FILES_MATCHING PATTERN *.h PATTERN *.hpp)
+  FILES_MATCHING PATTERN *.h PATTERN *.hpp PATTERN attend_mpi.h EXCLUDE)
 install(TARGETS attend EXPORT attend
   LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
 install(TARGETS attend_static EXPORT attend_static)
@@ -56,4 +56,15 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attendConfig.cmake ${CMAKE_CURRENT_BIN
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licence)
 if(NOT ATTEND_ISA_ROWS MATCHES "^generic")
   install(FILES ${PROJECT_SOURCE_DIR}/packaging/LICENSE.xsimd DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licence)
+endif()
+
+if(ATTEND_MPI)
+  install(FILES ${PROJECT_SOURCE_DIR}/include/attend/attend_mpi.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attend
+    COMPONENT mpi_development)
+  install(TARGETS attend_mpi EXPORT attend_mpi LIBRARY COMPONENT mpi NAMELINK_COMPONENT mpi_development)
+  install(EXPORT attend_mpi NAMESPACE attend:: DESTINATION ${package_dir} FILE attendMpiTargets.cmake
+    COMPONENT mpi_development)
+  configure_file(${CMAKE_CURRENT_LIST_DIR}/attend_mpi.pc.in attend_mpi.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attend_mpi.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
+    COMPONENT mpi_development)
 endif()

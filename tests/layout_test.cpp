@@ -2,6 +2,7 @@
 // them. Structures may only grow at their end, and `size` then says which one the caller knows.
 #include <cstddef>
 
+#include "attend/attend_mpi.h"
 #include "support.hpp"
 
 namespace {
@@ -48,6 +49,11 @@ TEST_CASE("structures have the layout that programs were compiled with") {
   check("attend_softmax_backward_options", sizeof(attend_softmax_backward_options), 72,
         {HEAD(attend_softmax_backward_options), FIELD(attend_softmax_backward_options, scale, 56),
          FIELD(attend_softmax_backward_options, d_lse, 64)});
+  check("attend_mpi_options", sizeof(attend_mpi_options), 104,
+        {HEAD(attend_mpi_options), FIELD(attend_mpi_options, query_ranges, 56),
+         FIELD(attend_mpi_options, query_range_count, 64), FIELD(attend_mpi_options, key_ranges, 72),
+         FIELD(attend_mpi_options, key_range_count, 80), FIELD(attend_mpi_options, timeout, 88),
+         FIELD(attend_mpi_options, root, 96), FIELD(attend_mpi_options, reserved2, 100)});
   check("attend_attention_options", sizeof(attend_attention_options), 240,
         {HEAD(attend_attention_options),
          FIELD(attend_attention_options, scale, 56),
@@ -123,6 +129,7 @@ TEST_CASE("numbers are what programs were compiled with") {
       {"WORKSPACE_TOO_SMALL", ATTEND_WORKSPACE_TOO_SMALL, 11},
       {"OUT_OF_MEMORY", ATTEND_OUT_OF_MEMORY, 12},
       {"UNKNOWN_ISA", ATTEND_UNKNOWN_ISA, 13},
+      {"RANKS_DIFFER", ATTEND_RANKS_DIFFER, 14},
       {"F32", ATTEND_F32, 1},
       {"F64", ATTEND_F64, 2},
       {"BF16", ATTEND_BF16, 3},

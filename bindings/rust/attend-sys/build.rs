@@ -48,6 +48,7 @@ fn build() {
         .define("ATTEND_BUILD_TESTS", "OFF")
         .define("ATTEND_BUILD_BENCH", "OFF")
         .define("ATTEND_BUILD_EXAMPLES", "OFF")
+        .define("ATTEND_MPI", "OFF")
         .define("CMAKE_INSTALL_LIBDIR", "lib")
         .build();
     println!(

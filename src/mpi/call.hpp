@@ -1,0 +1,107 @@
+// A call as it comes in: looked at on each rank, then compared between them, before anything is computed or written.
+#pragma once
+
+#include "mpi/shards.hpp"
+#include "mpi/team.hpp"
+
+namespace attend::mpi {
+
+// Keys of a span, of which attend's state tells the open one from those before. (The tests have spans of 512 too.)
+#if defined(ATTEND_KEY_SPAN)
+constexpr int64_t kKeySpan = ATTEND_KEY_SPAN;
+#else
+constexpr int64_t kKeySpan = 16384;
+#endif
+
+enum class Purpose { compute, size };
+enum class Function { attention, decode };
+
+// How k_scale or v_scale describes its keys.
+enum class Scales { none, of_keys, of_features };
+
+struct Call {
+  Function function;
+  Purpose purpose;
+  Team team;
+  attend_mpi_options options;
+  attend_attention_options attention;  // of what is computed: its head comes from `options`
+  attend_tensor q, k, v, out;          // with four extents
+  Scales k_scales, v_scales;
+  int64_t batch;                   // of out
+  int64_t keys, key_ranges;        // of all ranks: columns, entries in the table
+  int64_t first_key, first_query;  // where this rank's begin if they lie in the order of ranks
+  bool ordered_keys;               // they do, without ranges
+
+  // Reads the arguments and compares them with those of the other ranks; what is wrong is a fault on all of them (but for
+  // what Team::join finds).
+  Fault read(int32_t communicator, const attend_tensor *q_given, const attend_tensor *k_given,
+             const attend_tensor *v_given, const attend_tensor *out_given, const attend_mpi_options *options_given,
+             const attend_attention_options *attention_given);
+
+  bool is_root() const { return team.rank() == options.root; }
+  bool wants_results() const {
+    return function == Function::attention || is_root() || (options.flags & ATTEND_MPI_ALL_RANKS) != 0;
+  }
+  bool computes() const { return purpose == Purpose::compute; }
+  int64_t acc_bytes() const { return q.dtype == ATTEND_F64 ? 8 : 4; }
+  uint32_t acc_type() const { return q.dtype == ATTEND_F64 ? ATTEND_F64 : ATTEND_F32; }
+  int64_t state_rows() const { return 2 * (v.shape[0] + 2); }
+
+  // The table of all ranks' key ranges, ascending: everyone's, the same fault on each rank. `counts` is room for twice as
+  // many integers as there are ranks.
+  Fault gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all);
+
+ private:
+  bool read_options(const attend_mpi_options *given, Fault *fault);
+  bool read_attention(const attend_attention_options *given, Fault *fault);
+  bool read_ranges(Fault *fault);
+  bool compare(Fault *fault);
+};
+
+int64_t size_of(uint32_t dtype);
+
+// A tensor with four extents, strides 0 where they do not count.
+attend_tensor four_extents(const attend_tensor &t);
+
+// Columns [begin, begin + count); rows likewise.
+attend_tensor columns_of(attend_tensor t, int64_t begin, int64_t count);
+attend_tensor rows_of(attend_tensor t, int64_t begin, int64_t count);
+
+// Memory in order, each at a cache line.
+class Carver {
+ public:
+  explicit Carver(void *memory) : memory_(static_cast<char *>(memory)) {}
+  template <class T>
+  T *take(int64_t count) {
+    const uint64_t at = used_;
+    used_ += (static_cast<uint64_t>(count) * sizeof(T) + kLine - 1) / kLine * kLine;
+    return memory_ == nullptr ? nullptr : reinterpret_cast<T *>(memory_ + at);
+  }
+  uint64_t used() const { return used_; }
+  static constexpr uint64_t kLine = 64;
+
+ private:
+  char *memory_;
+  uint64_t used_ = 0;
+};
+
+// The workspace of a call: the caller's, or memory for its length.
+class Workspace {
+ public:
+  // `need` without what aligns it. A fault is this rank's alone.
+  Fault get(const Call &call, uint64_t need);
+  void *memory() const { return aligned_; }
+  Workspace() = default;
+  Workspace(const Workspace &) = delete;
+  Workspace &operator=(const Workspace &) = delete;
+  ~Workspace();
+
+ private:
+  void *own_ = nullptr, *aligned_ = nullptr;
+};
+
+// Of everything that attention itself looks at when it computes, without computing: by calls whose workspace is too
+// small, or that write into `state` alone. `total` keys of which one stands for all.
+Fault check_as_computed(const Call &call, const attend_tensor &state, void *one_key);
+
+}  // namespace attend::mpi

@@ -1,0 +1,64 @@
+// What the tests over MPI share: the ranks, random shards, and the bytes that a rank sent.
+#pragma once
+
+#define OMPI_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX
+#include <mpi.h>
+
+#include "arrays.hpp"
+#include "attend/attend_mpi.h"
+#include "tables.hpp"
+
+namespace attend::test {
+
+struct World {
+  int rank = 0, ranks = 1;
+  int32_t comm = 0;  // as the library takes it
+};
+const World &world();
+
+// Bytes that this rank has given to MPI_Isend since the start.
+int64_t bytes_sent();
+
+// All ranks draw the same numbers from the same stream; what is this rank's alone comes from another.
+inline unsigned own_stream(unsigned stream) { return stream + 1000003u * static_cast<unsigned>(world().rank + 1); }
+
+#if defined(ATTEND_KEY_SPAN)
+constexpr int64_t kSpan = ATTEND_KEY_SPAN;
+#else
+constexpr int64_t kSpan = 16384;
+#endif
+
+// Uses the table whose spans this program is compiled for.
+struct Spans {
+  Spans() { set_active_kernels(kSpan == 512 ? &attend_kernels_short_spans : nullptr); }
+  ~Spans() { set_active_kernels(nullptr); }
+  Spans(const Spans &) = delete;
+  Spans &operator=(const Spans &) = delete;
+};
+
+// Who has which of some columns: ranges (first, count) of each rank.
+struct Split {
+  std::vector<std::vector<int64_t>> ranges;
+  bool ordered;  // one a rank, in the order of ranks: no ranges need to be given
+
+  // Cuts at multiples of `unit`.
+  Split(Random &random, int64_t columns, int64_t unit);
+  const std::vector<int64_t> &own() const { return ranges[static_cast<size_t>(world().rank)]; }
+  int64_t count_of(int rank) const;
+  int64_t own_count() const { return count_of(world().rank); }
+};
+
+// This rank's columns of a whole, in memory of its own and any layout; `one` = an extent of 1 is for all columns.
+Array own_columns(Random &random, const attend_tensor &whole, const Split &split, bool one = false);
+// Whether the columns of `own` are those of `whole`.
+bool are_own_columns(const attend_tensor &own, const attend_tensor &whole, const Split &split);
+
+// For attend_mpi_options, which they must outlive.
+void give_queries(const Split &split, attend_mpi_options *options);
+void give_keys(const Split &split, attend_mpi_options *options);
+
+// On every rank, or none.
+bool on_all_ranks(bool here);
+
+}  // namespace attend::test

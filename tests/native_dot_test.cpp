@@ -83,7 +83,8 @@ TEST_CASE("native dot products: within the bound, the same for any number of thr
   double worst = 0;
   for (int i = 0, count = rounds(250, 100000); i < count; ++i) {
     const bool both = !random.one_in(4);
-    const uint32_t of_a = both ? ATTEND_BF16 : any_float(random), of_b = both ? ATTEND_BF16 : any_float(random);
+    const uint32_t of_a = both ? uint32_t{ATTEND_BF16} : any_float(random),
+                   of_b = both ? uint32_t{ATTEND_BF16} : any_float(random);
     Case x(random, random_product(random, 400000, kDepths), of_a, of_b);
     const bool affected = of_a == ATTEND_BF16 && of_b == ATTEND_BF16 && std::min(x.p.m, x.p.n) > 4;
     INFO("m " << x.p.m << " n " << x.p.n << " k " << x.p.k << " alpha " << x.alpha << " beta " << x.beta << " types "

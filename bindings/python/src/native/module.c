@@ -202,8 +202,11 @@ static PyObject *py_convert(PyObject *module, PyObject *const *args, Py_ssize_t 
   return call_end(&self);
 }
 
-static PyMethodDef methods[] = {
-    {"matmul", FAST(py_matmul)}, {"softmax", FAST(py_softmax)}, {"softmax_backward", FAST(py_softmax_backward)}, {"convert", FAST(py_convert)}, {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {{"matmul", FAST(py_matmul)},
+                                {"softmax", FAST(py_softmax)},
+                                {"softmax_backward", FAST(py_softmax_backward)},
+                                {"convert", FAST(py_convert)},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "attend._attend", NULL, -1, methods, NULL, NULL, NULL, NULL};

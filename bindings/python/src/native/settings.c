@@ -94,7 +94,8 @@ static PyObject *py_set_executor(PyObject *module, PyObject *const *args, Py_ssi
 static PyMethodDef methods[] = {
     {"version", py_version, METH_NOARGS, NULL},
     {"isa", py_isa, METH_NOARGS,
-     "isa()\n--\n\nThe instruction set in use: \"avx512bf16\", \"avx512vnni\", \"avx512\", \"avx2\", \"sse42\" or \"generic\"."},
+     "isa()\n--\n\nThe instruction set in use: \"avx512bf16\", \"avx512vnni\", \"avx512\", \"avx2\", \"sse42\" or "
+     "\"generic\"."},
     {"isa_names", py_isa_names, METH_NOARGS,
      "isa_names()\n--\n\nThe instruction sets that this library has and this CPU runs, best first."},
     {"set_isa", py_set_isa, METH_O,

@@ -47,7 +47,6 @@ pub const ATTEND_CAUSAL_BOTTOM_RIGHT: u32 = 2;
 pub const ATTEND_WINDOW: u32 = 4;
 pub const ATTEND_PARTIAL: u32 = 8;
 pub const ATTEND_CONTINUE: u32 = 16;
-pub const ATTEND_ACCUMULATE: u32 = 2;
 
 pub const ATTEND_SCORES_SCALED: u32 = 0;
 pub const ATTEND_SCORES_SOFTCAPPED: u32 = 1;

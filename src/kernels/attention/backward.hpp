@@ -270,7 +270,8 @@ __attribute__((noinline)) void add_what_is_visible(const BackwardBlock<T> &g, co
 
 template <class T>
 void attention_backward(const BackwardBlock<T> &g) {
-  static_assert(kBackwardQueries % kBackwardRows<T> == 0, "whole tiles");
+  constexpr int64_t R = kBackwardRows<T>;
+  static_assert(kBackwardQueries % R == 0, "whole tiles");
   StagedChunk<T> chunk = stage(g.x, g.begin, g.end);
   BackwardQueries<T> b;
   b.k = chunk.keys(g.begin);
@@ -289,7 +290,7 @@ void attention_backward(const BackwardBlock<T> &g) {
     b.q_rows = rows(b.x.q, b.x.features, g.layout.query_rows, g.layout.query_stride);
     b.d_out_rows = rows(d_out, b.x.value_features, g.layout.d_out_rows, g.layout.d_out_stride);
     b.hides = false;
-    b.tiles = (b.x.items + kBackwardRows<T> - 1) / kBackwardRows<T>;
+    b.tiles = (b.x.items + R - 1) / R;
     for (int64_t tile = 0; tile < b.tiles; ++tile) backward_tile(g, &b, tile);
     if (g.d_bias.data != nullptr) add_bias_gradients(g, b);
     if (b.x.softcap != T(0)) apply_cap_slopes(g, b);

@@ -38,7 +38,8 @@ void attention_delta(const DeltaBlock<T> &x) {
     }
     for (int64_t i = 0; i < rows; ++i) {
       const T lse = x.given_lse.data[(row + i) * x.given_lse.item_stride];
-      x.lse[row + i] = lse == kMinusInfinity<T> ? -kMinusInfinity<T> : lse;
+      constexpr T kNothing = kMinusInfinity<T>;
+      x.lse[row + i] = lse == kNothing ? -kNothing : lse;
       if (x.d_lse.data != nullptr) x.delta[row + i] -= x.d_lse.data[(row + i) * x.d_lse.item_stride];
     }
     for (int64_t i = rows; i < Q; ++i) x.lse[row + i] = -kMinusInfinity<T>, x.delta[row + i] = T(0);

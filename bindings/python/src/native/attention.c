@@ -3,8 +3,6 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "attention.h"
 
-#include "described.h"
-
 static attend_status check_attention(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
                                      const attend_tensor *out, const attend_attention_options *options) {
   uint64_t bytes;
@@ -136,8 +134,8 @@ static void take_pieces(call *self, PyObject *const *args, const scores_shape *s
 
 enum { ATTENTION_OPERANDS = 10 };
 
-/* What attend.torch, the only one that describes memory, calls things. */
-static const naming *names_of(PyObject *q) {
+/* `of_torch`: by the names of attend.torch, of tensors and of memory that it describes. */
+static void begin(call *self, int of_torch) {
   static renaming renamed[] = {{"q", "query"},
                                {"k", "key"},
                                {"v", "value"},
@@ -149,16 +147,16 @@ static const naming *names_of(PyObject *q) {
                                {"query_offsets", "query_offset"},
                                {NULL, NULL}};
   static const naming torch_names = {renamed, {"columns", "rows"}};
-  return is_described(q) ? &torch_names : NULL;
+  call_begin(self, of_torch ? &torch_names : NULL);
+  self->borrows = of_torch;
 }
 
 /* (q, k, v, out, threads, k_scale, v_scale, state, key_offset, pauses) and the attention options. The result of a call that
  * pauses is the state: `out`, which such a call only looks at, is memory that nobody is given. */
-static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  (void)module;
+static PyObject *attention(PyObject *const *args, Py_ssize_t count, int of_torch) {
   if (!expect_count(count, ATTENTION_OPERANDS + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self, names_of(args[0]));
+  begin(&self, of_torch);
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
   const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
   const attend_tensor *v = take_required(&self, args[2], "v", AS_ACTIVATION);
@@ -190,6 +188,15 @@ static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_
   return call_end(&self);
 }
 
+static PyObject *py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  return attention(args, count, 0);
+}
+static PyObject *py_attention_of_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  return attention(args, count, 1);
+}
+
 /* True: a new array, of the operand's type, or where that is narrow and the batch is summed of the arithmetic's. False: the
  * gradient is not wanted. */
 static attend_tensor *take_gradient(call *self, PyObject *given, const char *name, int arrangement,
@@ -218,11 +225,10 @@ static attend_tensor *take_gradient_of_option(call *self, PyObject *given, const
 
 /* (q, k, v, out, d_out, lse, d_lse, d_q, d_k, d_v, d_bias, d_sinks, accumulate, threads) and the attention options, of which
  * lse and scores are not looked at; gradients are arrays, True or False */
-static PyObject *py_attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  (void)module;
+static PyObject *attention_backward(PyObject *const *args, Py_ssize_t count, int of_torch) {
   if (!expect_count(count, 14 + ATTENTION_OPTIONS)) return NULL;
   call self;
-  call_begin(&self, names_of(args[0]));
+  begin(&self, of_torch);
   self.gives_tuple = 1;
   const attend_tensor *q = take_required(&self, args[0], "q", AS_ACTIVATION);
   const attend_tensor *k = take_required(&self, args[1], "k", AS_ACTIVATION);
@@ -260,6 +266,15 @@ static PyObject *py_attention_backward(PyObject *module, PyObject *const *args, 
   Py_END_ALLOW_THREADS
   if (status) call_raise(&self, status);
   return call_end(&self);
+}
+
+static PyObject *py_attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  return attention_backward(args, count, 0);
+}
+static PyObject *py_attention_backward_of_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  return attention_backward(args, count, 1);
 }
 
 /* (x, w_q, w_k, w_v, b_q, b_k, b_v, w_o, b_o, out, threads) and the attention options */
@@ -339,7 +354,9 @@ static PyObject *py_merge(PyObject *module, PyObject *const *args, Py_ssize_t co
 }
 
 static PyMethodDef methods[] = {{"attention", FAST(py_attention)},
+                                {"attention_of_tensors", FAST(py_attention_of_tensors)},
                                 {"attention_backward", FAST(py_attention_backward)},
+                                {"attention_backward_of_tensors", FAST(py_attention_backward_of_tensors)},
                                 {"self_attention", FAST(py_self_attention)},
                                 {"merge", FAST(py_merge)},
                                 {NULL, NULL, 0, NULL}};

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "described.h"
+
 PyObject *attend_error;
 
 int expect_count(Py_ssize_t count, Py_ssize_t expected) {
@@ -17,7 +19,7 @@ void call_begin(call *self, const naming *names) {
   self->failed = self->views_open = self->integers_open = self->results = self->gives_tuple = 0;
   for (int i = 0; i < MAX_RESULTS; ++i) self->planned[i] = NULL;
   self->naming = names ? names : &reversed;
-  self->axes = self->axis = 0;
+  self->axes = self->axis = self->borrows = 0;
   self->message[0] = 0;
 }
 
@@ -185,7 +187,9 @@ view *open_view(call *self, PyObject *object, const char *name, int writable) {
   if (self->failed || object == Py_None) return NULL;
   view *opened = &self->views[self->views_open];
   memset(opened, 0, sizeof *opened);
-  if ((self->failed = view_open(opened, object, name, writable))) return NULL;
+  self->failed = self->borrows && !is_described(object) ? view_borrow(opened, object, name)
+                                                        : view_open(opened, object, name, writable);
+  if (self->failed) return NULL;
   ++self->views_open;
   return opened;
 }

@@ -24,6 +24,7 @@ typedef struct naming {
 typedef struct call {
   int failed, views_open, integers_open, results;
   int gives_tuple; /* of one output too */
+  int borrows;     /* what is no described memory is a tensor for view_borrow */
   view views[MAX_VIEWS];
   Py_buffer integers[5]; /* query_offset, kv_lengths, kv_first, query_starts, key_starts */
   PyObject *result[MAX_RESULTS];

@@ -1,10 +1,13 @@
 /* Memory that attend.torch describes itself: (MEMORY, address, dtype, shape, strides in elements). Asking a tensor for
- * these takes a tenth of what its __dlpack__ takes, which is Python code.
+ * these takes a tenth of what its __dlpack__ takes, which is Python code. Where PyTorch has DLPack's exchange in C
+ * attention's tensors come as they are, which takes a tenth of that.
  *
  * Nobody comes here by accident: MEMORY is an object of this module that nothing else holds.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "described.h"
+
+#include "call.h"
 
 static PyObject *memory;
 
@@ -31,7 +34,13 @@ int described_open(view *self, PyObject *described, const char *name) {
   return PyErr_Occurred() ? -1 : 0;
 }
 
+static PyObject *py_use_exchange(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  return expect_count(count, 1) ? PyBool_FromLong(views_exchange(args[0])) : NULL;
+}
+
 int described_add(PyObject *module) {
+  static PyMethodDef methods[] = {{"use_exchange", FAST(py_use_exchange)}, {NULL, NULL, 0, NULL}};
   static const struct {
     const char *name;
     long dtype;
@@ -39,7 +48,7 @@ int described_add(PyObject *module) {
                {"F16", ATTEND_F16}, {"I8", ATTEND_I8},     {"U8", ATTEND_U8},
                {"I32", ATTEND_I32}, {"BOOL", ATTEND_BOOL}, {"F8E4M3", ATTEND_F8E4M3}};
   memory = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-  if (!memory || PyModule_AddObjectRef(module, "MEMORY", memory)) return -1;
+  if (!memory || PyModule_AddObjectRef(module, "MEMORY", memory) || PyModule_AddFunctions(module, methods)) return -1;
   for (size_t i = 0; i < sizeof types / sizeof *types; ++i)
     if (PyModule_AddIntConstant(module, types[i].name, types[i].dtype)) return -1;
   return 0;

@@ -10,7 +10,7 @@ int is_described(PyObject *object);
  * output. Returns 0, or -1 with an exception. */
 int described_open(view *self, PyObject *described, const char *name);
 
-/* Adds MEMORY and the numbers of the types. Returns 0, or -1 with an exception. */
+/* Adds MEMORY, the numbers of the types, and use_exchange. Returns 0, or -1 with an exception. */
 int described_add(PyObject *module);
 
 #endif

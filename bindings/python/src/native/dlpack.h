@@ -47,4 +47,14 @@ typedef struct DLManagedTensorVersioned {
   DLTensor dl_tensor;
 } DLManagedTensorVersioned; /* in a capsule called "dltensor_versioned" */
 
+/* What a type of arrays may offer beside __dlpack__, from version 1.2 on. */
+typedef struct DLPackExchangeAPI {
+  struct {
+    uint32_t major, minor;
+  } version;
+  void *older;
+  void *not_read[3];
+  int (*dltensor_from_py_object_no_sync)(void *object, DLTensor *out); /* borrowed; or null */
+} DLPackExchangeAPI;                                                   /* in a capsule called "dlpack_exchange_api" */
+
 #endif

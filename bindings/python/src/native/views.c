@@ -243,11 +243,7 @@ static const DLTensor *tensor_of_capsule(PyObject *capsule, const char *name, in
   return &managed->dl_tensor;
 }
 
-static int open_dlpack(view *self, PyObject *object, const char *name, int writable) {
-  /* The capsule is only borrowed from, never consumed, so letting go of it frees what the producer allocated. */
-  self->capsule = export_dlpack(object, name);
-  const DLTensor *tensor = self->capsule ? tensor_of_capsule(self->capsule, name, writable) : NULL;
-  if (!tensor) return -1;
+static int read_dltensor(view *self, const DLTensor *tensor, PyObject *object, const char *name) {
   const int32_t device = tensor->device.device_type;
   if (device != kDLCPU && device != kDLCUDAHost && device != kDLROCMHost) {
     PyErr_Format(PyExc_ValueError, "%s: is not in the memory of the CPU", name);
@@ -265,6 +261,30 @@ static int open_dlpack(view *self, PyObject *object, const char *name, int writa
     compact *= tensor->shape[i];
   }
   return check_aligned(array, name);
+}
+
+static int open_dlpack(view *self, PyObject *object, const char *name, int writable) {
+  /* The capsule is only borrowed from, never consumed, so letting go of it frees what the producer allocated. */
+  self->capsule = export_dlpack(object, name);
+  const DLTensor *tensor = self->capsule ? tensor_of_capsule(self->capsule, name, writable) : NULL;
+  return tensor ? read_dltensor(self, tensor, object, name) : -1;
+}
+
+static const DLPackExchangeAPI *exchange;
+
+int views_exchange(PyObject *capsule) {
+  const DLPackExchangeAPI *api = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
+  if (!api) PyErr_Clear();
+  if (!api || api->version.major != 1 || !api->dltensor_from_py_object_no_sync) return 0;
+  exchange = api; /* lives as long as the process, says DLPack */
+  return 1;
+}
+
+int view_borrow(view *self, PyObject *tensor, const char *name) {
+  DLTensor borrowed;
+  self->name = name;
+  return exchange->dltensor_from_py_object_no_sync(tensor, &borrowed) ? -1
+                                                                      : read_dltensor(self, &borrowed, tensor, name);
 }
 
 /* The buffer of a masked array says nothing of its mask. */

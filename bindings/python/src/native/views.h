@@ -42,6 +42,13 @@ typedef struct view {
 /* Opens the memory of `object`, which calls itself `name` in errors. Returns 0, or -1 with an exception. */
 int view_open(view *self, PyObject *object, const char *name, int writable);
 
+/* The same of a tensor of the library whose type's exchange was given to views_exchange, and which its face, attend.torch, has
+ * looked at: it lies on the CPU, no sign is still to be turned, and it may be written to where it is an output. */
+int view_borrow(view *self, PyObject *tensor, const char *name);
+
+/* Takes the capsule __dlpack_c_exchange_api__ of a type. Returns 1, or 0 if it is of no use here. */
+int views_exchange(PyObject *capsule);
+
 /* Fills self->tensor from self->array. Returns 0, or -1 with an exception if there are too many axes. */
 int view_arrange(view *self, const char *name, int arrangement);
 

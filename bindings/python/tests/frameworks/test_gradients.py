@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from attend.torch import _operators as operators
 from attend.torch import scaled_dot_product_attention as sdpa
 
 BACKWARD = torch.ops.attend.attention_backward.default
@@ -100,6 +101,23 @@ def test_second_derivatives_are_refused():
     assert torch.func.grad(loss)(q).isfinite().all()
     with pytest.raises(NotImplementedError, match=words):
         torch.func.grad(lambda q: torch.func.grad(loss)(q).square().sum())(q)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_as_they_are_and_described_give_the_same_bits(dtype, monkeypatch):
+    """Of torch with DLPack's exchange and of one without, of views and of a gradient whose sign is still to be turned."""
+    q, k, v = (x.detach().to(dtype).transpose(1, 2).requires_grad_() for x in drawn((2, 5, 4, 8), (1, 6, 2, 8), (1, 6, 2, 8)))
+    sinks = torch.randn(4, dtype=dtype).requires_grad_()
+    d_out = torch.randn((2, 4, 5, 8), dtype=torch.float64)
+    if dtype is not torch.bfloat16:
+        d_out = torch.complex(d_out.to(dtype), d_out.to(dtype)).conj().imag
+        assert d_out.is_neg()
+    found = []
+    for exchanges in {operators.EXCHANGES, False}:
+        monkeypatch.setattr(operators, "EXCHANGES", exchanges)
+        out = sdpa(q, k, v, enable_gqa=True, sinks=sinks)
+        found.append((out, *torch.autograd.grad(out, (q, k, v, sinks), d_out.to(dtype))))
+    assert all(a.dtype == dtype and torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
 
 
 MEMORY = """

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _operators
-from ._tensors import as_integers, direct, recorded
+from ._tensors import as_integers, direct, recorded, transformed
 
 Integers: TypeAlias = "Sequence[int] | Tensor"
 
 CAUSAL, WINDOW = 1, 4  # flags of attend.h
 
-_run, _operator, _with_gradients = _operators.run_attention, torch.ops.attend.attention.default, _operators.Attention.apply
+_run, _operator = _operators.run_attention, torch.ops.attend.attention.default
+_with_gradients, _under_transforms = _operators.Recording.apply, _operators.Attention.apply
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None,
@@ -37,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Te
     if direct(tensors):
         return _run(q, k, v, mask, bias, sinks, lengths, first, query_offsets, query_starts, key_starts, query_offset, flags,
                     scale, softcap, left, right, want_lse)
-    out, lse = (_operator if recorded() else _with_gradients)(
+    out, lse = (_operator if recorded() else _under_transforms if transformed() else _with_gradients)(
         q, k, v, mask, bias, sinks, lengths, first, query_offsets, query_starts, key_starts, query_offset, flags, scale, softcap,
         left, right)
     return out, lse if want_lse else None

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import _attend
-from ._tensors import describe, direct, integers, recorded, resolved
+from ._tensors import CODES, EXCHANGES, describe, direct, integers, itself, recorded, resolved
 
-_native_attention, _native_backward = _attend.attention, _attend.attention_backward
+_native_attention, _native_backward = _attend.attention_of_tensors, _attend.attention_backward_of_tensors
 _threads, _empty_like = torch.get_num_threads, torch.empty_like
 
 _OPTIONS = ("Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? lengths, Tensor? first, Tensor? query_offsets, "
@@ -61,8 +61,12 @@ def run_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Te
         bias = resolved(bias)
     if sinks is not None:
         sinks = resolved(sinks)
+    if EXCHANGES and q.dtype in CODES and k.dtype in CODES and v.dtype in CODES:
+        query, key, value, result = q, k, v, out
+    else:
+        query, key, value, result = describe("query", q), describe("key", k), describe("value", v), describe("out", out)
     _native_attention(
-        describe("query", q), describe("key", k), describe("value", v), describe("out", out), _threads(), None,
+        query, key, value, result, _threads(), None,
         None, None, 0, False, flags, scale, softcap, query_offset, query_offsets if query_offsets is None else integers(query_offsets),
         lengths if lengths is None else integers(lengths), first if first is None else integers(first), left, right,
         None if mask is None else describe("attn_mask", mask), None if bias is None else describe("attn_mask", bias), None,
@@ -133,10 +137,12 @@ def run_backward(d_out: Tensor, d_lse: Tensor | None, out: Tensor, lse: Tensor, 
         gradients.append(x if x is None else x.new_empty(x.shape, dtype=lse.dtype if sums else x.dtype))
     q, k, v, d_out = resolved(q), resolved(k), resolved(v), resolved(d_out)
     bias, sinks, d_lse = (x if x is None else resolved(x) for x in (bias, sinks, d_lse))
+    known = q.dtype in CODES and k.dtype in CODES and v.dtype in CODES and d_out.dtype in CODES
+    crossing = itself if EXCHANGES and known else describe
     _native_backward(
-        describe("query", q), describe("key", k), describe("value", v), describe("out", out), describe("d_out", d_out),
-        describe("lse", lse), None if d_lse is None else describe("d_lse", d_lse),
-        *(False if x is None else describe("gradient", x) for x in gradients), False, _threads(), flags, scale, softcap,
+        crossing("query", q), crossing("key", k), crossing("value", v), crossing("out", out), crossing("d_out", d_out),
+        crossing("lse", lse), None if d_lse is None else crossing("d_lse", d_lse),
+        *(False if x is None else crossing("gradient", x) for x in gradients), False, _threads(), flags, scale, softcap,
         query_offset, query_offsets if query_offsets is None else integers(query_offsets),
         lengths if lengths is None else integers(lengths), first if first is None else integers(first), left, right,
         None if mask is None else describe("attn_mask", mask), None if bias is None else describe("attn_mask", bias), None,
@@ -196,16 +202,29 @@ def _vmap_attention(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> A
 torch.library.register_vmap("attend::attention", _vmap_attention)
 
 
-class Attention(torch.autograd.Function):
-    """The operator with gradients for who does not record it, and for torch.func's transforms, which do not take the gradients
-    of torch.library."""
+def _forward(*args: Any) -> Any:
+    if direct(x for x in args[:6] if x is not None):
+        return _with_lse(*args)
+    return torch.ops.attend.attention.default(*args)
+
+
+class Recording(torch.autograd.Function):
+    """The operator with gradients for who does not record it."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        if direct(x for x in args[:6] if x is not None):
-            return _with_lse(*args)
-        return torch.ops.attend.attention.default(*args)
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = _forward(*args)
+        _setup_attention(ctx, args, output)
+        return output
 
+    backward = staticmethod(_attention_backward)
+
+
+class Attention(torch.autograd.Function):
+    """The same for torch.func's transforms, which do not take the gradients of torch.library: they want the two steps apart, for
+    which PyTorch binds the arguments to a signature, 10 us a call."""
+
+    forward = staticmethod(_forward)
     setup_context = staticmethod(_setup_attention)
     backward = staticmethod(_attention_backward)
     vmap = staticmethod(_vmap_attention)

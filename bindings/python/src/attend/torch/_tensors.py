@@ -44,9 +44,14 @@ def direct(tensors: Iterable[Tensor]) -> bool:
 
 
 def recorded() -> bool:
-    """Whether somebody has to see the operator itself: a compiler, a tracer, a mode. Others are served by the function below
-    it that has gradients, in a fifth of the time."""
+    """Whether somebody has to see the operator itself: a compiler, a tracer, a mode. Others are served by the functions below
+    it that have gradients, in a tenth of the time."""
     return bool(_is_compiling() or _dispatch_modes() or _tracing() is not None)
+
+
+def transformed() -> bool:
+    """Whether one of torch.func's transforms is at work."""
+    return _transforms() is not None
 
 
 def describe(name: str, tensor: Tensor) -> Any:
@@ -56,6 +61,16 @@ def describe(name: str, tensor: Tensor) -> Any:
     except KeyError:
         raise TypeError(f"{name}: elements must be {', '.join(map(str, CODES))}, not {tensor.dtype}") from None
     return MEMORY, tensor.data_ptr(), code, tensor.shape, tensor.stride()
+
+
+def itself(name: str, tensor: Tensor) -> Any:
+    """In the place of describe: the tensor, where EXCHANGES says so."""
+    return tensor
+
+
+# Whether tensors reach the native attention as they are, by DLPack's exchange in C, rather than described.
+_exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+EXCHANGES = _exchange is not None and _attend.use_exchange(_exchange)
 
 
 def resolved(tensor: Tensor) -> Tensor:

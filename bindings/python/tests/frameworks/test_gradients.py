@@ -120,6 +120,15 @@ def test_tensors_as_they_are_and_described_give_the_same_bits(dtype, monkeypatch
     assert all(a.dtype == dtype and torch.equal(a, b) for a, b in zip(found[0], found[-1], strict=True))
 
 
+def test_of_many_results_at_once():
+    q, k, v = drawn((2, 3, 5, 8), (2, 3, 6, 8), (2, 3, 6, 8))
+    out, d_out = sdpa(q, k, v), torch.randn(4, 2, 3, 5, 8)
+    at_once = torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True, is_grads_batched=True)
+    for i, given in enumerate(d_out):
+        for a, b in zip(at_once, torch.autograd.grad(out, (q, k, v), given, retain_graph=True), strict=True):
+            torch.testing.assert_close(a[i], b, atol=0, rtol=0)
+
+
 MEMORY = """
 import resource, sys, torch
 from attend.torch import scaled_dot_product_attention as sdpa

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _attend
-from ._tensors import CODES, EXCHANGES, describe, direct, integers, itself, recorded, resolved
+from ._tensors import CODES, EXCHANGES, batched, describe, direct, integers, itself, recorded, resolved
 
 _native_attention, _native_backward = _attend.attention_of_tensors, _attend.attention_backward_of_tensors
 _threads, _empty_like = torch.get_num_threads, torch.empty_like
@@ -104,10 +104,10 @@ def _attention_backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) ->
     need = ctx.needs_input_grad
     wanted = sum(1 << bit for bit, argument in enumerate(_WITH_GRADIENTS) if need[argument])
     args = (d_out, d_lse, out, *others, *ctx.numbers, wanted)
-    if direct(x for x in args[:10] if x is not None):
-        found = run_backward(*args)
+    if recorded() or batched(d_out) or (d_lse is not None and batched(d_lse)):
+        found = _backward_operator(*args)
     else:
-        found = (_backward_operator if recorded() else AttentionBackward.apply)(*args)
+        found = (run_backward if direct(x for x in args[:10] if x is not None) else AttentionBackward.apply)(*args)
     gradients: list[Tensor | None] = [None] * len(need)
     for argument, gradient in zip(_WITH_GRADIENTS, found, strict=True):
         if need[argument]:

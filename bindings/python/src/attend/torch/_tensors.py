@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ def _nothing() -> None:
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _nothing)
 _transforms = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", _nothing)
 _tracing = getattr(torch._C, "_get_tracing_state", _nothing)
+
+# Whether a tensor is many at once for grad(is_grads_batched=True) or jacobian(vectorize=True), which no transform tells of.
+batched: Callable[[Tensor], bool] = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", lambda _: False)
 
 
 def direct(tensors: Iterable[Tensor]) -> bool:

@@ -81,7 +81,7 @@ int main(int count, char **arguments) {
   }
 
   /* MPI has what it needs; from here on so much: the shard, the state of its queries (half as much), pieces of keys. */
-  const double whole = 4.0 * (double)tokens * kFeatures * sizeof(float);
+  const double whole = 4.0 * (double)(tokens * kFeatures) * sizeof(float);
   const double bound = 1.6 * whole / ranks + 8e6;
   MPI_Barrier(MPI_COMM_WORLD);
   struct rlimit limit;

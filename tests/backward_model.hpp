@@ -6,26 +6,6 @@
 
 namespace attend::test {
 
-// The gradients of a problem, or what they may differ by.
-template <class T>
-struct BackwardOperands {
-  Operand<T> q, k, v, bias, sinks;
-
-  explicit BackwardOperands(Problem<T> &p)
-      : q(p.q.shape(), {}),
-        k(p.k.shape(), {}),
-        v(p.v.shape(), {}),
-        bias(p.bias.shape(), {}),
-        sinks({p.heads, 1, 1, 1}, {}) {
-    each([](Operand<T> &o) { o.fill_with(T(0)); });
-  }
-  template <class F>
-  void each(const F &f) {
-    for (Operand<T> *o : {&q, &k, &v, &bias, &sinks}) f(*o);
-  }
-};
-
-// The shapes of Operand<Wide<T>> are those of T's.
 template <class T>
 struct BackwardModel {
   using W = Wide<T>;

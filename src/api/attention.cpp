@@ -1,7 +1,6 @@
 #include "drivers/attention.hpp"
 
 #include <cmath>
-#include <iterator>
 
 #include "api/attention_operands.hpp"
 #include "api/plain_matrix.hpp"
@@ -23,42 +22,20 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   if (attend_status s = read_operands(q, k, v, out, Role::output, options, &operands, purpose, p, &batch)) return s;
   if (purpose == Purpose::size) return ATTEND_OK;
   const struct {
-    const Tensor *output;
+    const Tensor &tensor;
     Argument argument;
-  } outputs[] = {{&p->out, Argument::out},
-                 {&p->lse, Argument::options_lse},
-                 {&p->scores, Argument::options_scores},
-                 {p->pauses ? &p->state : nullptr, Argument::options_state}};
-  const Tensor offsets = integers(p->offsets, batch), firsts = integers(p->firsts, batch),
-               lengths = integers(p->lengths, batch), query_starts = integers(p->query_starts, p->sequences + 1),
-               key_starts = integers(p->key_starts, p->sequences + 1);
-  const Tensor *const others[] = {&p->q,         &p->k,       &p->v,     &p->mask,  &p->bias,    &p->slopes,
-                                  &p->sinks,     &offsets,    &firsts,   &lengths,  &p->k_scale, &p->v_scale,
-                                  &query_starts, &key_starts, &p->pages, &p->state, &p->out};
-  static constexpr Argument kOthers[] = {Argument::q,
-                                         Argument::k,
-                                         Argument::v,
-                                         Argument::options_mask,
-                                         Argument::options_bias,
-                                         Argument::options_alibi_slopes,
-                                         Argument::options_sinks,
-                                         Argument::options_query_offsets,
-                                         Argument::options_kv_first,
-                                         Argument::options_kv_lengths,
-                                         Argument::options_k_scale,
-                                         Argument::options_v_scale,
-                                         Argument::options_query_starts,
-                                         Argument::options_key_starts,
-                                         Argument::options_pages,
-                                         Argument::options_state,
-                                         Argument::out};
-  static_assert(std::size(others) == std::size(kOthers), "in the same order");
+  } others[] = {{p->out, Argument::out}, {p->q, Argument::q}, {p->k, Argument::k}, {p->v, Argument::v}},
+    outputs[] = {{p->out, Argument::out},
+                 {p->lse, Argument::options_lse},
+                 {p->scores, Argument::options_scores},
+                 {p->state, Argument::options_state}};
   for (const auto &o : outputs) {
-    if (o.output == nullptr) continue;
-    for (size_t i = 0; i < std::size(others); ++i) {
-      if (others[i] == o.output) continue;
-      if (attend_status s = expect_apart(*o.output, o.argument, *others[i], kOthers[i], *message)) return s;
+    if (&o.tensor == &p->state && !p->pauses) continue;
+    for (const auto &other : others) {
+      if (&other.tensor == &o.tensor) continue;
+      if (attend_status s = expect_apart(o.tensor, o.argument, other.tensor, other.argument, *message)) return s;
     }
+    if (attend_status s = expect_apart_from_options(o.tensor, o.argument, *p, batch, *message)) return s;
   }
   return ATTEND_OK;
 }

@@ -1,10 +1,8 @@
 #include "drivers/attention_backward.hpp"
 
-#include <algorithm>
 #include <cinttypes>
 #include <cstddef>
-#include <initializer_list>
-#include <iterator>
+#include <tuple>
 
 #include "api/attention_operands.hpp"
 #include "dispatch/registry.hpp"
@@ -38,48 +36,40 @@ attend_status check_forward(const AttentionOptions &options, const Attention &p)
   return ATTEND_OK;
 }
 
-// A gradient that sums over batches is kept in the type of the arithmetic.
-attend_status read_gradient(const attend_tensor *given, Argument argument, const Tensor &of, Argument of_argument,
-                            bool sums, Operands *operands, const Message &message, Tensor *gradient) {
-  if (given == nullptr) return ATTEND_OK;
-  if (attend_status s = operands->read(given, argument, Role::output, Kind::out, gradient)) return s;
-  if (attend_status s = expect_shape(*gradient, argument, of.shape, axes_of(of_argument), message)) return s;
-  if (sums && gradient->is_narrow()) {
-    return fail(message, ATTEND_INVALID_DTYPE, argument, "is %s, but a gradient that sums over the batch is float32",
-                name_of(gradient->dtype));
-  }
-  return ATTEND_OK;
-}
-
 attend_status read_gradients(const attend_tensor *d_q, const attend_tensor *d_k, const attend_tensor *d_v,
-                             const attend_attention_backward_options &o, int64_t batch, Operands *operands,
-                             const Message &message, AttentionBackward *p) {
+                             const attend_attention_backward_options &o, Operands *operands, const Message &message,
+                             AttentionBackward *p) {
   const Attention &f = p->forward;
-  const bool sums_q = batch > 1 && f.query_starts == nullptr && f.q.batch() == 1;
-  const bool sums_k = batch > 1 && f.key_starts == nullptr && f.k.batch() == 1;
-  const bool sums_v = batch > 1 && f.key_starts == nullptr && f.v.batch() == 1;
-  if (attend_status s = read_gradient(d_q, Argument::d_q, f.q, Argument::q, sums_q, operands, message, &p->d_q))
-    return s;
-  if (attend_status s = read_gradient(d_k, Argument::d_k, f.k, Argument::k, sums_k, operands, message, &p->d_k))
-    return s;
-  if (attend_status s = read_gradient(d_v, Argument::d_v, f.v, Argument::v, sums_v, operands, message, &p->d_v))
-    return s;
   const struct {
     const attend_tensor *given;
-    Argument argument, of_argument;
-    const Tensor &of;
+    Argument argument;
+    Kind kind;
     Tensor *to;
-  } further[] = {{o.d_bias, Argument::options_d_bias, Argument::options_bias, f.bias, &p->d_bias},
-                 {o.d_sinks, Argument::options_d_sinks, Argument::options_sinks, f.sinks, &p->d_sinks}};
-  for (const auto &g : further) {
+    const Tensor &of;
+    Argument of_argument;
+  } gradients[] = {
+      {d_q, Argument::d_q, Kind::out, &p->d_q, f.q, Argument::q},
+      {d_k, Argument::d_k, Kind::out, &p->d_k, f.k, Argument::k},
+      {d_v, Argument::d_v, Kind::out, &p->d_v, f.v, Argument::v},
+      {o.d_bias, Argument::options_d_bias, Kind::acc, &p->d_bias, f.bias, Argument::attention_options_bias},
+      {o.d_sinks, Argument::options_d_sinks, Kind::acc, &p->d_sinks, f.sinks, Argument::attention_options_sinks}};
+  for (const auto &g : gradients) {
     if (g.given == nullptr) continue;
     if (!g.of) {
       return fail(message, ATTEND_INVALID_VALUE, g.argument, "is given, but not %s",
-                  attend_status_argument(failure(0, in_attention_options(g.of_argument))));
+                  attend_status_argument(failure(0, g.of_argument)));
     }
-    if (attend_status s = operands->read(g.given, g.argument, Role::output, Kind::acc, g.to)) return s;
-    const Axes axes = axes_of(in_attention_options(g.of_argument));
-    if (attend_status s = expect_shape(*g.to, g.argument, g.of.shape, axes, message)) return s;
+    if (attend_status s = operands->read(g.given, g.argument, Role::output, g.kind, g.to)) return s;
+    if (attend_status s = expect_shape(*g.to, g.argument, g.of.shape, axes_of(g.of_argument), message)) return s;
+  }
+  // A gradient that sums over batches is kept in the type of the arithmetic.
+  const SharedGradients shared = shared_gradients(*p);
+  for (const auto &[gradient, argument, sums] : {std::tuple{&p->d_q, Argument::d_q, shared.q},
+                                                 {&p->d_k, Argument::d_k, shared.k},
+                                                 {&p->d_v, Argument::d_v, shared.v}}) {
+    if (!sums || !gradient->is_narrow()) continue;
+    return fail(message, ATTEND_INVALID_DTYPE, argument, "is %s, but a gradient that sums over the batch is float32",
+                name_of(gradient->dtype));
   }
   return ATTEND_OK;
 }
@@ -87,7 +77,7 @@ attend_status read_gradients(const attend_tensor *d_q, const attend_tensor *d_k,
 attend_status check_overlaps(const AttentionBackward &p, int64_t batch, const Message &message) {
   const Attention &f = p.forward;
   const struct {
-    Tensor tensor;
+    const Tensor &tensor;
     Argument argument;
   } inputs[] = {{f.q, Argument::q},
                 {f.k, Argument::k},
@@ -95,37 +85,20 @@ attend_status check_overlaps(const AttentionBackward &p, int64_t batch, const Me
                 {f.out, Argument::out},
                 {p.d_out, Argument::d_out},
                 {p.d_lse, Argument::options_d_lse},
-                {f.lse, Argument::attention_options_lse},
-                {f.mask, Argument::attention_options_mask},
-                {f.bias, Argument::attention_options_bias},
-                {f.slopes, Argument::attention_options_alibi_slopes},
-                {f.sinks, Argument::attention_options_sinks},
-                {integers(f.offsets, batch), Argument::attention_options_query_offsets},
-                {integers(f.firsts, batch), Argument::attention_options_kv_first},
-                {integers(f.lengths, batch), Argument::attention_options_kv_lengths},
-                {integers(f.query_starts, f.sequences + 1), Argument::attention_options_query_starts},
-                {integers(f.key_starts, f.sequences + 1), Argument::attention_options_key_starts}};
-  const struct {
-    const Tensor &tensor;
-    Argument argument;
-  } outputs[] = {{p.d_q, Argument::d_q},
+                {f.lse, Argument::options_lse}},
+    outputs[] = {{p.d_q, Argument::d_q},
                  {p.d_k, Argument::d_k},
                  {p.d_v, Argument::d_v},
                  {p.d_bias, Argument::options_d_bias},
                  {p.d_sinks, Argument::options_d_sinks}};
-  for (size_t i = 0; i < std::size(outputs); ++i) {
+  for (const auto &o : outputs) {
     for (const auto &input : inputs) {
-      if (attend_status s =
-              expect_apart(outputs[i].tensor, outputs[i].argument, input.tensor, input.argument, message)) {
-        return s;
-      }
+      if (attend_status s = expect_apart(o.tensor, o.argument, input.tensor, input.argument, message)) return s;
     }
-    for (size_t j = 0; j < i; ++j) {
-      if (attend_status s =
-              expect_apart(outputs[i].tensor, outputs[i].argument, outputs[j].tensor, outputs[j].argument, message)) {
-        return s;
-      }
+    for (const auto *other = outputs; other != &o; ++other) {
+      if (attend_status s = expect_apart(o.tensor, o.argument, other->tensor, other->argument, message)) return s;
     }
+    if (attend_status s = expect_apart_from_options(o.tensor, o.argument, f, batch, message)) return s;
   }
   return ATTEND_OK;
 }
@@ -134,17 +107,11 @@ attend_status check_overlaps(const AttentionBackward &p, int64_t batch, const Me
 // strides of 0 may claim any number of queries.)
 bool fits(const AttentionBackward &p, int64_t batch) {
   const Attention &f = p.forward;
-  const auto countable = [](int64_t bytes, std::initializer_list<int64_t> extents) {
-    for (const int64_t extent : extents) {
-      if (__builtin_mul_overflow(bytes, std::max<int64_t>(1, extent), &bytes)) return false;
-    }
-    return bytes < INT64_MAX / 4;
-  };
   const int64_t group = f.k.heads() == 0 ? 1 : f.out.heads() / f.k.heads();
   constexpr int64_t kNumber = 8, kSums = 4 * kNumber * kMostThreads;
-  return countable(kSums, {group, f.out.columns(), f.q.rows()}) &&
-         countable(kNumber, {f.out.columns(), f.out.heads(), f.out.batch()}) &&
-         countable(kNumber * kMostSpans, {batch, f.out.heads()});
+  return are_countable(kSums, {group, f.out.columns(), f.q.rows()}) &&
+         are_countable(kNumber, {f.out.columns(), f.out.heads(), f.out.batch()}) &&
+         are_countable(kNumber * kMostSpans, {batch, f.out.heads()});
 }
 
 struct Gradients {
@@ -183,9 +150,7 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
     if (attend_status s = operands.read(o.d_lse, kDLse, Role::input, Kind::acc, &p->d_lse)) return s;
     if (attend_status s = expect_shape(p->d_lse, kDLse, of_lse, kAxes, said)) return s;
   }
-  if (attend_status s = read_gradients(gradients.d_q, gradients.d_k, gradients.d_v, o, batch, &operands, said, p)) {
-    return s;
-  }
+  if (attend_status s = read_gradients(gradients.d_q, gradients.d_k, gradients.d_v, o, &operands, said, p)) return s;
   if (!fits(*p, batch)) {
     return fail(said, ATTEND_OVERFLOW, Argument::q,
                 "sums for its %" PRId64 " queries of %" PRId64 " features take more bytes than 63 bits can count",

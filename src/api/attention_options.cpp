@@ -295,4 +295,34 @@ attend_status expect_packed(const int64_t *starts, int64_t sequences, const Tens
   return check_starts(starts, sequences, of.columns(), starts_argument, message);
 }
 
+attend_status expect_apart_from_options(const Tensor &output, Argument argument, const Attention &p, int64_t batch,
+                                        const Message &message) {
+  if (is_empty(output)) return ATTEND_OK;
+  const struct {
+    const Tensor &tensor;
+    Argument argument;
+  } tensors[] = {{p.mask, Argument::options_mask},           {p.bias, Argument::options_bias},
+                 {p.slopes, Argument::options_alibi_slopes}, {p.sinks, Argument::options_sinks},
+                 {p.k_scale, Argument::options_k_scale},     {p.v_scale, Argument::options_v_scale},
+                 {p.pages, Argument::options_pages},         {p.state, Argument::options_state}};
+  for (const auto &t : tensors) {
+    if (&t.tensor == &output) continue;
+    if (attend_status s = expect_apart(output, argument, t.tensor, t.argument, message)) return s;
+  }
+  const struct {
+    const int64_t *first;
+    int64_t count;
+    Argument argument;
+  } arrays[] = {{p.offsets, batch, Argument::options_query_offsets},
+                {p.firsts, batch, Argument::options_kv_first},
+                {p.lengths, batch, Argument::options_kv_lengths},
+                {p.query_starts, p.sequences + 1, Argument::options_query_starts},
+                {p.key_starts, p.sequences + 1, Argument::options_key_starts}};
+  for (const auto &a : arrays) {
+    if (a.first == nullptr) continue;
+    if (attend_status s = expect_apart(output, argument, integers(a.first, a.count), a.argument, message)) return s;
+  }
+  return ATTEND_OK;
+}
+
 }  // namespace attend

@@ -44,10 +44,14 @@ bool only_scales(const attend_attention_options *given, Dtype dtype, double *sca
 
 // Settles what depends on the operands: on D and a query's type, and the tensors among the options. `shape` is that of
 // `out`; `keys` are those that each sequence has room for. That these outputs overlap no input is for the caller to
-// check, who knows all inputs.
+// check, who knows all inputs; those among the options it need not name.
 attend_status finish_attention(const AttentionOptions &options, Operands *operands, Dtype query, int64_t features,
                                int64_t keys, const std::array<int64_t, 4> &shape, const AttentionAxes &axes,
                                Purpose purpose, Attention *problem);
+
+// ATTEND_OVERLAP if an output provably shares a byte with what the options point at. `batch`: of the sequences.
+attend_status expect_apart_from_options(const Tensor &output, Argument argument, const Attention &problem,
+                                        int64_t batch, const Message &message);
 
 // Packed sequences: that what begins with `argument` holds the columns that starts say.
 attend_status expect_packed(const int64_t *starts, int64_t sequences, const Tensor &of, Argument argument,

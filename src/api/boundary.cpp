@@ -159,6 +159,13 @@ Tensor integers(const int64_t *first, int64_t count) {
   return t;
 }
 
+bool are_countable(int64_t bytes, std::initializer_list<int64_t> extents) {
+  for (const int64_t extent : extents) {
+    if (__builtin_mul_overflow(bytes, std::max<int64_t>(1, extent), &bytes)) return false;
+  }
+  return bytes < INT64_MAX / 4;
+}
+
 attend_status check_size(const void *given, uint32_t size, size_t known, size_t first_version, Argument argument,
                          const Message &message) {
   if (size < first_version) {

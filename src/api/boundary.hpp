@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 
 #include "api/message.hpp"
@@ -128,6 +129,9 @@ template <class NeedOf>
 attend_status status_of(Acquired result, const NeedOf &need, const Execution &execution, const Message &message) {
   return result == Acquired::ok ? ATTEND_OK : no_memory(result, need(), execution, message);
 }
+
+// Whether so many bytes for each of what the extents count, of which 0 count as 1, stay far from what 63 bits can count.
+bool are_countable(int64_t bytes, std::initializer_list<int64_t> extents);
 
 // The answer of the ..._workspace functions.
 attend_status store_bytes(const Need &need, int threads, const Message &message, uint64_t *bytes);

@@ -106,12 +106,9 @@ attend_status read_weights(const attend_self_attention_weights *given, Operands 
 
 // Q, K, V and O lie in the workspace: their bytes must be countable.
 bool fits(const SelfAttention &p) {
-  int64_t bytes = 5 * 8;  // five tensors of at most 8 bytes an element, generously
+  constexpr int64_t kFive = 5 * 8;  // five tensors of at most 8 bytes an element, generously
   const int64_t rows = std::max({p.w_q.rows(), p.w_v.rows(), p.w_o ? p.w_o.rows() : 0});
-  for (const int64_t extent : {rows, p.x.columns(), p.w_q.heads(), p.x.batch()}) {
-    if (__builtin_mul_overflow(bytes, extent == 0 ? 1 : extent, &bytes)) return false;
-  }
-  return bytes < INT64_MAX / 2;
+  return are_countable(kFive, {rows, p.x.columns(), p.w_q.heads(), p.x.batch()});
 }
 
 attend_status read(const attend_tensor *x, const attend_self_attention_weights *weights, const attend_tensor *out,
@@ -179,56 +176,22 @@ attend_status read(const attend_tensor *x, const attend_self_attention_weights *
   }
   if (purpose == Purpose::size) return ATTEND_OK;
   const int64_t count = attention.sequences > 0 ? attention.sequences : batch;
-  const Tensor offsets = integers(attention.offsets, count), firsts = integers(attention.firsts, count),
-               lengths = integers(attention.lengths, count),
-               starts = integers(attention.query_starts, attention.sequences + 1);
-  const Tensor *const inputs[] = {&p->x,
-                                  &p->w_q,
-                                  &p->w_k,
-                                  &p->w_v,
-                                  &p->b_q,
-                                  &p->b_k,
-                                  &p->b_v,
-                                  &p->w_o,
-                                  &p->b_o,
-                                  &p->attention.mask,
-                                  &p->attention.bias,
-                                  &p->attention.slopes,
-                                  &p->attention.sinks,
-                                  &offsets,
-                                  &firsts,
-                                  &lengths,
-                                  &starts};
-  static constexpr Argument kInputArguments[] = {Argument::x,
-                                                 Argument::weights_w_q,
-                                                 Argument::weights_w_k,
-                                                 Argument::weights_w_v,
-                                                 Argument::weights_b_q,
-                                                 Argument::weights_b_k,
-                                                 Argument::weights_b_v,
-                                                 Argument::weights_w_o,
-                                                 Argument::weights_b_o,
-                                                 Argument::options_mask,
-                                                 Argument::options_bias,
-                                                 Argument::options_alibi_slopes,
-                                                 Argument::options_sinks,
-                                                 Argument::options_query_offsets,
-                                                 Argument::options_kv_first,
-                                                 Argument::options_kv_lengths,
-                                                 Argument::options_query_starts};
-  static_assert(std::size(inputs) == std::size(kInputArguments), "in the same order");
   const struct {
-    const Tensor *output;
+    const Tensor &tensor;
     Argument argument;
-  } outputs[] = {{&p->out, Argument::out},
-                 {&p->attention.lse, Argument::options_lse},
-                 {&p->attention.scores, Argument::options_scores}};
+  } others[] = {{p->out, Argument::out},         {p->x, Argument::x},
+                {p->w_q, Argument::weights_w_q}, {p->w_k, Argument::weights_w_k},
+                {p->w_v, Argument::weights_w_v}, {p->b_q, Argument::weights_b_q},
+                {p->b_k, Argument::weights_b_k}, {p->b_v, Argument::weights_b_v},
+                {p->w_o, Argument::weights_w_o}, {p->b_o, Argument::weights_b_o}},
+    outputs[] = {
+        {p->out, Argument::out}, {attention.lse, Argument::options_lse}, {attention.scores, Argument::options_scores}};
   for (const auto &o : outputs) {
-    for (size_t i = 0; i < std::size(inputs); ++i) {
-      if (attend_status s = expect_apart(*o.output, o.argument, *inputs[i], kInputArguments[i], said)) return s;
+    for (const auto &other : others) {
+      if (&other.tensor == &o.tensor) continue;
+      if (attend_status s = expect_apart(o.tensor, o.argument, other.tensor, other.argument, said)) return s;
     }
-    if (o.output == &p->out) continue;
-    if (attend_status s = expect_apart(*o.output, o.argument, p->out, Argument::out, said)) return s;
+    if (attend_status s = expect_apart_from_options(o.tensor, o.argument, attention, count, said)) return s;
   }
   return ATTEND_OK;
 }

@@ -327,6 +327,8 @@ Acquired run(const KernelTable &table, const Attention &p, const Execution &exec
 
 }  // namespace
 
+double attention_work(const Attention &p) { return work_of(p, shape_of(p)); }
+
 Need attention_need(const Attention &p) {
   Need need = attention_need(shape_of(p), p.query_starts != nullptr);
   if (need.tasks != 0 && are_uneven(p)) {

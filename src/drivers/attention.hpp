@@ -28,6 +28,8 @@ struct Attention {
   ScoresStage scores_stage = ScoresStage::scaled;
 };
 
+// FMAs of the call.
+double attention_work(const Attention &problem);
 Need attention_need(const Attention &problem);
 Acquired attention(const KernelTable &kernels, const Attention &problem, const Execution &execution);
 

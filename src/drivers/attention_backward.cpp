@@ -322,10 +322,8 @@ template <class T>
 Acquired run(const KernelTable &table, const AttentionBackward &p, const Execution &execution) {
   const Attention &f = p.forward;
   const Need need = attention_backward_need(p);
-  const double queries = static_cast<double>(f.out.columns()), keys = static_cast<double>(most_keys(f)) + 1;
-  const double work = 2.5 * queries * keys * static_cast<double>(f.out.heads() * f.out.batch()) *
-                      static_cast<double>(f.q.rows() + f.v.rows());
-  const Scratch scratch(execution, need, attention_threads(work, execution.usable_threads()));
+  constexpr double kProducts = 2.5;  // five where the call itself has two
+  const Scratch scratch(execution, need, attention_threads(kProducts * attention_work(f), execution.usable_threads()));
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (f.k.heads() == 0 || count_sequences(f) == 0) {
     clear_all(kernels_of<T>(table), p);

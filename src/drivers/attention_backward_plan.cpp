@@ -1,24 +1,19 @@
 #include "drivers/attention_backward_plan.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "drivers/attention_sequence.hpp"
 
 namespace attend {
 namespace {
 
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 // Columns of features are copied where they are of another type, where features lie apart, and where columns begin in the
-// same sets of the L1: they are read for all queries of a chunk, or all keys of a block. To so many elements apart, a line
-// more than whole lines; 0 = in place.
-int64_t stride_of_copies(const Tensor &t, int64_t element) {
-  constexpr int64_t kHalf = 2048;
-  const int64_t bytes = t.stride[1] * element;
-  const bool in_place = !t.is_narrow() && (t.stride[0] == 1 || t.rows() == 1) &&
-                        !(std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf));
-  return in_place ? 0 : round_up(t.rows(), 16) + 16;
+// same sets of the L1: they are read for all queries of a chunk, or all keys of a block. So many elements apart; 0 = in
+// place.
+int64_t copied_stride(const Tensor &t, int64_t element) {
+  const bool in_place =
+      !t.is_narrow() && (t.stride[0] == 1 || t.rows() == 1) && !columns_share_sets(t.stride[1] * element);
+  return in_place ? 0 : stride_of_copies(t.rows());
 }
 
 }  // namespace
@@ -65,10 +60,10 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   l.cap_slopes = room(f.softcap == 0 ? 0 : kSquare);
   l.queries = room(kBackwardQueries * d);
   l.d_out = room(kBackwardQueries * dv);
-  l.query_stride = stride_of_copies(f.q, kElement);
-  l.d_out_stride = stride_of_copies(p.d_out, kElement);
-  r.copied_stride = stride_of_copies(f.k, kElement);
-  r.values_stride = stride_of_copies(f.v, kElement);
+  l.query_stride = copied_stride(f.q, kElement);
+  l.d_out_stride = copied_stride(p.d_out, kElement);
+  r.copied_stride = copied_stride(f.k, kElement);
+  r.values_stride = copied_stride(f.v, kElement);
   l.query_rows = room(kBackwardQueries * l.query_stride);
   l.d_out_rows = room(kBackwardQueries * l.d_out_stride);
   r.chunk.copied = room(kChunk * r.copied_stride);

@@ -1,7 +1,6 @@
 #include "drivers/attention_plan.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "drivers/tensor.hpp"
 
@@ -25,8 +24,6 @@ int64_t score_lanes(int64_t element) {
 constexpr int64_t kKeyChunk = Contract<float>::kKeyChunk;
 static_assert(kKeyChunk == Contract<double>::kKeyChunk, "chunks count keys, not bytes");
 
-int64_t round_up(int64_t n) { return (n + 15) / 16 * 16; }
-
 // Query heads whose queries are rows of one block, at most: half a block, which leaves a thread's share room for parts.
 int64_t most_packed(const AttentionShape &s) {
   const int64_t group = s.heads / s.kv_heads;
@@ -40,23 +37,15 @@ int64_t most_packed(const AttentionShape &s) {
 bool stages_k(const AttentionShape &s) { return s.widens_k || s.paged; }
 bool stages_v(const AttentionShape &s) { return s.widens_v || s.paged; }
 
-// Whether the keys of a tile, 12 or 16 that are read side by side, begin in the same sets of the L1, which repeat every
-// 4 KiB.
-bool shares_sets_of_keys(const AttentionShape &s) {
-  if (stages_k(s)) return false;
-  constexpr int64_t kHalf = 2048;
-  const int64_t bytes = s.k_key_stride * s.element;
-  return s.k_feature_stride == 1 && std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
+bool keys_share_sets(const AttentionShape &s) {
+  return !stages_k(s) && s.k_feature_stride == 1 && columns_share_sets(s.k_key_stride * s.element);
 }
-
-// Elements between two keys of a copied chunk: a line more than whole lines, so that they begin in different sets.
-int64_t stride_of_copies(const AttentionShape &s) { return round_up(s.features) + 16; }
 
 int64_t room_for_keys(const AttentionShape &s) { return std::min(kKeyChunk, round_up(s.keys)); }
 
 // Bytes of a copy that is made for speed alone.
 int64_t copy_bytes(const AttentionShape &s) {
-  return shares_sets_of_keys(s) ? aligned(room_for_keys(s) * stride_of_copies(s) * s.element) : 0;
+  return keys_share_sets(s) ? aligned(room_for_keys(s) * stride_of_copies(s.features) * s.element) : 0;
 }
 
 // Queries of a block at most. A chunk of keys is read from beyond the L2, and copied, once a block; but with the copy a
@@ -64,7 +53,7 @@ int64_t copy_bytes(const AttentionShape &s) {
 int64_t most_queries(const AttentionShape &s) {
   const int64_t full = query_block(s.element);
   const bool fits = attention_block_bytes(s, full) + copy_bytes(s) <= Need::kShare;
-  return std::min(shares_sets_of_keys(s) && !fits ? full / 2 : full, s.queries);
+  return std::min(keys_share_sets(s) && !fits ? full / 2 : full, s.queries);
 }
 
 int64_t most_rows(const AttentionShape &s) {
@@ -105,7 +94,7 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.results = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
   l.values = l.results + (s.rounds ? l.rows * s.value_features : 0);
   l.copied = l.values + (stages_v(s) ? l.keys * round_up(s.value_features) : 0);
-  l.end = l.copied + (stages_k(s) ? l.keys * stride_of_copies(s) : 0);
+  l.end = l.copied + (stages_k(s) ? l.keys * stride_of_copies(s.features) : 0);
   return l;
 }
 
@@ -188,7 +177,7 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
   plan.by_features = s.v_feature_stride == 1 || stages_v(s);
-  plan.copied_stride = stages_k(s) || (shares_sets_of_keys(s) && means.copies) ? stride_of_copies(s) : 0;
+  plan.copied_stride = stages_k(s) || (keys_share_sets(s) && means.copies) ? stride_of_copies(s.features) : 0;
   plan.values_stride = stages_v(s) ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&

@@ -63,5 +63,15 @@ inline bool shares_sets(int64_t bytes, int64_t period) {
   const int64_t apart = std::abs(bytes % period);
   return std::min(apart, period - apart) < kNear;
 }
+// Whether columns that are read side by side, 12 or 16 of a tile, begin in the same sets of the L1, which repeat every
+// 4 KiB.
+inline bool columns_share_sets(int64_t bytes) {
+  constexpr int64_t kHalf = 2048;
+  return std::abs(bytes) > kHalf / 2 && shares_sets(bytes, kHalf);
+}
+
+constexpr int64_t round_up(int64_t n, int64_t to = 16) { return (n + to - 1) / to * to; }
+// Elements between two columns that are copied: a line more than whole lines, so that they begin in different sets.
+constexpr int64_t stride_of_copies(int64_t rows) { return round_up(rows) + 16; }
 
 }  // namespace attend

@@ -6,7 +6,9 @@
 // others to use.
 #pragma once
 
-#include <cstdint>
+#include "kernels/attention_blocks.hpp"
+#include "kernels/backward_blocks.hpp"
+#include "kernels/contract.hpp"
 
 namespace attend {
 
@@ -24,103 +26,11 @@ enum CpuFeature : uint64_t {
   kAvx512Bf16 = 1u << 9,
 };
 
-// The number of the arithmetic contract, which changes with any bit that a caller can see.
-constexpr int32_t kContract = 2;
-
-// The constants of the arithmetic contract and the sizes of scratch. They decide bits and workspaces, so they are the
-// same on every machine and never derived from cache sizes.
-template <class T>
-struct Contract {
-  // k of a matrix product is cut here: 512 f32 and 256 f64 are the same 2 KiB of a column of B.
-  static constexpr int64_t kKc = 2048 / static_cast<int64_t>(sizeof(T));
-  // Keys of attention are cut here.
-  static constexpr int64_t kKeyChunk = 256;
-  // Chunks are folded into spans of so many keys, and these one after the other. (The tests have a table with short
-  // ones.)
-#ifndef ATTEND_KEY_SPAN
-#define ATTEND_KEY_SPAN 16384
-#endif
-  static constexpr int64_t kKeySpan = ATTEND_KEY_SPAN;
-  // Elements of a softmax column are cut here; element i of a chunk belongs to virtual lane i mod 16.
-  static constexpr int64_t kSoftmaxChunk = 512;
-  // In columns that are not contiguous: one chain over so many elements.
-  static constexpr int64_t kStridedChunk = 8;
-  // A lane adds so many of its elements, and then these sums.
-  static constexpr int64_t kSoftmaxPart = 8 * 16;
-  static constexpr int kVirtualLanes = 16;
-  // Contiguous columns longer than this, 256 KiB, are read twice and their exponentials computed twice, rather than
-  // kept.
-  static constexpr int64_t kSoftmaxLong = (1 << 18) / static_cast<int64_t>(sizeof(T));
-
-  // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
-  // every table's panel.
-  static constexpr int64_t kMc = 192;
-  // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of
-  // the L1, or in panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest
-  // panel).
-  static constexpr int64_t kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T)), kMatmulColumns = 48;
-  static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
-  // Sums that a product with one column keeps in its scratch: 32 KiB.
-  static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
-  // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
-  static constexpr int64_t kQueryBlock = 512 / static_cast<int64_t>(sizeof(T));
-  static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
-};
-
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
 // So many such rows at a time, from end to end: memory is read in long runs.
 constexpr int kFewColumnsRows = 32;
-
-// Drivers and kernels share some functions, which no object file exports: always inlined, and static.
-#define ATTEND_SHARED static inline __attribute__((always_inline))
-
-// Element types, by attend.h's numbers; 0, which is none of them, are the arrays of integers among the options, and
-// operands that are absent.
-enum class Dtype : uint32_t { i64 = 0, f32, f64, bf16, f16, i8, u8, boolean, i32, f8e4m3 };
-
-ATTEND_SHARED constexpr int64_t size_of(Dtype dtype) {
-  constexpr unsigned char kBytes[] = {8, 4, 8, 2, 2, 1, 1, 1, 4, 1};  // in the order of the numbers
-  return kBytes[static_cast<uint32_t>(dtype)];
-}
-
-template <class T>
-ATTEND_SHARED constexpr Dtype dtype_of() {
-  static_assert(sizeof(T) == sizeof(float) || sizeof(T) == sizeof(double), "the types of arithmetic");
-  return sizeof(T) == sizeof(double) ? Dtype::f64 : Dtype::f32;
-}
-// Whether elements of an operand that is there must be widened to those of the arithmetic, T.
-template <class T>
-ATTEND_SHARED constexpr bool is_narrow(Dtype dtype) {
-  return dtype != dtype_of<T>() && dtype != Dtype::i64;
-}
-// Whether a scale can go with the type.
-ATTEND_SHARED constexpr bool takes_scale(Dtype dtype) {
-  return dtype == Dtype::i8 || dtype == Dtype::u8 || dtype == Dtype::f8e4m3;
-}
-
-// The scale that takes magnitudes up to `most` to all that i8 or f8e4m3 holds.
-ATTEND_SHARED float scale_to(Dtype type, float most) {
-  return most == 0 ? 1 : most / (type == Dtype::i8 ? 127.0f : 448.0f);
-}
-
-// A matrix in place: element (r, c) lies at data + r * row_stride + c * col_stride.
-template <class T>
-struct MatrixRef {
-  T *data;
-  int64_t row_stride, col_stride;
-};
-
-// The same, of elements as they are stored: of the type of the arithmetic or, where that is f32, of a narrower one.
-struct StoredMatrix {
-  void *data;                      // inputs are only read
-  int64_t row_stride, col_stride;  // in elements
-  Dtype type;
-};
-ATTEND_SHARED void *element_of(const StoredMatrix &m, int64_t row, int64_t column) {
-  return static_cast<char *>(m.data) + (row * m.row_stride + column * m.col_stride) * size_of(m.type);
-}
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, if it `begins`, fma(beta, C, bias). k = 0 gives C0.
 // k <= kKc; m <= kMc if pack_a, which must be set unless a.row_stride is 1.
@@ -247,163 +157,6 @@ struct SoftmaxBackwardBlock {
   bool stream;      // d_x is too large for the caches: write past them
   T *scratch;       // unless contiguous: three numbers a column, in whole vectors
 };
-
-// What the rows of an attention block have one line of each: element e of query i of head h lies at data +
-// e * element_stride + i * item_stride + h * head_stride. An element is a feature, or of masks, biases and scores a key.
-template <class T>
-struct RowsRef {
-  T *data;  // or null
-  int64_t element_stride, item_stride, head_stride;
-};
-
-// The same, of elements as they are stored.
-struct StoredRows {
-  const void *data;                                  // or null
-  int64_t element_stride, item_stride, head_stride;  // in elements
-  Dtype type;
-};
-
-// What AttentionBlock::scores receives: ATTEND_SCORES_..., by value.
-enum class ScoresStage : int { scaled, softcapped, masked, probabilities };
-
-// Where an attention block keeps what, in elements from its scratch: the scores of a query tile and a chunk at 0, then
-// these. Counted out in drivers/attention_plan.cpp.
-struct AttentionLayout {
-  int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
-  int64_t state;       // kStateLines of `rows` elements
-  int64_t queries, output, segments;
-  int64_t results;         // for `out` before it is rounded to a narrower type
-  int64_t values, copied;  // values, and last keys, of a chunk that are widened or copied
-  int64_t end;             // of what is required: keys that are copied for speed alone lie behind it
-  static constexpr int64_t kStateLines = 10;
-};
-
-struct KeyRange {
-  int64_t begin, end;
-};
-
-// Where the keys of a sequence lie in pools, whose columns are those of one page: key j in column (first + j) % size of
-// page entries[(first + j) / size * stride].
-struct PageTable {
-  const int32_t *entries;  // or null: no pools
-  int64_t stride, size;
-  int64_t first, end;                          // columns of the sequence that exist
-  int64_t of_k, of_v, of_k_scale, of_v_scale;  // from page to page, in elements
-};
-
-// Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
-// and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
-// key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
-template <class T>
-struct AttentionBlock {
-  int64_t items, heads, keys, features, value_features;
-  StoredRows q;
-  StoredMatrix k, v;  // (feature, key); of pools the first page
-  PageTable pages;
-  // Of K's features or of its keys, one number by strides of 0; or null data. V's is of its keys: that of its features
-  // comes after the block.
-  MatrixRef<const float> k_scale, v_scale;
-  RowsRef<T> out;
-  T scale;
-  int64_t key_begin, key_begin_step, key_end, key_end_step;
-  int64_t position;  // of query 0, for ALiBi
-  T softcap;         // 0 = none
-  const T *slopes;   // of ALiBi, one a head, or null
-  int64_t slope_stride;
-  const T *sinks;  // one logit more in every sum, one a head, or null
-  int64_t sink_stride;
-  StoredRows bias;
-  RowsRef<const uint8_t> mask;  // 0 = hidden
-  RowsRef<T> scores;
-  int64_t scores_keys, scores_before;  // elements of a line, and how many of them lie before key 0
-  ScoresStage scores_stage;
-  int64_t query_tile;  // rows of a tile at most: kScoreLanes, or half of it where the L1 is small
-  int64_t few_rows;    // tiles of so many rows at most have lanes = keys; at most half a vector
-  bool by_features;    // lanes of the output are features, which are contiguous in V
-  // Keys, and values, are widened or copied, chunk by chunk, so many elements apart; 0 = read in place.
-  int64_t copied_stride, values_stride;
-  bool far;  // few rows, and more contiguous keys and values than the caches hold: fetch ahead
-  T *m, *l;  // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
-  // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
-  // attention_fold takes, which gives the bits of a whole call.
-  bool part;
-  int64_t part_begin;
-  // A call over some of a sequence's keys: m, l and o of each row's open span, then of the spans before, in value_features
-  // + 2 elements each. With `resumes` the block begins with them, with `pauses` it ends so, `out` being the second o;
-  // chunks and spans count from key_offset keys before key 0.
-  RowsRef<T> state;
-  bool resumes, pauses;
-  int64_t key_offset;
-  AttentionLayout layout;
-  T *scratch;  // 64-byte aligned
-
-  // What follows from the above; see set_derived.
-  int64_t rows, tile_rows;  // tile_rows: of every query tile but the last
-  bool rises;               // rows differ in the keys they see by position
-  KeyRange seen;            // by any row, by position
-  bool spans;               // these keys lie in more than one span, or other calls have more
-  bool looked_at;           // there is a mask or a bias
-  // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
-  // before. Otherwise the last slice's output is finished in registers.
-  bool defers_finish;
-  bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
-  int64_t ld;     // of o
-};
-
-// The keys that query i of the block sees by position.
-template <class T>
-ATTEND_SHARED int64_t key_end(const AttentionBlock<T> &x, int64_t item) {
-  const int64_t end = x.key_end + x.key_end_step * item;
-  return end < 0 ? 0 : end < x.keys ? end : x.keys;
-}
-template <class T>
-ATTEND_SHARED int64_t key_begin(const AttentionBlock<T> &x, int64_t item) {
-  int64_t begin = x.key_begin + x.key_begin_step * item;
-  if (begin > x.keys) begin = x.keys;
-  return begin > x.part_begin ? begin : x.part_begin;
-}
-
-// Whether all rows lie equally far apart, and how far.
-template <class T, class Of>
-ATTEND_SHARED bool is_even(const AttentionBlock<T> &x, const RowsRef<Of> &of, int64_t *stride) {
-  *stride = x.items == 1 ? of.head_stride : of.item_stride;
-  return x.heads == 1 || x.items == 1 || of.head_stride == x.items * of.item_stride;
-}
-
-// `kernels`: the table's rows of T.
-template <class T, class Kernels>
-ATTEND_SHARED void set_derived(const Kernels &kernels, AttentionBlock<T> *x) {
-  x->rows = x->heads * x->items;
-  x->tile_rows = kernels.attention_rows < x->query_tile ? kernels.attention_rows : x->query_tile;
-  x->rises = (x->key_begin_step | x->key_end_step) != 0;
-  x->seen = {key_begin(*x, 0), key_end(*x, x->items - 1)};
-  x->spans = x->resumes || x->pauses ||
-             (x->seen.begin < x->seen.end && (x->seen.begin + x->key_offset) / kernels.key_span !=
-                                                 (x->seen.end - 1 + x->key_offset) / kernels.key_span);
-  x->looked_at = x->mask.data != nullptr || x->bias.data != nullptr;
-  x->defers_finish = x->spans || x->looked_at;
-  int64_t ld = 0;
-  x->in_place = is_even(*x, x->out, &ld) && x->by_features && x->out.element_stride == 1 && !x->spans;
-  x->ld = x->in_place ? ld : x->value_features;
-}
-
-// Folds the parts of neighbouring chunks, in order, into the open span of each row, and spans into `out`, m and l of `x`,
-// which is as for the whole call. A part, and the open span, has value_features for each row, then layout.rows maxima,
-// then as many sums. The first call for a block begins, the last one ends.
-template <class T>
-struct FoldBlock {
-  const AttentionBlock<T> *x;
-  bool begins, ends;
-  int64_t chunk, chunks;  // the first chunk, and how many
-  const T *const *parts;
-  T *open;
-};
-
-}  // namespace attend
-
-#include "kernels/backward_blocks.hpp"
-
-namespace attend {
 
 // The rows of one type of arithmetic. A row may be null: then that of the next instruction set in the list that has it is
 // used (dispatch/registry.cpp), whose bits are the same where bits are promised.

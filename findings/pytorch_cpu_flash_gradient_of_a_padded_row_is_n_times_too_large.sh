@@ -8,8 +8,8 @@
 # every key weighs 1 instead of 1 / n: the values' gradients, summed over keys, are n + 1 for two queries where they must be 2,
 # while the math kernel gives 2. The row of a padded query so enters the gradients of values, keys and queries that others
 # share unless its own d_out is 0. At -1e6 the error is still a quarter of a percent of the row.
-# In attend: attend_attention_backward computes from an f32 lse too, and its header says so; masks, kv_first and kv_lengths hide
-# keys instead, and a query that sees nothing has no gradient.
+# In attend: where |lse| is above 1024 attend_attention_backward finds the row's maximum and sum again; masks, kv_first and
+# kv_lengths hide keys instead, and a query that sees nothing has no gradient.
 #
 # Exit status 0: still so. Needs python3 with venv and a package index.
 set -eu

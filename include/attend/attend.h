@@ -518,18 +518,18 @@ typedef struct attend_attention_backward_options {
  * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no
  * query sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes
  * 0. An lse that is not the call's gives gradients that mean nothing. Scale, softcap, mask and alibi_slopes have no
- * gradient here. P has the error of lse beside that of the scores, 2^-24 |lse| (f64 2^-53 |lse|): a query whose scores
- * are all huge, such as a padded one under a bias of -1e9, has no meaningful ones; give it a d_out of 0, or hide its
- * keys.
+ * gradient here.
  *
- * Exactly: scores as in the forward call; P = exp2((s - lse) log2(e)); sums over queries in blocks of 64, counted from
- * the sequence's first, each one FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256,
- * counted from kv_first, each one FMA chain, added in order into spans, and these in order: a span is the least power of
- * two of chunks of which the sequence has at most 8. The scale comes last. So the bits are the same for any number of
- * threads and on every instruction set with FMA; sums over batches are in their order, that of d_sinks in the order of
- * queries, then batches, those of d_bias in the order of batches, key heads, chunks, the heads of each, queries, and
- * keys. Error: at most twice that of the formulas above in the same type with P and dS kept, as far as |lse| is below
- * some thousands. */
+ * Exactly: scores as in the forward call; P = exp2((s - lse) log2(e)), or where lse is finite and |lse| > 1024, too
+ * large to hold log l well (padded queries under a bias of -1e9), exp2((s - m) log2(e)) (1 / l) with the forward
+ * call's maximum and sum, found again; sums over queries in blocks of 64, counted from the sequence's first, each one
+ * FMA chain, added in order of heads, then blocks; sums over keys in chunks of 256, counted from kv_first, each one
+ * FMA chain, added in order into spans, and these in order: a span is the least power of two of chunks of which the
+ * sequence has at most 8. The scale comes last. So the bits are the same for any number of threads and on every
+ * instruction set with FMA; sums over batches are in their order, that of d_sinks in the order of queries, then
+ * batches, those of d_bias in the order of batches, key heads, chunks, the heads of each, queries, and keys. Error: at
+ * most twice that of the formulas above in the same type with P and dS kept, if lse is near 0; otherwise P has an
+ * error of 2^-24 |lse| (f64: 2^-53 |lse|) beside, |lse| being 1024 at most. */
 ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const attend_tensor *k,
                                                    const attend_tensor *v, const attend_tensor *out,
                                                    const attend_tensor *d_out, const attend_tensor *d_q,
@@ -537,7 +537,7 @@ ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const
                                                    const attend_attention_backward_options *options,
                                                    const attend_attention_options *attention_options);
 /* As attend_matmul_workspace. In f32 (f64) numbers: D for each query, packed ones of all sequences, and each head that shares
- * a key head, once for the call and twice for each thread; two for each of these queries and thread; and for a thread some
+ * a key head, once for the call and twice for each thread; three for each of these queries and thread; and for a thread some
  * 200 Ki where D and Dv are at most 128. Without lse its numbers, and what attend_attention wants. */
 ATTEND_API attend_status attend_attention_backward_workspace(const attend_tensor *q, const attend_tensor *k,
                                                              const attend_tensor *v, const attend_tensor *out,
@@ -761,10 +761,11 @@ ATTEND_API uint32_t attend_version(void);
  * number that both have fused multiply-add give the same bits for the same call. Now 2. */
 ATTEND_API uint32_t attend_contract(void);
 
-/* The instruction set in use: "avx512bf16", "avx512vnni", "avx512", "avx2", "sse42"; "neon"; "generic". Chosen at the first
- * call from what the CPU and the operating system support, best first. Each includes those behind it: avx512vnni is avx512
- * with another way to multiply integers of 8 bits, avx512bf16 that with what ATTEND_NATIVE_DOT allows. The environment variable ATTEND_ISA, read then, names one not to go beyond; a name that
- * is unknown is ignored. Static, never null. */
+/* The instruction set in use: "avx512bf16", "avx512vnni", "avx512", "avx2", "sse42"; "neon"; "generic". Chosen at the
+ * first call from what the CPU and the operating system support, best first. Each includes those behind it: avx512vnni is
+ * avx512 with another way to multiply integers of 8 bits, avx512bf16 that with what ATTEND_NATIVE_DOT allows. The
+ * environment variable ATTEND_ISA, read then, names one not to go beyond; a name that is unknown is ignored. Static,
+ * never null. */
 ATTEND_API const char *attend_isa(void);
 
 /* The i-th instruction set that this library has and this CPU runs, best first; null past the last. */

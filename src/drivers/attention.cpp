@@ -54,11 +54,6 @@ double work_of(const Attention &p, const AttentionShape &shape) {
   return work;
 }
 
-MatrixRef<const float> scale_of(const Tensor &t, int64_t key, int64_t head, int64_t batch) {
-  if (!t) return {};
-  return {t.at<const float>(0, key, head, batch), t.stride[0], t.stride[1]};
-}
-
 // What all blocks of a call that have one plan share.
 template <class T>
 struct Call {
@@ -68,15 +63,6 @@ struct Call {
   const KernelsOf<T> &kernels;
   void (*convert)(const ConvertBlock &);
 
-  // A value for each head of a block: in place, or widened into `room`.
-  const T *of_heads(const Tensor &t, int64_t head, T *room, int64_t *stride) const {
-    if (!t) return nullptr;
-    *stride = t.stride[0];
-    if (!t.is_narrow()) return t.at<T>(head, 0, 0, 0);
-    *stride = 1;
-    convert({plan.heads, 1, t.matrix(head, 0, 0, 0), {room, 1, 0, dtype_of<T>()}, {}});
-    return room;
-  }
   T *scratch_of(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread) + plan.parts_bytes); }
 };
 
@@ -103,28 +89,17 @@ PageTable pages_of(const Attention &p, const Sequence &s) {
 
 template <class T>
 AttentionBlock<T> block_of(const Call<T> &call, const BlockPlace &at, T *scratch,
-                           T (&of_heads)[2 * Contract<T>::kQueryBlock]) {
+                           T (&per_head)[2 * Contract<T>::kQueryBlock]) {
   const Attention &p = call.p;
   const AttentionPlan &plan = call.plan;
   const Sequence &s = at.sequence;
-  const int64_t head = at.head, kv_head = head / (p.out.heads() / p.k.heads()), column = at.column();
-  // Pools begin with their first page, whatever it belongs to.
-  const int64_t key = p.pages ? 0 : s.key + s.first, k_batch = p.pages ? 0 : s.k_batch;
-  AttentionBlock<T> x = {};
+  const int64_t head = at.head, column = at.column();
+  AttentionBlock<T> x = inputs_of<T>(p, s, at.query, head);
   x.items = std::min(plan.block, s.queries - at.query);
   x.heads = plan.heads;
-  set_visible(p, s, at.query, &x);
-  x.features = p.q.rows();
-  x.value_features = p.v.rows();
   x.scratch = scratch;
   x.layout = plan.layout;
-  x.q = stored_rows_of(p.q, 0, column, head, s.q_batch);
-  x.k = p.k.matrix(0, key, kv_head, k_batch);
-  x.v = p.v.matrix(0, key, kv_head, k_batch);
   x.pages = pages_of(p, s);
-  x.k_scale = scale_of(p.k_scale, key, kv_head, k_batch);
-  // A number for each feature of V multiplies what is finished.
-  if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, key, kv_head, k_batch);
   x.out = rows_of<T>(p.out, 0, column, head, s.q_batch);
   if (p.v.rows() == 1) x.v.row_stride = x.out.element_stride = 1;
   if (p.out.is_narrow()) x.out = {scratch + plan.layout.results, 1, p.v.rows(), x.items * p.v.rows()};
@@ -133,12 +108,8 @@ AttentionBlock<T> block_of(const Call<T> &call, const BlockPlace &at, T *scratch
   x.pauses = p.pauses;
   x.key_offset = p.key_offset;
   if (p.pauses) x.out = rows_of<T>(p.state, p.v.rows() + 4, column, head, s.q_batch);
-  x.scale = static_cast<T>(p.scale);
-  x.softcap = static_cast<T>(p.softcap);
-  x.slopes = call.of_heads(p.slopes, head, of_heads, &x.slope_stride);
-  x.sinks = call.of_heads(p.sinks, head, of_heads + plan.heads, &x.sink_stride);
-  x.bias = stored_rows_of(p.bias, s.first, column, head, s.q_batch);
-  x.mask = rows_of<const uint8_t>(p.mask, s.first, column, head, s.q_batch);
+  x.slopes = of_heads(p.slopes, head, plan.heads, call.convert, per_head, &x.slope_stride);
+  x.sinks = of_heads(p.sinks, head, plan.heads, call.convert, per_head + plan.heads, &x.sink_stride);
   x.scores = rows_of<T>(p.scores, 0, column, head, s.q_batch);
   x.scores_before = s.first;
   x.scores_keys = most_keys(p);
@@ -191,8 +162,8 @@ void finish_results(const Call<T> &call, const AttentionBlock<T> &x, const Block
 
 template <class T>
 __attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &at, int thread) {
-  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, at, call.scratch_of(thread), of_heads);
+  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], per_head[2 * Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = block_of(call, at, call.scratch_of(thread), per_head);
   x.m = m;
   x.l = l;
   call.kernels.attention(x);
@@ -205,8 +176,8 @@ __attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &
 template <class T>
 __attribute__((noinline)) void run_split_kv(const Call<T> &call, const BlockPlace &at) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk, kMostChunks = 256;
-  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], of_heads[2 * Contract<T>::kQueryBlock];
-  AttentionBlock<T> x = block_of(call, at, call.scratch_of(0), of_heads);
+  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], per_head[2 * Contract<T>::kQueryBlock];
+  AttentionBlock<T> x = block_of(call, at, call.scratch_of(0), per_head);
   x.m = m;
   x.l = l;
   const int64_t begin = x.seen.begin / kChunk, end = (x.seen.end + kChunk - 1) / kChunk, rows = x.rows;

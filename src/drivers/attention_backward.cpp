@@ -3,109 +3,21 @@
 #include <algorithm>
 #include <cstring>
 
-#include "drivers/attention_backward_plan.hpp"
-#include "drivers/attention_sequence.hpp"
+#include "drivers/attention_backward_queries.hpp"
 
 namespace attend {
 namespace {
 
-// The heads of one sequence that share keys and values.
-struct Unit {
-  Sequence sequence;
-  int64_t kv_head;
-  int64_t keys() const { return sequence.end - sequence.first; }
-};
-
-template <class T>
-struct Call {
-  const AttentionBackward &p;
-  const Tensor lse;
-  const BackwardRoom room;
-  const SharedGradients shared;
-  const Scratch &scratch;
-  const KernelsOf<T> &kernels;
-  void (*convert)(const ConvertBlock &);
-  T *sinks;  // the gradient of each sequence's sinks: heads side by side
-  T *sum;    // of d_q, where all threads work on one unit
-
-  const Attention &forward() const { return p.forward; }
-  int64_t heads() const { return forward().out.heads() / forward().k.heads(); }  // of a unit
-  T *of_thread(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread)); }
-  // Sums of d_q for a span: two for each thread.
-  T *sums(int64_t i) const { return of_thread(static_cast<int>(i / 2)) + room.sums + i % 2 * room.sums_size; }
-  // Whether a gradient adds to what is there, its own tensor being `shared` by sequences.
-  bool adds(bool is_shared, const Unit &u) const { return p.accumulates || (is_shared && u.sequence.batch > 0); }
-};
-
-// A slope or a sink, widened.
-template <class T>
-T of_head(const Call<T> &call, const Tensor &t, int64_t head) {
-  T value = 0;
-  call.convert({1, 1, t.matrix(head, 0, 0, 0), {&value, 1, 1, dtype_of<T>()}, {}});
-  return value;
-}
-
-// delta and lse of one head's queries from `query` on into the lines of `to`; with sinks of all queries at once.
-template <class T>
-void prepare_head(const Call<T> &call, const Unit &u, int64_t in_unit, int64_t query, int64_t count, T *to,
-                  T *scratch) {
-  const Attention &f = call.forward();
-  const Sequence &s = u.sequence;
-  const int64_t head = u.kv_head * call.heads() + in_unit, column = s.query + query;
-  T *const lines = to + in_unit * call.room.lines + query;
-  T sink = 0, d_sink = 0;
-  if (f.sinks) sink = of_head(call, f.sinks, head);
-  call.kernels.attention_delta({count, f.v.rows(), stored_rows_of(f.out, 0, column, head, s.q_batch),
-                                stored_rows_of(call.p.d_out, 0, column, head, s.q_batch),
-                                rows_of<const T>(call.lse, 0, column, head, s.q_batch),
-                                rows_of<const T>(call.p.d_lse, 0, column, head, s.q_batch), lines + call.room.lse,
-                                lines + call.room.delta, call.p.d_sinks ? &sink : nullptr, &d_sink, scratch});
-  if (call.p.d_sinks) call.sinks[s.batch * f.out.heads() + head] = d_sink;
-}
-
-// Of all heads, on `threads` threads, into the scratch of thread `owner`.
-template <class T>
-void prepare(const Call<T> &call, const Unit &u, int threads, int owner) {
-  constexpr int64_t kPiece = 16 * kBackwardQueries;
-  const int64_t queries = u.sequence.queries,
-                piece = threads == 1 || call.p.d_sinks ? std::max<int64_t>(1, queries) : kPiece;
-  const int64_t pieces = (queries + piece - 1) / piece;
-  parallel_for(call.scratch.executor(), threads, call.heads() * pieces, [&](int64_t task, int thread) {
-    const int64_t query = task % pieces * piece;
-    prepare_head(call, u, task / pieces, query, std::min(piece, queries - query), call.of_thread(owner),
-                 call.of_thread(threads == 1 ? owner : thread));
-  });
-}
-
 // The backward block of one head and any chunk.
 template <class T>
-BackwardBlock<T> block_of(const Call<T> &call, const Unit &u, int64_t in_unit, T *scratch, T *slope) {
-  const Attention &f = call.forward();
+BackwardBlock<T> block_of(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in_unit, T *scratch, T *slope) {
   const Sequence &s = u.sequence;
-  const int64_t head = u.kv_head * call.heads() + in_unit, key = s.key + s.first;
+  const int64_t head = call.head(u, in_unit);
   BackwardBlock<T> b = {};
-  AttentionBlock<T> &x = b.x;
-  x.items = s.queries;
-  x.heads = 1;
-  set_visible(f, s, 0, &x);
-  x.features = f.q.rows();
-  x.value_features = f.v.rows();
-  x.scratch = scratch;
-  x.layout = call.room.chunk;
-  x.q = stored_rows_of(f.q, 0, s.query, head, s.q_batch);
-  x.k = f.k.matrix(0, key, u.kv_head, s.k_batch);
-  x.v = f.v.matrix(0, key, u.kv_head, s.k_batch);
-  x.scale = static_cast<T>(f.scale);
-  x.softcap = static_cast<T>(f.softcap);
-  if (f.slopes) {
-    *slope = of_head(call, f.slopes, head);
-    x.slopes = slope;
-  }
-  x.bias = stored_rows_of(f.bias, s.first, s.query, head, s.q_batch);
-  x.mask = rows_of<const uint8_t>(f.mask, s.first, s.query, head, s.q_batch);
-  x.copied_stride = call.room.copied_stride;
-  x.values_stride = call.room.values_stride;
-  set_derived(call.kernels, &x);
+  b.x = inputs_of_head(call, u, in_unit, 0, s.queries, scratch, slope);
+  b.x.layout = call.room.chunk;
+  b.x.values_stride = call.room.values_stride;
+  set_derived(call.kernels, &b.x);
   b.d_out = stored_rows_of(call.p.d_out, 0, s.query, head, s.q_batch);
   b.d_bias = rows_of<T>(call.p.d_bias, s.first, s.query, head, s.q_batch);
   b.d_k = scratch + call.room.d_k;
@@ -117,17 +29,17 @@ BackwardBlock<T> block_of(const Call<T> &call, const Unit &u, int64_t in_unit, T
 
 // Writes a gradient of keys or values, if it is wanted: `count` columns from key `key` of the unit's on; null sums = 0.
 template <class T>
-void write_columns(const Call<T> &call, const Unit &u, const Tensor &to, bool is_shared, int64_t key, int64_t count,
-                   const T *sums, double scale) {
+void write_columns(const BackwardCall<T> &call, const BackwardUnit &u, const Tensor &to, bool is_shared, int64_t key,
+                   int64_t count, const T *sums, double scale) {
   if (!to || count == 0) return;
   const Sequence &s = u.sequence;
   call.kernels.attention_gradient({to.rows(), count, sums, static_cast<T>(scale),
                                    to.matrix(0, s.key + s.first + key, u.kv_head, s.k_batch), call.adds(is_shared, u)});
 }
 
-// The span's keys: d_k and d_v of each chunk, and its part of d_q in `d_q`. `lines`: where delta and lse are.
+// The span's keys: d_k and d_v of each chunk, and its part of d_q in `d_q`. `lines`: where shift, factor and delta are.
 template <class T>
-void run_span(const Call<T> &call, const Unit &u, int64_t span, const T *lines, T *d_q, int thread) {
+void run_span(const BackwardCall<T> &call, const BackwardUnit &u, int64_t span, const T *lines, T *d_q, int thread) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   const Attention &f = call.forward();
   const int64_t queries = u.sequence.queries, d = f.q.rows(), dv = f.v.rows(), size = backward_span(u.keys());
@@ -141,8 +53,10 @@ void run_span(const Call<T> &call, const Unit &u, int64_t span, const T *lines, 
     for (int64_t h = 0; h < call.heads(); ++h) {
       T slope = 0;
       BackwardBlock<T> b = block_of(call, u, h, scratch, &slope);
-      b.lse = lines + call.room.lse + h * call.room.lines;
-      b.delta = lines + call.room.delta + h * call.room.lines;
+      const T *const of_head = lines + h * call.room.lines;
+      b.shift = of_head + call.room.shift;
+      b.factor = of_head + call.room.factor;
+      b.delta = of_head + call.room.delta;
       b.begin = key;
       b.end = end;
       b.d_q = d_q + h * queries * d;
@@ -156,8 +70,8 @@ void run_span(const Call<T> &call, const Unit &u, int64_t span, const T *lines, 
 // Adds the sums of d_q of `count` spans to `sum`, in order, which begins with the first of them if it `begins`; and writes
 // d_q if these are the last ones.
 template <class T>
-void fold_spans(const Call<T> &call, const Unit &u, T *sum, const T *const *parts, int64_t count, bool begins,
-                bool last, int threads) {
+void fold_spans(const BackwardCall<T> &call, const BackwardUnit &u, T *sum, const T *const *parts, int64_t count,
+                bool begins, bool last, int threads) {
   constexpr int64_t kPiece = 256;
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
@@ -172,14 +86,14 @@ void fold_spans(const Call<T> &call, const Unit &u, T *sum, const T *const *part
     }
     if (!last || !call.p.d_q) return;
     call.kernels.attention_gradient({d, columns, sum + at, static_cast<T>(f.scale),
-                                     call.p.d_q.matrix(0, s.query + query, u.kv_head * call.heads() + h, s.q_batch),
+                                     call.p.d_q.matrix(0, s.query + query, call.head(u, h), s.q_batch),
                                      call.adds(call.shared.q, u)});
   });
 }
 
 // One unit on one thread.
 template <class T>
-void run_unit(const Call<T> &call, const Unit &u, int thread) {
+void run_unit(const BackwardCall<T> &call, const BackwardUnit &u, int thread) {
   prepare(call, u, 1, thread);
   T *const sum = call.of_thread(thread) + call.room.sums, *const next = sum + call.room.sums_size;
   for (int64_t span = 0, spans = count_spans(u.keys()); span < spans; ++span) {
@@ -191,7 +105,7 @@ void run_unit(const Call<T> &call, const Unit &u, int thread) {
 
 // One unit on all threads, as many spans at a time as there is room for.
 template <class T>
-void run_spans(const Call<T> &call, const Unit &u) {
+void run_spans(const BackwardCall<T> &call, const BackwardUnit &u) {
   const int threads = call.scratch.threads();
   const int64_t spans = count_spans(u.keys());
   prepare(call, u, threads, 0);
@@ -208,7 +122,7 @@ void run_spans(const Call<T> &call, const Unit &u) {
 
 // Keys that do not exist for a sequence have gradients of 0.
 template <class T>
-void clear_hidden_keys(const Call<T> &call, const Unit &u) {
+void clear_hidden_keys(const BackwardCall<T> &call, const BackwardUnit &u) {
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
   const int64_t columns = f.key_starts != nullptr ? f.key_starts[s.batch + 1] - s.key : f.k.columns();
@@ -225,11 +139,11 @@ void clear_hidden_keys(const Call<T> &call, const Unit &u) {
 // Units that nothing orders: whole ones while there are enough for all threads. Those that are left follow each other, spans
 // shared out, where that takes less time than one of them on each thread.
 template <class T>
-void run_units(const Call<T> &call, int64_t first, int64_t count) {
+void run_units(const BackwardCall<T> &call, int64_t first, int64_t count) {
   const int threads = call.scratch.threads();
   const auto unit = [&](int64_t i) {
     const int64_t heads = call.forward().k.heads();
-    return Unit{sequence_of(call.forward(), i / heads), i % heads};
+    return BackwardUnit{sequence_of(call.forward(), i / heads), i % heads};
   };
   const int64_t spans = count_spans(most_keys(call.forward())), left = count % threads;
   const bool splits = threads > 1 && !call.shared.spans && left * ((spans + threads - 1) / threads) < spans;
@@ -336,15 +250,15 @@ Acquired run(const KernelTable &table, const AttentionBackward &p, const Executi
   }
   T *const sinks = reinterpret_cast<T *>(scratch.shared() + room.sinks);
   if (p.d_sinks) std::fill_n(sinks, count_sequences(f) * f.out.heads(), T(0));  // also of sequences without queries
-  const Call<T> call = {p,
-                        lse,
-                        backward_room<T>(p),
-                        shared_gradients(p),
-                        scratch,
-                        kernels_of<T>(table),
-                        table.convert,
-                        sinks,
-                        reinterpret_cast<T *>(scratch.shared() + room.sum)};
+  const BackwardCall<T> call = {p,
+                                lse,
+                                backward_room<T>(p),
+                                shared_gradients(p),
+                                scratch,
+                                kernels_of<T>(table),
+                                table.convert,
+                                sinks,
+                                reinterpret_cast<T *>(scratch.shared() + room.sum)};
   if (p.d_bias && !p.accumulates) clear(call.kernels, p.d_bias);
   // What is shared is added to in the order of sequences and heads.
   const int64_t kv_heads = f.k.heads(), units = count_sequences(f) * kv_heads;

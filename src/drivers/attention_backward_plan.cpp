@@ -71,7 +71,16 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   r.d_k = room(kChunk * d);
   r.d_v = room(kChunk * dv);
   r.lines = round_up(f.out.columns(), kBackwardQueries);
-  r.lse = room(heads * r.lines);
+  AttentionShape forward = {};
+  forward.element = kElement;
+  forward.keys = kChunk;
+  forward.features = d;
+  forward.looks = f.mask || f.bias;
+  forward.widens_k = r.copied_stride > 0;
+  r.forward = attention_layout(forward, kBackwardQueries);
+  end = std::max(end, r.forward.end);  // in place of all of the above
+  r.shift = room(heads * r.lines);
+  r.factor = room(heads * r.lines);
   r.delta = room(heads * r.lines);
   r.sums_size = round_up(heads * f.out.columns() * d, kLine);
   r.sums = room(2 * r.sums_size);

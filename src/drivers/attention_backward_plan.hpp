@@ -30,7 +30,8 @@ struct BackwardRoom {
   int64_t copied_stride, values_stride;  // of keys and values that are copied, 0 = in place
   AttentionLayout chunk;                 // where
   int64_t d_k, d_v;                      // of a chunk
-  int64_t lse, delta;                    // of the heads that share keys: `lines` each
+  AttentionLayout forward;               // of a block of queries whose maxima and sums are found again
+  int64_t shift, factor, delta;          // of the heads that share keys: `lines` each
   int64_t lines;
   int64_t sums, sums_size;  // of d_q, for the span at hand and for those before it
   int64_t end;

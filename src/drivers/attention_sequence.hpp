@@ -83,4 +83,44 @@ void set_visible(const Attention &p, const Sequence &s, int64_t query, Attention
   }
 }
 
+inline MatrixRef<const float> scale_of(const Tensor &t, int64_t key, int64_t head, int64_t batch) {
+  if (!t) return {};
+  return {t.at<const float>(0, key, head, batch), t.stride[0], t.stride[1]};
+}
+
+// A value for each of `heads` heads: in place, or widened into `room`; null if there are none.
+template <class T>
+const T *of_heads(const Tensor &t, int64_t head, int64_t heads, void (*convert)(const ConvertBlock &), T *room,
+                  int64_t *stride) {
+  if (!t) return nullptr;
+  *stride = t.stride[0];
+  if (!t.is_narrow()) return t.at<T>(head, 0, 0, 0);
+  *stride = 1;
+  convert({heads, 1, t.matrix(head, 0, 0, 0), {room, 1, 0, dtype_of<T>()}, {}});
+  return room;
+}
+
+// What a block reads that begins with query `query` of head `head`, but for pages and what is of_heads.
+template <class T>
+AttentionBlock<T> inputs_of(const Attention &p, const Sequence &s, int64_t query, int64_t head) {
+  const int64_t kv_head = head / (p.out.heads() / p.k.heads()), column = s.query + query;
+  // Pools begin with their first page, whatever it belongs to.
+  const int64_t key = p.pages ? 0 : s.key + s.first, k_batch = p.pages ? 0 : s.k_batch;
+  AttentionBlock<T> x = {};
+  set_visible(p, s, query, &x);
+  x.features = p.q.rows();
+  x.value_features = p.v.rows();
+  x.q = stored_rows_of(p.q, 0, column, head, s.q_batch);
+  x.k = p.k.matrix(0, key, kv_head, k_batch);
+  x.v = p.v.matrix(0, key, kv_head, k_batch);
+  x.k_scale = scale_of(p.k_scale, key, kv_head, k_batch);
+  // A number for each feature of V multiplies what is finished.
+  if (p.v_scale && p.v_scale.stride[0] == 0) x.v_scale = scale_of(p.v_scale, key, kv_head, k_batch);
+  x.scale = static_cast<T>(p.scale);
+  x.softcap = static_cast<T>(p.softcap);
+  x.bias = stored_rows_of(p.bias, s.first, column, head, s.q_batch);
+  x.mask = rows_of<const uint8_t>(p.mask, s.first, column, head, s.q_batch);
+  return x;
+}
+
 }  // namespace attend

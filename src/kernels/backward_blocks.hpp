@@ -1,6 +1,8 @@
-// Gradients of attention: what the drivers hand to kernels/attention/backward.hpp and gradients.hpp. A part of
-// kernels/table.hpp, which includes it.
+// Gradients of attention: what the drivers hand to kernels/attention/backward.hpp and gradients.hpp. Part of
+// kernels/table.hpp.
 #pragma once
+
+#include "kernels/attention_blocks.hpp"
 
 namespace attend {
 
@@ -29,25 +31,26 @@ struct BackwardBlock {
       x;  // one head, all queries and keys of the sequence; neither outputs, state nor scratch but for the
           // layout of what stage.hpp copies
   StoredRows d_out;
-  const T *lse, *delta;  // of each query; up to a multiple of kBackwardQueries +inf and 0 follow
-  int64_t begin, end;    // the chunk's keys
-  T *d_q, *d_k, *d_v;    // sums so far: of each query, and of each key of the chunk, features side by side
-  RowsRef<T> d_bias;     // or null data: a key an element; added to
+  // Of each query: P = factor exp(score - shift). Up to a multiple of kBackwardQueries +inf, 1 and 0 follow.
+  const T *shift, *factor, *delta;
+  int64_t begin, end;  // the chunk's keys
+  T *d_q, *d_k, *d_v;  // sums so far: of each query, and of each key of the chunk, features side by side
+  RowsRef<T> d_bias;   // or null data: a key an element; added to
   BackwardLayout layout;
   T *scratch;  // 64-byte aligned
 };
 
-// What all keys of a query share: delta = sum over features of out d_out, less d_lse; the lse that weights are computed
-// with, +inf where a query sees nothing; and the gradient of the head's sink.
+// What all keys of a query share: delta = sum over features of out d_out, less d_lse; and the gradient of the head's sink.
 template <class T>
 struct DeltaBlock {
   int64_t rows, features;
   StoredRows out, d_out;
-  RowsRef<const T> given_lse, d_lse;  // d_lse: or null data
-  T *lse, *delta;                     // written, and behind the last row up to a multiple of kBackwardQueries
-  const T *sink;                      // or null
-  T *d_sink;                          // written
-  T *scratch;                         // 2 * features * kBackwardQueries, 64-byte aligned
+  RowsRef<const T> d_lse;   // or null data
+  const T *shift, *factor;  // as in BackwardBlock
+  T *delta;                 // written, and behind the last row up to a multiple of kBackwardQueries
+  const T *sink;            // or null
+  T *d_sink;                // written
+  T *scratch;               // 2 * features * kBackwardQueries, 64-byte aligned
 };
 
 // A gradient from its sums, (features, columns) with columns side by side, or null for 0: out = scale * sum, or fma(scale,

@@ -101,6 +101,14 @@ __attribute__((noinline)) void slopes_of_cap(T cap, const T *scores, int64_t cou
   }
 }
 
+// Whether some row of a tile has one.
+template <class T>
+ATTEND_INLINE bool has_factors(const T *factor) {
+  bool has = false;
+  for (int64_t i = 0; i < kBackwardRows<T>; i += kLanes<T>) has |= any(load(factor + i) < broadcast(T(1)));
+  return has;
+}
+
 // P and dS of the keys of the chunk that one tile sees.
 template <class T>
 void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t tile) {
@@ -109,7 +117,7 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
   const QueryTile<T> t = begin_backward_tile(g, *b, tile);
   const TurnedTile<T> turned = {t.queries,
                                 g.scratch + g.layout.d_out + t.row * x.value_features,
-                                g.lse + b->row + t.row,
+                                g.shift + b->row + t.row,
                                 g.delta + b->row + t.row,
                                 t.s,
                                 g.scratch + g.layout.d_scores + tile * kSquare};
@@ -119,18 +127,19 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
   b->seen[tile] = {run.begin, larger(run.begin, run.end)};
   if (run.begin >= run.end) return;
   const int64_t from = run.begin - g.begin, to = run.end - g.begin;
-  if (!is_modified(x, run)) return plain_tiles(x, turned, from, to, b->k, b->v);
+  const T *const factor = g.factor + b->row + t.row;
+  if (!is_modified(x, run) && !has_factors(factor)) return plain_tiles(x, turned, from, to, b->k, b->v);
   raw_scores(x, turned, from, to, b->k);
   T *const slopes = g.scratch + g.layout.cap_slopes + tile * kSquare + from * R;
   if (x.softcap != T(0)) slopes_of_cap(x.softcap, t.s + from * R, (to - from) * R, slopes);
   QueryTile<T> at = t;
   at.s += from * R;
   b->hides |= run.hides;
-  b->hides |= modify_scores(x, at, run, ScoresStage::masked);
+  if (is_modified(x, run)) b->hides |= modify_scores(x, at, run, ScoresStage::masked);
   for (int64_t j = from; j < to; ++j) {
     for (int64_t i = 0; i < R; i += kLanes<T>) {
       T *const s = t.s + j * R + i;
-      store(s, weight_of(load(s), load(turned.lse + i)));
+      store(s, weight_of(load(s), load(turned.shift + i)) * load(factor + i));
     }
   }
   gradients_of_scores(x, turned, from, to, b->v);

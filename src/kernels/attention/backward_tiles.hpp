@@ -36,17 +36,17 @@ ATTEND_INLINE void in_widths_beyond(int64_t begin, int64_t end, const F &f) {
 template <class T>
 struct TurnedTile {
   const T *queries, *d_out;  // [feature][row]
-  const T *lse, *delta;
+  const T *shift, *delta;
   T *weights, *d_scores;  // [key][row]
 };
 
-// exp(score - lse); 0 of what is hidden, -inf, although an lse may be NaN.
+// exp(score - shift); 0 of what is hidden, -inf, although a shift may be NaN.
 template <class T>
-ATTEND_INLINE vec<T> weight_of(vec<T> score, vec<T> lse) {
-  return select(score == broadcast(kMinusInfinity<T>), broadcast(T(0)), exp_of_difference(score, lse));
+ATTEND_INLINE vec<T> weight_of(vec<T> score, vec<T> shift) {
+  return select(score == broadcast(kMinusInfinity<T>), broadcast(T(0)), exp_of_difference(score, shift));
 }
 
-// NR keys: scores, or if `kWeighs` the weights, for they are modified no more.
+// NR keys: scores, or if `kWeighs` the weights, for they are modified no more and no row has a factor.
 template <class T, int NR, bool kWeighs>
 ATTEND_INLINE void backward_scores(const AttentionBlock<T> &x, const TurnedTile<T> &t, int64_t j,
                                    const MatrixRef<const T> &k) {
@@ -57,7 +57,7 @@ ATTEND_INLINE void backward_scores(const AttentionBlock<T> &x, const TurnedTile<
                                   W);
   T *const s = t.weights + j * MV * W;
   tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
-    store(s + jj * MV * W + i * W, kWeighs ? weight_of(score, load(t.lse + i * W)) : score);
+    store(s + jj * MV * W + i * W, kWeighs ? weight_of(score, load(t.shift + i * W)) : score);
   });
 }
 

@@ -36,17 +36,13 @@ void attention_delta(const DeltaBlock<T> &x) {
       }
       store(x.delta + row + i, delta);
     }
-    for (int64_t i = 0; i < rows; ++i) {
-      const T lse = x.given_lse.data[(row + i) * x.given_lse.item_stride];
-      constexpr T kNothing = kMinusInfinity<T>;
-      x.lse[row + i] = lse == kNothing ? -kNothing : lse;
-      if (x.d_lse.data != nullptr) x.delta[row + i] -= x.d_lse.data[(row + i) * x.d_lse.item_stride];
+    for (int64_t i = 0; x.d_lse.data != nullptr && i < rows; ++i) {
+      x.delta[row + i] -= x.d_lse.data[(row + i) * x.d_lse.item_stride];
     }
-    for (int64_t i = rows; i < Q; ++i) x.lse[row + i] = -kMinusInfinity<T>, x.delta[row + i] = T(0);
     if (x.sink == nullptr) continue;
     for (int64_t i = 0; i < rows; i += W) {
       T weights[W];
-      store(weights, exp_of_difference(broadcast(*x.sink), load(x.lse + row + i)));
+      store(weights, exp_of_difference(broadcast(*x.sink), load(x.shift + row + i)) * load(x.factor + row + i));
       for (int64_t l = 0; l < smaller<int64_t>(W, rows - i); ++l) {
         if (weights[l] != T(0)) d_sink = fused(T(0) - weights[l], x.delta[row + i + l], d_sink);
       }

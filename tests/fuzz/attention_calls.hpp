@@ -175,6 +175,18 @@ class AttentionBase : public Call {
     if (scores_->given && o.scores_stage == ATTEND_SCORES_PROBABILITIES) wrong("scores", ATTEND_UNSUPPORTED);
   }
 
+  // Of the operands of attention and the options that go with them.
+  void find_operand_faults(Faults *faults, const Operand &q, const Operand &k, const Operand &v,
+                           const Shape &out) const {
+    const Shape of_k = Extent(k.view).shape;
+    const int64_t features = Extent(q.view).shape[0];
+    if (features == 0) faults->add(ATTEND_INVALID_SHAPE, "q");
+    expect_shape(faults, q, {features, out[1], out[2], out[3]}, 8);
+    expect_shape(faults, k, {features, of_k[1], of_k[2], out[3]}, 8);
+    expect_shape(faults, v, {out[0], of_k[1], of_k[2], out[3]}, 8);
+    if (out[2] != 0 && (of_k[2] <= 0 || out[2] % of_k[2] != 0)) faults->add(ATTEND_INVALID_SHAPE, "k");
+    find_option_faults(faults, of_k[1], out[1], out[2]);
+  }
   void find_option_faults(Faults *faults, int64_t keys, int64_t queries, int64_t heads) const {
     const Shape all = {keys, queries, heads, batch()};
     expect_shape(faults, *mask_, all, 15);
@@ -326,14 +338,7 @@ class AttentionCall : public AttentionBase<T> {
                                       this->attention_.pointer(), bytes);
   }
   void find_shape_faults(Faults *faults) const override {
-    const Shape out = Extent(out_->view).shape, k = Extent(k_->view).shape;
-    const int64_t features = Extent(q_->view).shape[0];
-    if (features == 0) faults->add(ATTEND_INVALID_SHAPE, "q");
-    this->expect_shape(faults, *q_, {features, out[1], out[2], out[3]}, 8);
-    this->expect_shape(faults, *k_, {features, k[1], k[2], out[3]}, 8);
-    this->expect_shape(faults, *v_, {out[0], k[1], k[2], out[3]}, 8);
-    if (out[2] != 0 && (k[2] <= 0 || out[2] % k[2] != 0)) faults->add(ATTEND_INVALID_SHAPE, "k");
-    this->find_option_faults(faults, k[1], out[1], out[2]);
+    this->find_operand_faults(faults, *q_, *k_, *v_, Extent(out_->view).shape);
   }
   void expect() override {
     const WideCopy<T> q(*q_), k(*k_), v(*v_);

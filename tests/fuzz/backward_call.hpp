@@ -83,14 +83,8 @@ class BackwardCall : public AttentionBase<T> {
     if (d_sinks_->given && !this->sinks_->given) faults->add(ATTEND_INVALID_VALUE, "options.d_sinks");
   }
   void find_shape_faults(Faults *faults) const override {
-    const Shape out = Extent(out_->view).shape, k = Extent(k_->view).shape;
-    const int64_t features = Extent(q_->view).shape[0];
-    if (features == 0) faults->add(ATTEND_INVALID_SHAPE, "q");
-    this->expect_shape(faults, *q_, {features, out[1], out[2], out[3]}, 8);
-    this->expect_shape(faults, *k_, {features, k[1], k[2], out[3]}, 8);
-    this->expect_shape(faults, *v_, {out[0], k[1], k[2], out[3]}, 8);
-    if (out[2] != 0 && (k[2] <= 0 || out[2] % k[2] != 0)) faults->add(ATTEND_INVALID_SHAPE, "k");
-    this->find_option_faults(faults, k[1], out[1], out[2]);
+    const Shape out = Extent(out_->view).shape;
+    this->find_operand_faults(faults, *q_, *k_, *v_, out);
     this->expect_shape(faults, *d_out_, out);
     this->expect_shape(faults, *d_lse_, {1, out[1], out[2], out[3]});
     for (const auto &[gradient, of] : {std::pair{d_q_, q_}, {d_k_, k_}, {d_v_, v_}}) {

@@ -177,6 +177,40 @@ TEST_CASE("threads = 1 does not call run, nor does a call too small to share") {
   CHECK(g_runs == 0);
 }
 
+TEST_CASE("gradients of one head, and of what is left of short and padded sequences, are shared out") {
+  const int64_t kKeys = 700, kQueries = 64, kFeatures = 32;
+  const attend_executor executor = executor_of(in_order, 2);
+  for (const auto &[batch, room] : {std::pair<int64_t, int64_t>{1, kKeys}, {3, kKeys}, {3, 4096}}) {
+    const std::vector<float> numbers(static_cast<size_t>(kFeatures * room * batch), 0.25f);
+    std::vector<float> out(static_cast<size_t>(kFeatures * kQueries * batch));
+    std::vector<float> d_q(out.size()), d_k(numbers.size()), d_v(numbers.size());
+    const std::vector<int64_t> lengths(static_cast<size_t>(batch), kKeys);
+    const auto tensor = [&](const float *data, int64_t columns) {
+      return attend_tensor{const_cast<float *>(data),
+                           ATTEND_F32,
+                           4,
+                           {kFeatures, columns, 1, batch},
+                           {1, kFeatures, kFeatures * columns, kFeatures * columns}};
+    };
+    const attend_tensor q = tensor(numbers.data(), kQueries), k = tensor(numbers.data(), room),
+                        o = tensor(out.data(), kQueries), to_q = tensor(d_q.data(), kQueries),
+                        to_k = tensor(d_k.data(), room), to_v = tensor(d_v.data(), room);
+    attend_attention_options forward = options_with<attend_attention_options>(0);
+    forward.kv_lengths = lengths.data();
+    std::vector<float> lse(static_cast<size_t>(kQueries * batch));
+    const attend_tensor of_lse = {lse.data(), ATTEND_F32, 4, {1, kQueries, 1, batch}, {1, 1, kQueries, kQueries}};
+    forward.lse = &of_lse;
+    REQUIRE(attend_attention(&q, &k, &k, &o, &forward) == ATTEND_OK);
+    attend_attention_backward_options options = options_with<attend_attention_backward_options>(2);
+    options.executor = &executor;
+    g_runs = g_most_tasks = 0;
+    REQUIRE(attend_attention_backward(&q, &k, &k, &o, &o, &to_q, &to_k, &to_v, &options, &forward) == ATTEND_OK);
+    CHECK(g_most_tasks == 2);
+    // Whole sequences side by side, then the last one's spans.
+    CHECK(g_runs >= (batch == 1 ? 1 : 2));
+  }
+}
+
 TEST_CASE("calls from within the executor's own threads, many at once, while the setting changes") {
   Pool pool(3);
   const attend_executor of_pool = executor_of(Pool::run, 3, &pool), plain = executor_of(in_reverse, 2);

@@ -20,6 +20,12 @@ impl Random {
     }
 }
 
+/// Of a seed that differs from run to run.
+pub fn draw(count: usize) -> Vec<f32> {
+    let mut random = Random(std::process::id() as u64 ^ count as u64);
+    random.normals(count).iter().map(|&x| x as f32).collect()
+}
+
 /// Attention of dense [batch, heads, N, D] arrays; added is -inf where a key is hidden.
 pub struct Problem {
     pub batch: usize,

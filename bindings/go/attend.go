@@ -280,8 +280,8 @@ func Attention(q, k, v, out Operand, options AttentionOptions) error {
 	}
 	scalars := options.scalars(more.sequences)
 	return o.failure(C.shim_attention(&scalars, pq, pk, pv, pout, more.mask, more.bias, more.slopes, more.sinks,
-		more.kScale, more.vScale, more.lse, more.scores, more.pages, more.state, more.offsets, more.lengths, more.firsts, more.queryStarts,
-		more.keyStarts, &o.views[0], &o.message[0]))
+		more.kScale, more.vScale, more.lse, more.scores, more.pages, more.state, more.offsets, more.lengths, more.firsts,
+		more.queryStarts, more.keyStarts, &o.views[0], &o.message[0]))
 }
 
 // Merge makes (outA, lseA) the attention over the union of two disjoint key sets, given the results over each. lseA and lseB

@@ -123,8 +123,7 @@ returns<attention_gradients<detail::arithmetic_of<Q>>> attention_backward(
     const Q &q, const K &k, const V &v, const Out &out, const DOut &d_out, const attention_options &options = {},
     const attention_backward_options &backward_options = {}) {
   using gradients = attention_gradients<detail::arithmetic_of<Q>>;
-  detail::backward_operands t = {
-      detail::input(q), detail::input(k), detail::input(v), detail::input(out), detail::input(d_out), {}, {}, {}};
+  auto t = detail::backward_inputs(q, k, v, out, d_out);
   gradients made;
   const auto run = [&]() -> returns<void> {
     if ((backward_options.get().flags & ATTEND_ACCUMULATE) != 0) {

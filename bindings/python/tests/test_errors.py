@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import attend
+from attend import _attend
 
 X = np.ones((6, 4))
 SMALL, EIGHT = np.ones((2, 64), np.float32), np.ones((2, 64), np.int8)
@@ -61,6 +62,13 @@ def test_what_attend_rejects(argument, reason, call):
     assert str(caught.value).startswith(f"{argument}: ") and len(str(caught.value)) > len(argument) + 10
     assert str(caught.value).endswith(".")
     assert (X == before).all()
+
+
+def test_tensors_as_they_are_without_an_exchange():
+    """Nothing here gave _attend one, as attend.torch does where PyTorch has it."""
+    for function, count in ((_attend.attention_of_tensors, 28), (_attend.attention_backward_of_tensors, 32)):
+        with pytest.raises(TypeError, match="^q: is not described memory"):
+            function(*[X] * 3, *[None] * (count - 3))
 
 
 W, HEADS = np.ones((4, 4)), np.ones((7, 6, 4))

@@ -199,25 +199,25 @@ static PyObject *py_attention_of_tensors(PyObject *module, PyObject *const *args
 
 /* True: a new array, of the operand's type, or where that is narrow and the batch is summed of the arithmetic's. False: the
  * gradient is not wanted. */
-static attend_tensor *take_gradient(call *self, PyObject *given, const char *name, int arrangement,
-                                    const attend_tensor *of, uint32_t dtype) {
+static attend_tensor *take_gradient(call *self, PyObject *given, const char *name, const attend_tensor *of,
+                                    uint32_t dtype) {
   if (self->failed || given == Py_False) return NULL;
-  if (given != Py_True) return take_output(self, given, name, arrangement, NULL, 0, 0);
+  if (given != Py_True) return take_output(self, given, name, AS_ACTIVATION, NULL, 0, 0);
   int64_t shape[4];
   for (uint32_t i = 0; i < 4; ++i) shape[i] = extent(of, i);
-  return take_output(self, Py_None, name, arrangement, shape, (int)of->rank, dtype);
+  return take_output(self, Py_None, name, AS_ACTIVATION, shape, (int)of->rank, dtype);
 }
 static attend_tensor *take_gradient_of(call *self, PyObject *given, const char *name, const attend_tensor *of,
                                        int is_packed, int64_t batch) {
   if (self->failed) return NULL;
   const int sums = !is_packed && batch > 1 && extent(of, 3) == 1;
-  return take_gradient(self, given, name, AS_ACTIVATION, of, sums ? arithmetic_dtype(of->dtype) : of->dtype);
+  return take_gradient(self, given, name, of, sums ? arithmetic_dtype(of->dtype) : of->dtype);
 }
 /* Of something that is perhaps absent; then there is no gradient. */
 static attend_tensor *take_gradient_of_option(call *self, PyObject *given, const char *name, const char *what,
                                               const attend_tensor *of, uint32_t dtype) {
   if (self->failed || given == Py_False) return NULL;
-  if (of) return take_gradient(self, given, name, AS_ACTIVATION, of, arithmetic_dtype(dtype));
+  if (of) return take_gradient(self, given, name, of, arithmetic_dtype(dtype));
   PyErr_Format(PyExc_ValueError, "%s: is asked for, but not given %s", name, what);
   self->failed = 1;
   return NULL;

@@ -283,6 +283,10 @@ int views_exchange(PyObject *capsule) {
 int view_borrow(view *self, PyObject *tensor, const char *name) {
   DLTensor borrowed;
   self->name = name;
+  if (!exchange) {
+    PyErr_Format(PyExc_TypeError, "%s: is not described memory, and no library's exchange of tensors is known", name);
+    return -1;
+  }
   return exchange->dltensor_from_py_object_no_sync(tensor, &borrowed) ? -1
                                                                       : read_dltensor(self, &borrowed, tensor, name);
 }

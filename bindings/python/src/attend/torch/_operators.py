@@ -66,8 +66,8 @@ def run_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Te
     else:
         query, key, value, result = describe("query", q), describe("key", k), describe("value", v), describe("out", out)
     _native_attention(
-        query, key, value, result, _threads(), None,
-        None, None, 0, False, flags, scale, softcap, query_offset, query_offsets if query_offsets is None else integers(query_offsets),
+        query, key, value, result, _threads(), None, None, None, 0, False, flags, scale, softcap, query_offset,
+        query_offsets if query_offsets is None else integers(query_offsets),
         lengths if lengths is None else integers(lengths), first if first is None else integers(first), left, right,
         None if mask is None else describe("attn_mask", mask), None if bias is None else describe("attn_mask", bias), None,
         None if sinks is None else describe("sinks", sinks), False if lse is None else describe("lse", lse), None,

@@ -222,7 +222,7 @@ class Recording(torch.autograd.Function):
 
 class Attention(torch.autograd.Function):
     """The same for torch.func's transforms, which do not take the gradients of torch.library: they want the two steps apart, for
-    which PyTorch binds the arguments to a signature, 10 us a call."""
+    which PyTorch binds the arguments to a signature: 35 us a call instead of 18."""
 
     forward = staticmethod(_forward)
     setup_context = staticmethod(_setup_attention)

@@ -105,6 +105,7 @@ void check(unsigned stream, int round) {
   }
 
   // All ranks.
+  const OwnIsa isa(own);
   const Split queries(random, p.nq, random.pick<int64_t>({1, 1, 16})),
       keys(random, p.nk, random.pick<int64_t>({1, 64, 256}));
   const Array q = own_columns(own, *p.q.tensor(), queries), k = own_columns(own, stored.k.t, keys),

@@ -48,6 +48,7 @@ void check(unsigned stream, int round) {
               MPI_COMM_WORLD);
   }
 
+  const OwnIsa isa(own);
   attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
   o.root = static_cast<int32_t>(random.in(0, world().ranks - 1));
   if (random.one_in(2)) o.flags = ATTEND_MPI_ALL_RANKS;

@@ -23,11 +23,7 @@ int64_t bytes_sent();
 // All ranks draw the same numbers from the same stream; what is this rank's alone comes from another.
 inline unsigned own_stream(unsigned stream) { return stream + 1000003u * static_cast<unsigned>(world().rank + 1); }
 
-#if defined(ATTEND_KEY_SPAN)
-constexpr int64_t kSpan = ATTEND_KEY_SPAN;
-#else
-constexpr int64_t kSpan = 16384;
-#endif
+constexpr int64_t kSpan = Contract<float>::kKeySpan;
 
 // Uses the table whose spans this program is compiled for.
 struct Spans {
@@ -35,6 +31,24 @@ struct Spans {
   ~Spans() { set_active_kernels(nullptr); }
   Spans(const Spans &) = delete;
   Spans &operator=(const Spans &) = delete;
+};
+
+// One of the instruction sets with fused multiply-add, this rank's own choice, as if each rank had another CPU. (Short spans
+// have one table.)
+struct OwnIsa {
+  explicit OwnIsa(Random &own) {
+    std::vector<const char *> fused;
+    for (int32_t i = 0; const char *name = attend_isa_name(i); ++i) {
+      if (fuses(name)) fused.push_back(name);
+    }
+    if (kSpan == 512 || fused.empty()) return;
+    REQUIRE(attend_set_isa(fused[static_cast<size_t>(own.in(0, static_cast<int64_t>(fused.size()) - 1))]) == ATTEND_OK);
+  }
+  ~OwnIsa() {
+    if (kSpan != 512) attend_set_isa(nullptr);
+  }
+  OwnIsa(const OwnIsa &) = delete;
+  OwnIsa &operator=(const OwnIsa &) = delete;
 };
 
 // Who has which of some columns: ranges (first, count) of each rank.

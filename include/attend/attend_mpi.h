@@ -19,8 +19,8 @@
  * Errors.    Every rank returns the same status. Its sentence is that of the lowest rank with a fault, which it names.
  *            Types, shapes and options that all ranks must have in common are compared before anything is computed: where
  *            they differ that is ATTEND_RANKS_DIFFER, and nothing was written on any rank. Not to be answered like that:
- *            a communicator that is none, MPI not running, and a thread level that is too low, which each rank says for
- *            itself.
+ *            a communicator that is none or joins two groups, MPI not running, and a thread level that is too low, which
+ *            each rank says for itself.
  * Loss.      When a rank is lost, or MPI fails, no status can be agreed on: the rank that notices says so on standard error
  *            ("attend: rank 2 of 4: ..") and ends the job by MPI_Abort. What MPI itself does not notice (most do not: a rank
  *            that hangs, or that has returned without calling) is noticed after options.timeout seconds.
@@ -59,11 +59,11 @@ extern "C" {
  * Causal attention: a query at the end sees all keys, one at the beginning few, and the slowest rank is the one all wait
  * for. Deal queries out in 2 S stripes a rank, there and back again (ranks 0 1 2 3 3 2 1 0 0 1 ..): with 16 stripes each
  * does the same work to about 1 in 1000 of it; two stripes leave a third of it to wait in each step, since in step i only
- * keys of step i travel. Keys need no balance, and one range a rank is
- * the least to send; but they may be dealt out like the queries, at the price of sending them twice. */
+ * keys of step i travel. Keys need no balance, and one range a rank is the least to send; but they may be dealt out like
+ * the queries, at the price of sending them twice. */
 typedef struct attend_mpi_options {
   uint32_t size;           /* sizeof(attend_mpi_options); this and the next eight as in attend_matmul_options, */
-  uint32_t flags;          /* and for the whole call: those of attention_options must be 0. ATTEND_MPI_.. */
+  uint32_t flags;          /* and for the whole call: attention_options has only flags of its own. ATTEND_MPI_.. */
   int32_t threads;         /* of this rank; each may have its own */
   uint32_t reserved;       /* 0 */
   void *workspace;         /* of this rank; null = allocate */
@@ -111,7 +111,8 @@ typedef struct attend_mpi_options {
  * rank nothing else, whatever the number of ranks. Beside that there are six collective calls, of at most 1 KiB a rank
  * and of 32 bytes a key range of all ranks.
  *
- * Memory. The workspace of a rank holds 2 (Dv + 2) numbers (f32, or f64) a query and head; four pieces; what attend_attention needs for a piece; 24 bytes a key range of all ranks.
+ * Memory. The workspace of a rank holds 2 (Dv + 2) numbers (f32, or f64) a query and head; four pieces; what
+ * attend_attention needs for a piece; 32 bytes a key range of all ranks.
  *
  * Rounding, NaN, hidden keys, queries that see none: as in attend_attention. */
 ATTEND_API attend_status attend_mpi_attention(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
@@ -141,7 +142,8 @@ ATTEND_API attend_status attend_mpi_attention_workspace(int32_t communicator, co
  * needs no causal mask.)
  *
  * Bytes. The root broadcasts q, B H Nq D elements. For each span that has keys and is another rank's it receives one message
- * of B H Nq (Dv + 2) numbers; with ATTEND_MPI_ALL_RANKS it broadcasts out, and lse, in turn.
+ * of B H Nq (Dv + 2) numbers (2^31 or more: ATTEND_OVERFLOW); with ATTEND_MPI_ALL_RANKS it broadcasts out, and lse, in
+ * turn.
  *
  * Memory. The workspace holds B H Nq 2 (Dv + 2) numbers and as many halves as this rank has spans (the root: as there are
  * spans), q and out once, and what attend_attention needs for a span. */

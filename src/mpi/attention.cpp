@@ -2,7 +2,7 @@
 // something of it, in blocks that end soon enough for the messages to be seen to in between.
 #include <algorithm>
 
-#include "mpi/call.hpp"
+#include "mpi/computation.hpp"
 #include "mpi/ring.hpp"
 #include "mpi/worker.hpp"
 
@@ -61,7 +61,7 @@ struct Arrays {
     for (int64_t size = 8; size > 0; size /= 2) {
       for (const auto &a : all) {
         const attend_tensor &t = a.tensor;
-        if (t.rank == 0 || size_of(t.dtype) != size) continue;
+        if (t.rank == 0 || bytes_of_element(t) != size) continue;
         *a.number = layout.parts;
         OwnPart &o = own[layout.parts];
         o = {static_cast<const char *>(t.data), t.shape[0], size, t.shape[2], t.shape[3], {}};
@@ -82,31 +82,27 @@ struct Arrays {
   }
 };
 
-class Prefill {
+class Prefill : public Computation {
  public:
-  explicit Prefill(const Call &call) : call_(call), arrays_(call), pieces_(Pieces::of(call.keys)) {
+  static constexpr auto kFunction = Function::attention;
+
+  explicit Prefill(Call *call) : Computation(call), arrays_(*call), pieces_(Pieces::of(call->keys)) {
     // About half a millisecond, by 100 GFLOP/s a core: what one may wait before messages are looked after.
     constexpr double kOperations = 5e7;
-    const int32_t threads = call.options.threads > 0 ? call.options.threads : attend_threads();
-    const double row =
-        2.0 * static_cast<double>((call.q.shape[0] + call.v.shape[0]) * call.q.shape[2] * call.batch * pieces_.keys);
-    block_ = uses_worker() ? call.q.shape[1] + 1
+    const int32_t threads = call_.options.threads > 0 ? call_.options.threads : attend_threads();
+    const double row = 2.0 * static_cast<double>((call_.q.shape[0] + call_.v.shape[0]) * call_.q.shape[2] *
+                                                 call_.batch * pieces_.keys);
+    block_ = uses_worker() ? call_.q.shape[1] + 1
                            : 64 * static_cast<int64_t>(std::clamp(kOperations * threads / row / 64, 1.0, 1e6));
   }
 
-  // Everything the workspace holds.
   void carve(Carver *carver, uint64_t of_attention) {
     state_memory_ = carver->take<char>(call_.state_rows() * call_.q.shape[1] * call_.out.shape[2] * call_.batch *
                                        call_.acc_bytes());
     slots_ = carver->take<char>(Ring::kSlots * pieces_.keys * arrays_.layout.bytes_of_key());
-    ranges_ = carver->take<KeyRange>(call_.key_ranges);
-    counts_ = carver->take<int32_t>(2 * int64_t{call_.team.ranks()});
     roots_ = carver->take<int32_t>(pieces_.count());
-    lengths_ = carver->take<int64_t>(call_.batch);
     offsets_ = carver->take<int64_t>(call_.batch);
-    one_key_ = carver->take<double>(1);
-    attention_ = carver->take<char>(static_cast<int64_t>(of_attention));
-    attention_bytes_ = of_attention;
+    Computation::carve(carver, of_attention);
   }
 
   // What attention needs for any block and any piece; asks it, and so finds what is wrong with options for all keys.
@@ -135,26 +131,20 @@ class Prefill {
             {rows, queries, heads, call_.batch},
             {1, rows, rows * queries, rows * queries * heads}};
   }
-  void *one_key() const {
-    *one_key_ = 0;
-    return one_key_;
-  }
-  KeyRange *ranges() const { return ranges_; }
-  int32_t *counts() const { return counts_; }
 
-  void run(Call *call, const Keys &keys) {
-    find_roots(keys, pieces_, call->team.ranks(), roots_);
-    Ring ring(&call->team, keys, pieces_, arrays_.layout, roots_, arrays_.own, slots_);
+  void run(const Keys &keys) {
+    find_roots(keys, pieces_, call_.team.ranks(), roots_);
+    Ring ring(&call_.team, keys, pieces_, arrays_.layout, roots_, arrays_.own, slots_);
     ring.progress();
-    if (!uses_worker()) return run(call, &ring, nullptr);
+    if (!uses_worker()) return run(&ring, nullptr);
     Worker worker;
-    run(call, &ring, worker.is_there() ? &worker : nullptr);
+    run(&ring, worker.is_there() ? &worker : nullptr);
   }
 
  private:
   bool uses_worker() const { return (call_.options.flags & ATTEND_MPI_COMPUTE_THREAD) != 0; }
 
-  void run(Call *call, Ring *ring, Worker *worker) {
+  void run(Ring *ring, Worker *worker) {
     Block block;
     Fault fault;
     // (Without any keys one empty piece says that to all queries.)
@@ -172,7 +162,7 @@ class Prefill {
         const auto messages = [ring] { ring->progress(); };
         worker != nullptr ? worker->run(work, messages) : work();
         // (Nothing is left that could be wrong, and the other ranks are at work.)
-        if (fault) call->team.give_up("attend_attention failed: %s", fault.text);
+        if (fault) call_.team.give_up("attend_attention failed: %s", fault.text);
         messages();
       }
       if (exists) ring->release(p);
@@ -208,9 +198,6 @@ class Prefill {
                Fault *fault) {
     attend_attention_options o = call_.attention;
     const int64_t begin = pieces_.begin(p);
-    char text[sizeof fault->text] = "";
-    o.message = text, o.message_size = sizeof text;
-    o.workspace = attention_, o.workspace_size = attention_bytes_;
     o.flags |= flags;
     o.key_offset = begin;
     const attend_tensor state = columns_of(this->state(), block.column, block.count);
@@ -230,60 +217,22 @@ class Prefill {
     o.mask = part_of(o.mask, &mask), o.bias = part_of(o.bias, &bias);
     if (arrays_.of_k_scale >= 0) o.k_scale = &(k_scale = arrays_.in(piece, arrays_.of_k_scale, *o.k_scale, keys));
     if (arrays_.of_v_scale >= 0) o.v_scale = &(v_scale = arrays_.in(piece, arrays_.of_v_scale, *o.v_scale, keys));
-    if (need != nullptr) {
-      if (const attend_status s = attend_attention_workspace(&q, &k, &v, &out, &o, need)) fault->set(s, text);
-      return;
+    if (need == nullptr && o.query_offsets == nullptr) {
+      o.query_offset = plus(o.query_offset, block.position);
+    } else if (need == nullptr) {
+      for (int64_t b = 0; b < call_.batch; ++b) offsets_[b] = plus(o.query_offsets[b], block.position);
+      o.query_offsets = offsets_;
     }
-    for (int64_t b = 0; o.kv_lengths != nullptr && b < call_.batch; ++b) {
-      lengths_[b] = std::clamp<int64_t>(call_.attention.kv_lengths[b] - begin, 0, keys);
-    }
-    if (o.kv_lengths != nullptr) o.kv_lengths = lengths_;
-    for (int64_t b = 0; o.query_offsets != nullptr && b < call_.batch; ++b) {
-      offsets_[b] = plus(call_.attention.query_offsets[b], block.position);
-    }
-    o.query_offset = o.query_offsets == nullptr ? plus(o.query_offset, block.position) : 0;
-    if (o.query_offsets != nullptr) o.query_offsets = offsets_;
-    if (const attend_status s = attend_attention(&q, &k, &v, &out, &o)) fault->set(s, text);
+    call_attention(q, k, v, out, o, need, fault);
   }
 
-  const Call &call_;
   const Arrays arrays_;
   const Pieces pieces_;
   int64_t block_ = 64;
-  char *state_memory_ = nullptr, *slots_ = nullptr, *attention_ = nullptr;
-  uint64_t attention_bytes_ = 0;
-  KeyRange *ranges_ = nullptr;
-  int32_t *counts_ = nullptr, *roots_ = nullptr;
-  int64_t *lengths_ = nullptr, *offsets_ = nullptr;
-  double *one_key_ = nullptr;
+  char *state_memory_ = nullptr, *slots_ = nullptr;
+  int32_t *roots_ = nullptr;
+  int64_t *offsets_ = nullptr;
 };
-
-Fault attention(Call *call, uint64_t *bytes) {
-  Prefill prefill(*call);
-  uint64_t of_attention = 0;
-  Fault fault = prefill.size_attention(&of_attention);
-  Carver size(nullptr);
-  prefill.carve(&size, of_attention);
-  if (!fault && !call->computes() && bytes == nullptr) {
-    fault.set(ATTEND_NULL_POINTER, Argument::bytes, "is null, but required");
-  }
-  Workspace workspace;
-  if (!fault && call->computes()) {
-    fault = workspace.get(*call, size.used());
-    if (!fault) {
-      Carver carver(workspace.memory());
-      prefill.carve(&carver, of_attention);
-      fault = check_as_computed(*call, prefill.state(), prefill.one_key());
-    }
-  }
-  call->team.agree(&fault);
-  if (!fault && bytes != nullptr) *bytes = size.used() + Carver::kLine - 1;
-  if (fault || !call->computes()) return fault;
-  Keys keys;
-  fault = call->gather_keys(prefill.ranges(), prefill.counts(), &keys);
-  if (!fault) prefill.run(call, keys);
-  return fault;
-}
 
 }  // namespace
 }  // namespace attend::mpi
@@ -294,20 +243,12 @@ using namespace attend::mpi;
 attend_status attend_mpi_attention(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                    const attend_tensor *v, const attend_tensor *out, const attend_mpi_options *options,
                                    const attend_attention_options *attention_options) {
-  Call call = {};
-  call.function = Function::attention, call.purpose = Purpose::compute;
-  Fault fault = call.read(communicator, q, k, v, out, options, attention_options);
-  if (!fault) fault = attention(&call, nullptr);
-  return fault.tell(call.options.message, call.options.message_size);
+  return run<Prefill>(Purpose::compute, communicator, q, k, v, out, options, attention_options, nullptr);
 }
 
 attend_status attend_mpi_attention_workspace(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                              const attend_tensor *v, const attend_tensor *out,
                                              const attend_mpi_options *options,
                                              const attend_attention_options *attention_options, uint64_t *bytes) {
-  Call call = {};
-  call.function = Function::attention, call.purpose = Purpose::size;
-  Fault fault = call.read(communicator, q, k, v, out, options, attention_options);
-  if (!fault) fault = attention(&call, bytes);
-  return fault.tell(call.options.message, call.options.message_size);
+  return run<Prefill>(Purpose::size, communicator, q, k, v, out, options, attention_options, bytes);
 }

@@ -42,21 +42,6 @@ Scales scales_of(const attend_tensor *scale) {
 
 }  // namespace
 
-int64_t size_of(uint32_t dtype) {
-  switch (dtype) {
-    case ATTEND_F64:
-      return 8;
-    case ATTEND_F32:
-    case ATTEND_I32:
-      return 4;
-    case ATTEND_BF16:
-    case ATTEND_F16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
 attend_tensor four_extents(const attend_tensor &t) {
   attend_tensor four = t;
   four.rank = 4;
@@ -70,7 +55,7 @@ attend_tensor four_extents(const attend_tensor &t) {
 namespace {
 attend_tensor along(attend_tensor t, uint32_t dimension, int64_t begin, int64_t count) {
   t = four_extents(t);
-  if (t.data != nullptr) t.data = static_cast<char *>(t.data) + begin * t.stride[dimension] * size_of(t.dtype);
+  if (t.data != nullptr) t.data = static_cast<char *>(t.data) + begin * t.stride[dimension] * bytes_of_element(t);
   t.shape[dimension] = count;
   return t;
 }

@@ -7,11 +7,7 @@
 namespace attend::mpi {
 
 // Keys of a span, of which attend's state tells the open one from those before. (The tests have spans of 512 too.)
-#if defined(ATTEND_KEY_SPAN)
-constexpr int64_t kKeySpan = ATTEND_KEY_SPAN;
-#else
-constexpr int64_t kKeySpan = 16384;
-#endif
+constexpr int64_t kKeySpan = Contract<float>::kKeySpan;
 
 enum class Purpose { compute, size };
 enum class Function { attention, decode };
@@ -58,7 +54,8 @@ struct Call {
   bool compare(Fault *fault);
 };
 
-int64_t size_of(uint32_t dtype);
+// Of a tensor that attend has looked at.
+inline int64_t bytes_of_element(const attend_tensor &t) { return size_of(Dtype{t.dtype}); }
 
 // A tensor with four extents, strides 0 where they do not count.
 attend_tensor four_extents(const attend_tensor &t);
@@ -88,7 +85,7 @@ class Carver {
 // The workspace of a call: the caller's, or memory for its length.
 class Workspace {
  public:
-  // `need` without what aligns it. A fault is this rank's alone.
+  // `need` with what aligns it. A fault is this rank's alone.
   Fault get(const Call &call, uint64_t need);
   void *memory() const { return aligned_; }
   Workspace() = default;

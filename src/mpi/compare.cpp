@@ -13,7 +13,7 @@ struct Hash {
     for (size_t i = 0; i < count; ++i) sum = (sum ^ static_cast<const unsigned char *>(bytes)[i]) * 1099511628211u;
   }
   void add(const attend_tensor &t) {
-    const size_t size = static_cast<size_t>(size_of(t.dtype));
+    const size_t size = static_cast<size_t>(bytes_of_element(t));
     for (int64_t b = 0; b < t.shape[3]; ++b)
       for (int64_t h = 0; h < t.shape[2]; ++h)
         for (int64_t j = 0; j < t.shape[1]; ++j)

@@ -4,9 +4,11 @@
 // The fold is attend_attention's own: a state whose open span is the one that came, and a key behind it that no query sees,
 // close that span into those before it (ATTEND_PARTIAL | ATTEND_CONTINUE at the next span's first position).
 #include <algorithm>
+#include <cinttypes>
+#include <climits>
 #include <cmath>
 
-#include "mpi/call.hpp"
+#include "mpi/computation.hpp"
 
 namespace attend::mpi {
 namespace {
@@ -14,7 +16,7 @@ namespace {
 constexpr int kTag = 1;
 
 void copy(const attend_tensor &from, const attend_tensor &to) {
-  const int64_t size = size_of(to.dtype);
+  const int64_t size = bytes_of_element(to);
   for (int64_t b = 0; b < to.shape[3]; ++b)
     for (int64_t h = 0; h < to.shape[2]; ++h)
       for (int64_t j = 0; j < to.shape[1]; ++j)
@@ -26,7 +28,9 @@ void copy(const attend_tensor &from, const attend_tensor &to) {
                       static_cast<size_t>(size));
         }
 }
-int64_t count_of(const attend_tensor &t) { return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3]; }
+int64_t bytes_of(const attend_tensor &t) {
+  return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3] * bytes_of_element(t);
+}
 
 // The same elements one behind the other.
 attend_tensor packed(attend_tensor t, void *memory) {
@@ -37,10 +41,12 @@ attend_tensor packed(attend_tensor t, void *memory) {
   return t;
 }
 
-class Decode {
+class Decode : public Computation {
  public:
-  explicit Decode(const Call &call) : call_(call), lse_() {
-    if (call.attention.lse != nullptr) lse_ = four_extents(*call.attention.lse);
+  static constexpr auto kFunction = Function::decode;
+
+  explicit Decode(Call *call) : Computation(call), lse_() {
+    if (call_.attention.lse != nullptr) lse_ = four_extents(*call_.attention.lse);
   }
 
   void carve(Carver *carver, uint64_t of_attention) {
@@ -49,15 +55,10 @@ class Decode {
     parts_ = carver->take<char>(half * (call_.is_root() ? spans_in(call_.keys) : 0));
     sent_ = carver->take<char>(half * (call_.is_root() ? 0 : own_spans()));
     requests_ = carver->take<MPI_Request>(call_.is_root() ? spans_in(call_.keys) : own_spans());
-    ranges_ = carver->take<KeyRange>(call_.key_ranges);
-    counts_ = carver->take<int32_t>(2 * int64_t{call_.team.ranks()});
-    lengths_ = carver->take<int64_t>(call_.batch);
-    one_key_ = carver->take<double>(1);
-    q_ = carver->take<char>(count_of(call_.q) * size_of(call_.q.dtype));
-    out_ = carver->take<char>(count_of(call_.out) * size_of(call_.out.dtype));
-    lse_memory_ = carver->take<char>(call_.attention.lse != nullptr ? count_of(lse_) * call_.acc_bytes() : 0);
-    attention_ = carver->take<char>(static_cast<int64_t>(of_attention));
-    attention_bytes_ = of_attention;
+    q_ = carver->take<char>(bytes_of(call_.q));
+    out_ = carver->take<char>(bytes_of(call_.out));
+    lse_memory_ = carver->take<char>(call_.attention.lse != nullptr ? bytes_of(lse_) : 0);
+    Computation::carve(carver, of_attention);
   }
 
   Fault size_attention(uint64_t *bytes) {
@@ -65,8 +66,7 @@ class Decode {
     *bytes = 0;
     const auto ask = [&](int64_t keys) {
       uint64_t need = 0;
-      attend_tensor k = columns_of(call_.k, 0, keys), v = columns_of(call_.v, 0, keys);
-      compute(k, v, 0, ATTEND_PARTIAL, call_.attention, &need, &fault);
+      compute_keys(0, keys, 0, ATTEND_PARTIAL, &need, &fault);
       *bytes = std::max(*bytes, need);
     };
     each_own_range([&](int64_t, int64_t count) {
@@ -78,17 +78,22 @@ class Decode {
     if (!fault) close(0, &need, &fault);
     *bytes = std::max(*bytes, need);
     if (!fault) ask(0);
+    const int64_t numbers = bytes_of_part() / call_.acc_bytes();
+    if (!fault && call_.team.ranks() > 1 && numbers > INT_MAX) {
+      fault.set(ATTEND_OVERFLOW, Argument::q, "needs messages of %" PRId64 " numbers, but MPI's have %d at most",
+                numbers, INT_MAX);
+    }
     return fault;
   }
 
-  // What every rank can give to attention, whatever it was given itself.
-  void complete(Call *call) {
-    if (!call->is_root()) call->q = packed(call->q, q_);
-    if (call->wants_results()) return;
-    call->out = packed(call->out, out_);
-    if (call->attention.lse == nullptr) return;
+  // Attention wants all operands on every rank.
+  void complete() {
+    if (!call_.is_root()) call_.q = packed(call_.q, q_);
+    if (call_.wants_results()) return;
+    call_.out = packed(call_.out, out_);
+    if (call_.attention.lse == nullptr) return;
     lse_ = packed(lse_, lse_memory_);
-    call->attention.lse = &lse_;
+    call_.attention.lse = &lse_;
   }
 
   // State rows lie far apart, so that the half of the open span is one run of memory: what is sent.
@@ -100,46 +105,39 @@ class Decode {
             {call_.state_rows(), queries, heads, call_.batch},
             {queries * heads * call_.batch, 1, queries, queries * heads}};
   }
-  void *one_key() const {
-    *one_key_ = 0;
-    return one_key_;
-  }
-  KeyRange *ranges() const { return ranges_; }
-  int32_t *counts() const { return counts_; }
 
-  void run(Call *call, const Keys &keys) {
-    Team &team = call->team;
-    if (call->is_root() && team.ranks() > 1) copy(call->q, packed(call->q, q_));
-    if (team.ranks() > 1) team.broadcast(q_, count_of(call->q) * size_of(call->q.dtype), call->options.root);
+  void run(const Keys &keys) {
+    Team &team = call_.team;
+    if (call_.is_root() && team.ranks() > 1) copy(call_.q, packed(call_.q, q_));
+    if (team.ranks() > 1) team.broadcast(q_, bytes_of(call_.q), call_.options.root);
     const int64_t half = bytes_of_part();
     int64_t end = keys.total;
-    if (call->attention.kv_lengths != nullptr) {
+    if (call_.attention.kv_lengths != nullptr) {
       end = 0;
-      for (int64_t b = 0; b < call->batch; ++b) end = std::max(end, call->attention.kv_lengths[b]);
+      for (int64_t b = 0; b < call_.batch; ++b) end = std::max(end, call_.attention.kv_lengths[b]);
     }
     const int64_t spans = half == 0 ? 0 : spans_in(end);
     // The root receives while it computes.
     int64_t messages = 0;
     each_span(keys, spans, [&](const KeyRange &range, int64_t span, int64_t) {
-      if (call->is_root() && range.owner != team.rank())
+      if (call_.is_root() && range.owner != team.rank())
         receive(team, parts_ + span * half, half, range.owner, messages++);
     });
     Fault fault;
     int64_t own = 0;
     each_span(keys, spans, [&](const KeyRange &range, int64_t span, int64_t count) {
       if (range.owner != team.rank()) return;
-      const int64_t begin = span * kKeySpan, column = range.column + begin - range.first;
-      compute(columns_of(call->k, column, count), columns_of(call->v, column, count), begin, ATTEND_PARTIAL,
-              of_keys(column, count), nullptr, &fault);
+      const int64_t begin = span * kKeySpan;
+      compute_keys(range.column + begin - range.first, count, begin, ATTEND_PARTIAL, nullptr, &fault);
       if (fault) team.give_up("attend_attention failed: %s", fault.text);
-      char *const part = call->is_root() ? parts_ + span * half : sent_ + own++ * half;
+      char *const part = call_.is_root() ? parts_ + span * half : sent_ + own++ * half;
       std::memcpy(part, work_, static_cast<size_t>(half));
-      if (!call->is_root()) send(team, part, half, messages++);
+      if (!call_.is_root()) send(team, part, half, messages++);
     });
     team.wait(static_cast<int>(messages), requests_);
-    if (call->is_root()) fold(spans, end, &fault);
+    if (call_.is_root()) fold(spans, end, &fault);
     if (fault) team.give_up("attend_attention failed: %s", fault.text);
-    if ((call->options.flags & ATTEND_MPI_ALL_RANKS) != 0) share(call);
+    if ((call_.options.flags & ATTEND_MPI_ALL_RANKS) != 0) share();
   }
 
  private:
@@ -178,47 +176,27 @@ class Decode {
   }
   MPI_Datatype type() const { return call_.acc_type() == ATTEND_F64 ? MPI_DOUBLE : MPI_FLOAT; }
 
-  // The options with the scales of some of this rank's keys.
-  attend_attention_options of_keys(int64_t column, int64_t count) {
+  // Some of this rank's keys, which stand from position `begin` on, and their scales.
+  void compute_keys(int64_t column, int64_t count, int64_t begin, uint32_t flags, uint64_t *need, Fault *fault) const {
     attend_attention_options o = call_.attention;
+    attend_tensor k_scale, v_scale;
     const auto part_of = [&](const attend_tensor *whole, Scales scales, attend_tensor *part) {
       if (scales != Scales::of_keys || four_extents(*whole).shape[1] == 1) return whole;
       *part = columns_of(*whole, column, count);
       return static_cast<const attend_tensor *>(part);
     };
-    o.k_scale = part_of(o.k_scale, call_.k_scales, &k_scale_);
-    o.v_scale = part_of(o.v_scale, call_.v_scales, &v_scale_);
-    return o;
+    o.k_scale = part_of(o.k_scale, call_.k_scales, &k_scale);
+    o.v_scale = part_of(o.v_scale, call_.v_scales, &v_scale);
+    compute(columns_of(call_.k, column, count), columns_of(call_.v, column, count), begin, flags, o, need, fault);
   }
 
   void compute(const attend_tensor &k, const attend_tensor &v, int64_t begin, uint32_t flags,
-               attend_attention_options o, uint64_t *need, Fault *fault) {
-    const int64_t keys = k.shape[1];
-    char text[sizeof fault->text] = "";
-    o.message = text, o.message_size = sizeof text;
-    o.workspace = attention_, o.workspace_size = attention_bytes_;
+               attend_attention_options o, uint64_t *need, Fault *fault) const {
     o.flags |= flags;
     o.key_offset = begin;
     const attend_tensor state = this->state();
     o.state = &state;
-    attend_status s = ATTEND_OK;
-    if (need != nullptr) {
-      const Scales kinds[] = {call_.k_scales, call_.v_scales};
-      attend_tensor parts[2];
-      const attend_tensor **const scales[] = {&o.k_scale, &o.v_scale};
-      for (int i = 0; i < 2; ++i) {
-        if (kinds[i] != Scales::of_keys || *scales[i] == nullptr || four_extents(**scales[i]).shape[1] == 1) continue;
-        *scales[i] = &(parts[i] = columns_of(**scales[i], 0, keys));
-      }
-      s = attend_attention_workspace(&call_.q, &k, &v, &call_.out, &o, need);
-    } else {
-      for (int64_t b = 0; o.kv_lengths != nullptr && b < call_.batch; ++b) {
-        lengths_[b] = std::clamp<int64_t>(call_.attention.kv_lengths[b] - begin, 0, keys);
-      }
-      if (o.kv_lengths != nullptr) o.kv_lengths = lengths_;
-      s = attend_attention(&call_.q, &k, &v, &call_.out, &o);
-    }
-    if (s != ATTEND_OK) fault->set(s, text);
+    call_attention(call_.q, k, v, call_.out, o, need, fault);
   }
 
   // Closes the open span of the state, before a key at `position` that nobody sees.
@@ -238,7 +216,6 @@ class Decode {
   void fold(int64_t spans, int64_t end, Fault *fault) {
     const int64_t half = bytes_of_part(), numbers = half / call_.acc_bytes(),
                   rows = call_.q.shape[1] * call_.out.shape[2] * call_.batch;
-    *one_key_ = 0;
     const auto clear = [&](auto *first) {
       std::fill(first, first + numbers, 0);
       std::fill(first, first + rows, -HUGE_VAL);
@@ -251,72 +228,27 @@ class Decode {
       if (span > 0) close(span * kKeySpan, nullptr, fault);
       std::memcpy(work_, parts_ + span * half, static_cast<size_t>(half));
     }
-    attend_attention_options o = call_.attention;
-    attend_tensor scales[2];
-    const auto none = [](const attend_tensor *whole, Scales kind, attend_tensor *part) {
-      if (kind != Scales::of_keys || four_extents(*whole).shape[1] == 1) return whole;
-      *part = columns_of(*whole, 0, 0);
-      return static_cast<const attend_tensor *>(part);
-    };
-    o.k_scale = none(o.k_scale, call_.k_scales, &scales[0]), o.v_scale = none(o.v_scale, call_.v_scales, &scales[1]);
-    if (!*fault) {
-      compute(columns_of(call_.k, 0, 0), columns_of(call_.v, 0, 0), (end + 255) / 256 * 256, ATTEND_CONTINUE, o,
-              nullptr, fault);
-    }
+    constexpr int64_t kChunk = Contract<float>::kKeyChunk;
+    if (!*fault) compute_keys(0, 0, (end + kChunk - 1) / kChunk * kChunk, ATTEND_CONTINUE, nullptr, fault);
   }
 
   // What the root has, to all.
-  void share(Call *call) {
-    const auto one = [call](const attend_tensor &to, char *memory) {
-      if (call->team.ranks() == 1) return;
+  void share() {
+    const auto one = [this](const attend_tensor &to, char *memory) {
+      if (call_.team.ranks() == 1) return;
       const attend_tensor through = packed(to, memory);
-      if (call->is_root()) copy(to, through);
-      call->team.broadcast(memory, count_of(to) * size_of(to.dtype), call->options.root);
-      if (!call->is_root()) copy(through, to);
+      if (call_.is_root()) copy(to, through);
+      call_.team.broadcast(memory, bytes_of(to), call_.options.root);
+      if (!call_.is_root()) copy(through, to);
     };
-    one(call->out, out_);
-    if (call->attention.lse != nullptr) one(four_extents(*call->attention.lse), lse_memory_);
+    one(call_.out, out_);
+    if (call_.attention.lse != nullptr) one(lse_, lse_memory_);
   }
 
-  const Call &call_;
-  attend_tensor lse_, k_scale_ = {}, v_scale_ = {};
-  char *work_ = nullptr, *parts_ = nullptr, *sent_ = nullptr, *q_ = nullptr, *out_ = nullptr, *lse_memory_ = nullptr,
-       *attention_ = nullptr;
-  uint64_t attention_bytes_ = 0;
+  attend_tensor lse_;
+  char *work_ = nullptr, *parts_ = nullptr, *sent_ = nullptr, *q_ = nullptr, *out_ = nullptr, *lse_memory_ = nullptr;
   MPI_Request *requests_ = nullptr;
-  KeyRange *ranges_ = nullptr;
-  int32_t *counts_ = nullptr;
-  int64_t *lengths_ = nullptr;
-  double *one_key_ = nullptr;
 };
-
-Fault decode(Call *call, uint64_t *bytes) {
-  Decode decode(*call);
-  uint64_t of_attention = 0;
-  Fault fault = decode.size_attention(&of_attention);
-  Carver size(nullptr);
-  decode.carve(&size, of_attention);
-  if (!fault && !call->computes() && bytes == nullptr) {
-    fault.set(ATTEND_NULL_POINTER, Argument::bytes, "is null, but required");
-  }
-  Workspace workspace;
-  if (!fault && call->computes()) {
-    fault = workspace.get(*call, size.used());
-    if (!fault) {
-      Carver carver(workspace.memory());
-      decode.carve(&carver, of_attention);
-      decode.complete(call);
-      fault = check_as_computed(*call, decode.state(), decode.one_key());
-    }
-  }
-  call->team.agree(&fault);
-  if (!fault && bytes != nullptr) *bytes = size.used() + Carver::kLine - 1;
-  if (fault || !call->computes()) return fault;
-  Keys keys;
-  fault = call->gather_keys(decode.ranges(), decode.counts(), &keys);
-  if (!fault) decode.run(call, keys);
-  return fault;
-}
 
 }  // namespace
 }  // namespace attend::mpi
@@ -327,20 +259,12 @@ using namespace attend::mpi;
 attend_status attend_mpi_decode(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                 const attend_tensor *v, const attend_tensor *out, const attend_mpi_options *options,
                                 const attend_attention_options *attention_options) {
-  Call call = {};
-  call.function = Function::decode, call.purpose = Purpose::compute;
-  Fault fault = call.read(communicator, q, k, v, out, options, attention_options);
-  if (!fault) fault = decode(&call, nullptr);
-  return fault.tell(call.options.message, call.options.message_size);
+  return run<Decode>(Purpose::compute, communicator, q, k, v, out, options, attention_options, nullptr);
 }
 
 attend_status attend_mpi_decode_workspace(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                           const attend_tensor *v, const attend_tensor *out,
                                           const attend_mpi_options *options,
                                           const attend_attention_options *attention_options, uint64_t *bytes) {
-  Call call = {};
-  call.function = Function::decode, call.purpose = Purpose::size;
-  Fault fault = call.read(communicator, q, k, v, out, options, attention_options);
-  if (!fault) fault = decode(&call, bytes);
-  return fault.tell(call.options.message, call.options.message_size);
+  return run<Decode>(Purpose::size, communicator, q, k, v, out, options, attention_options, bytes);
 }

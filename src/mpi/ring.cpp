@@ -185,26 +185,26 @@ void Ring::progress() {
   }
 }
 
-const char *Ring::piece(int64_t piece) {
+template <class Done>
+void Ring::wait_until(const Done &done) {
+  const auto moves = [this] { return in_.ended + out_.ended + gathered_.ended + given_.ended + opened_; };
   double idle_since = 0;
   for (;;) {
-    const int64_t before = in_.ended + out_.ended + gathered_.ended + given_.ended + opened_;
+    const int64_t before = moves();
     progress();
-    if (is_here(piece)) return slot(piece);
-    if (in_.ended + out_.ended + gathered_.ended + given_.ended + opened_ != before) idle_since = 0;
+    if (done()) return;
+    if (moves() != before) idle_since = 0;
     team_->watch(&idle_since);
   }
 }
 
+const char *Ring::piece(int64_t piece) {
+  wait_until([this, piece] { return is_here(piece); });
+  return slot(piece);
+}
+
 void Ring::finish() {
-  double idle_since = 0;
-  for (;;) {
-    const int64_t before = in_.ended + out_.ended + gathered_.ended + given_.ended + opened_;
-    progress();
-    if (pieces_.count() == 0 || is_sent(pieces_.count() - 1)) return;
-    if (in_.ended + out_.ended + gathered_.ended + given_.ended + opened_ != before) idle_since = 0;
-    team_->watch(&idle_since);
-  }
+  wait_until([this] { return pieces_.count() == 0 || is_sent(pieces_.count() - 1); });
 }
 
 }  // namespace attend::mpi

@@ -63,6 +63,8 @@ class Ring {
   bool is_here(int64_t piece) const { return in_.is_through(piece) && gathered_.is_through(piece); }
   bool is_sent(int64_t piece) const { return out_.is_through(piece) && given_.is_through(piece); }
   char *slot(int64_t piece) const { return slots_ + piece % kSlots * pieces_.keys * layout_.bytes_of_key(); }
+  template <class Done>
+  void wait_until(const Done &done);
   bool open();
   void copy_own(int64_t piece);
   bool receive();

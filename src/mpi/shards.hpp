@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+// The numbers of the contract, and of element types.
+#include "kernels/table.hpp"
+
 namespace attend::mpi {
 
 // Keys [first, first + count) of a rank, whose columns from `column` on they are.
@@ -19,12 +22,12 @@ struct Keys {
 
 // Attention is told the keys in pieces.
 struct Pieces {
-  int64_t total, keys;  // of one piece but the last: a multiple of 256
+  int64_t total, keys;  // of one piece but the last: a multiple of a chunk
 
   // Long, since reading and writing the state of a query (16 bytes a value feature) is to cost little beside computing it
   // (4 D operations a key): a piece of 256 costs 14 % of a call, of 512 7, of 2048 3. Eight at least, which overlap.
   static Pieces of(int64_t total) {
-    constexpr int64_t kChunk = 256, kMost = 2048;
+    constexpr int64_t kChunk = Contract<float>::kKeyChunk, kMost = 2048;
     const int64_t eighth = total / 8 / kChunk * kChunk;
     return {total, eighth < kChunk ? kChunk : eighth > kMost ? kMost : eighth};
   }

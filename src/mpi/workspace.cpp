@@ -50,7 +50,6 @@ Fault Call::gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all) {
 Fault Workspace::get(const Call &call, uint64_t need) {
   Fault fault;
   char *memory = static_cast<char *>(call.options.workspace);
-  need += Carver::kLine - 1;
   if (memory != nullptr && call.options.workspace_size < need) {
     fault.set(ATTEND_WORKSPACE_TOO_SMALL, Argument::options_workspace_size,
               "has %" PRIu64 " bytes, but this rank's shard needs %" PRIu64, call.options.workspace_size, need);

@@ -164,6 +164,19 @@ TEST_CASE("decoding: spans that begin elsewhere, and what has no meaning") {
   decode([](Call &c) { c.o.root = world().ranks; }, ATTEND_INVALID_VALUE, "options.root");
   decode([](Call &c) { c.key_ranges[0] += c.here ? 256 : 0; }, ATTEND_INVALID_SHAPE, "options.key_ranges");
   if (world().ranks == 1) return;
+  // More than a message of MPI holds, which sizes alone tell.
+  Call many;
+  many.a = ATTEND_ATTENTION_OPTIONS_INIT;
+  for (Array *x : {&many.q, &many.k, &many.v, &many.out}) {
+    x->t.shape[0] = x->t.shape[2] = x->t.shape[3] = 1;
+    x->t.data = nullptr;
+  }
+  many.q.t.shape[1] = many.out.t.shape[1] = int64_t{1} << 30;
+  uint64_t bytes = 0;
+  const attend_status s =
+      attend_mpi_decode_workspace(world().comm, &many.q.t, &many.k.t, &many.v.t, &many.out.t, &many.o, &many.a, &bytes);
+  CHECK(ATTEND_REASON(s) == ATTEND_OVERFLOW);
+  CHECK(std::string(attend_status_argument(s)) == "q");
   // Five keys a rank, one behind the other; and holes between the spans.
   decode([](Call &c) { c.o.key_ranges = nullptr, c.o.key_range_count = 0; }, ATTEND_INVALID_SHAPE, "k");
   decode([](Call &) {}, ATTEND_INVALID_SHAPE, "options.key_ranges");

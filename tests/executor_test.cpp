@@ -180,7 +180,11 @@ TEST_CASE("threads = 1 does not call run, nor does a call too small to share") {
 TEST_CASE("gradients of one head, and of what is left of short and padded sequences, are shared out") {
   const int64_t kKeys = 700, kQueries = 64, kFeatures = 32;
   const attend_executor executor = executor_of(in_order, 2);
-  for (const auto &[batch, room] : {std::pair<int64_t, int64_t>{1, kKeys}, {3, kKeys}, {3, 4096}}) {
+  struct Case {
+    int64_t batch, room;
+  };
+  for (const Case c : {Case{1, kKeys}, {3, kKeys}, {3, 4096}}) {
+    const int64_t batch = c.batch, room = c.room;
     const std::vector<float> numbers(static_cast<size_t>(kFeatures * room * batch), 0.25f);
     std::vector<float> out(static_cast<size_t>(kFeatures * kQueries * batch));
     std::vector<float> d_q(out.size()), d_k(numbers.size()), d_v(numbers.size());

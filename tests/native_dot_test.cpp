@@ -131,6 +131,27 @@ TEST_CASE("native dot products: infinities, NaN and the smallest numbers") {
   });
 }
 
+// What falls below the smallest number keeps its sign in the CPU's sums. With an odd number of columns one thread has them
+// apart from C, and each of two, but for the last columns, in C.
+TEST_CASE("native dot products: sums that fall below the smallest number are +0 for any number of threads") {
+  Stored a(ATTEND_BF16, {208, 16, 1, 1}, {}), b(ATTEND_BF16, {16, 401, 1, 1}, {});
+  a.fill_with(0x1p-70f);
+  b.fill_with(-0x1p-70f);
+  for_each_isa([&] {
+    for (const int32_t threads : {1, 2, 4}) {
+      Operand<float> c({208, 401, 1, 1}, {});
+      attend_matmul_options options = options_with<attend_matmul_options>(threads);
+      options.flags = ATTEND_NATIVE_DOT;
+      REQUIRE(ok(attend_matmul(1, a.tensor(), b.tensor(), 0, c.tensor(), &options)));
+      const float wanted = has_dots() ? 0.0f : -16 * 0x1p-140f;
+      int64_t others = 0;
+      c.each([&](float &v, auto...) { others += std::memcmp(&v, &wanted, sizeof v) == 0 ? 0 : 1; });
+      INFO("threads " << threads);
+      CHECK(others == 0);
+    }
+  });
+}
+
 TEST_CASE("native dot products: the workspace is enough on every instruction set, and does not depend on it") {
   for (const Product p : {Product{200, 70, 300}, Product{17, 500, 90}, Product{64, 64, 2000}, Product{5, 5, 1}}) {
     Stored a(ATTEND_BF16, {p.m, p.k, 1, 1}, {}), b(ATTEND_BF16, {p.k, p.n, 1, 1}, {}),

@@ -159,6 +159,7 @@ TEST_CASE_TEMPLATE("softmax backward: masked entries get 0 and leak nothing", T,
     using O = Operand<T>;
     const Shape shape = {random.pick<int64_t>({1, 2, 7, 16, 17, 40, 130, 513, 700}), random.in(1, 40), 1, 1};
     const bool log = random.one_in(2), accumulates = random.one_in(3);
+    const double scale = random.pick({0.0, -0.5});
     const T masked = log ? -kInfinity : T(0);
     O y(shape, O::random_layout(random)), d_y(shape, O::random_layout(random)), d_x(shape, O::random_layout(random));
     draw_result(random, log, &y);
@@ -173,9 +174,11 @@ TEST_CASE_TEMPLATE("softmax backward: masked entries get 0 and leak nothing", T,
       clean.at(r, j, h, b) = 0;
       d_y.at(r, j, h, b) = random.pick({kNan, kInfinity, -kInfinity, T(1)});
     });
-    INFO("rows " << shape[0] << " columns " << shape[1] << " log " << log << " accumulates " << accumulates);
+    INFO("rows " << shape[0] << " columns " << shape[1] << " log " << log << " accumulates " << accumulates << " scale "
+                 << scale);
     for_each_isa([&] {
       auto options = options_with<attend_softmax_backward_options>(1);
+      options.scale = scale;
       options.flags = (log ? ATTEND_LOG : 0) | (accumulates ? ATTEND_ACCUMULATE : 0);
       O got = d_x, want = d_x;
       if (!ok(attend_softmax_backward(y.tensor(), d_y.tensor(), got.tensor(), &options))) return;

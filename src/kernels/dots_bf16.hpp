@@ -14,6 +14,11 @@ struct PairProducts {
     return _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), reinterpret_cast<__m512bh>(of_a),
                                                 reinterpret_cast<__m512bh>(of_b)));
   }
+  // A sum that fell below 2^-126 from the negative side is -0. It must not stay so where C is the sum itself, since it
+  // does not where the sum is added to C0, and which of the two it is depends on the threads.
+  static ATTEND_INLINE Bytes total(Bytes sums) {
+    return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(sums), _mm512_setzero_ps()));
+  }
 };
 
 void dots(const IntegerBlock &x) {

@@ -19,6 +19,7 @@ template <bool U>
 struct ByteProducts {
   using Element = uint8_t;
   static ATTEND_INLINE Bytes add(Bytes sums, Bytes of_a, Bytes of_b) { return add_quads<U>(sums, of_a, of_b); }
+  static ATTEND_INLINE Bytes total(Bytes sums) { return sums; }
 };
 
 // Moves the elements of A when it is added, if they have B's type.

@@ -1,6 +1,6 @@
 // Products whose step adds several products to each lane, with more than a few columns: A is packed into panels of quads, B's
 // columns are read in place where they are contiguous. Op says what an element is and how a step adds:
-//     Element, add(sums, quads of A, quads of B)
+//     Element, add(sums, quads of A, quads of B), total(sums): what is stored of them
 // What an accumulator begins with is of 32 bits, be it an integer or 0.0.
 #pragma once
 
@@ -110,7 +110,7 @@ ATTEND_INLINE void quad_tile(const IntegerBlock &x, const Begin &begin, const ui
   ATTEND_UNROLL
   for (int j = 0; j < NR; ++j) {
     ATTEND_UNROLL
-    for (int v = 0; v < MV; ++v) _mm512_storeu_si512(to + j * x.ld + v * kQuadLanes, acc[v][j]);
+    for (int v = 0; v < MV; ++v) _mm512_storeu_si512(to + j * x.ld + v * kQuadLanes, Op::total(acc[v][j]));
   }
 }
 

@@ -25,7 +25,7 @@ ATTEND_INLINE vec<T> negated(vec<T> v) {
   return v * broadcast(T(-1));
 }
 
-// And back: to feature `first` on of a token and head, scaled by what lies there.
+// To feature `first` on of a token and head, scaled by what lies there.
 template <class T>
 ATTEND_INLINE void store_line(const RotaryBlock<T> &b, const T *from, int64_t first, int64_t count, void *y,
                               const float *scale) {

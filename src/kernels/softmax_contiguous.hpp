@@ -41,11 +41,11 @@ struct Add {
 };
 
 // The sums of up to kLanes columns from the lanes of their chunks, in order: those of kLanes chunks, of whichever columns,
-// are added up together.
+// are added up together. (Of whole lines: vectors across two of them are slow to come back from a store, 4 % of the whole.)
 template <class T>
 struct ChunkSums {
   static constexpr int W = kLanes<T>;
-  T sums[W], errors[W], lanes[W * W];
+  alignas(64) T sums[W], errors[W], lanes[W * W];
   int64_t column_of[W], filled = 0;
 
   ATTEND_INLINE ChunkSums() {

@@ -123,6 +123,7 @@ class KvAppendCall : public ServingCall<T, attend_kv_append_options> {
       if (is) faults->add(reason, name);
     };
     this->find_packing_faults(faults);
+    if (rotates) this->find_dims_faults(faults);
     wrong(o.slots != nullptr && o.offsets != nullptr, "options.offsets");
     wrong(o.slots != nullptr && o.pages != nullptr, "options.pages");
     wrong(rotates && o.cos == nullptr, "options.cos", ATTEND_NULL_POINTER);

@@ -78,11 +78,18 @@ class ServingCall : public Call {
   void find_batch_faults(Faults *faults) const {
     if (is_packed() && x_shape()[3] != 1) faults->add(ATTEND_INVALID_SHAPE, "*");
   }
+  int64_t rotated_dims() const { return options_.value.rotary_dims == 0 ? x_shape()[0] : options_.value.rotary_dims; }
+  bool dims_are_right() const {
+    return rotated_dims() >= 0 && rotated_dims() <= x_shape()[0] && rotated_dims() % 2 == 0;
+  }
+  // Which x alone tells, whatever another operand is.
+  void find_dims_faults(Faults *faults) const {
+    if (!dims_are_right()) faults->add(ATTEND_INVALID_VALUE, "options.rotary_dims", false);
+  }
   void find_table_faults(Faults *faults) const {
     const Shape x = x_shape(), c = Extent(cos_->view).shape;
-    const int64_t dims = options_.value.rotary_dims == 0 ? x[0] : options_.value.rotary_dims;
-    if (dims < 0 || dims > x[0] || dims % 2 != 0) return faults->add(ATTEND_INVALID_VALUE, "options.rotary_dims");
-    expect_shape(faults, *cos_, {dims / 2, c[1], x[2], sequences()}, 12);
+    if (!dims_are_right()) return faults->add(ATTEND_INVALID_VALUE, "options.rotary_dims");
+    expect_shape(faults, *cos_, {rotated_dims() / 2, c[1], x[2], sequences()}, 12);
     expect_shape(faults, *sin_, c);
     const bool columns = !is_packed() && options_.value.offsets == nullptr && options_.value.positions == nullptr;
     if (columns && x[1] > c[1]) faults->add(ATTEND_INVALID_VALUE, cos_->name, !is_empty());
@@ -184,6 +191,7 @@ class RotaryCall : public ServingCall<T, attend_rotary_options> {
   }
   void find_faults(Faults *faults) const override {
     this->find_packing_faults(faults);
+    this->find_dims_faults(faults);
     if (this->options_.value.positions != nullptr && this->options_.value.offsets != nullptr)
       faults->add(ATTEND_INVALID_VALUE, "options.offsets");
   }

@@ -212,7 +212,7 @@ void Call::prepare(Decoder &d) {
     return operands_[0];
   };
   if (in_place_ != nullptr && d.one_in(3)) {
-    alias(d, *in_place_, operands_[0]);
+    alias(d, *in_place_, operands_[static_cast<size_t>(d.in(0, in_place_with_ - 1))]);
   } else if (d.one_in(12)) {
     Operand &o = any(d.in(0, 3) != 0);
     alias(d, o, any(d.in(0, 1) != 0));

@@ -128,7 +128,8 @@ class Call {
   std::deque<Operand> operands_;
   std::vector<Head> heads_;
   bool extremes_ = false;        // the oracle bears denormal and huge numbers
-  Operand *in_place_ = nullptr;  // may be the same view as the first operand
+  Operand *in_place_ = nullptr;  // may be the same view as one of the first operands,
+  int64_t in_place_with_ = 1;    // so many
 
  private:
   void spoil(Decoder &d);

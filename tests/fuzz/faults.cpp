@@ -92,8 +92,11 @@ void Call::find_overlaps(Faults *faults) {
       const auto both = [](unsigned char a, unsigned char b) { return (a & b) != 0; };
       if (std::equal(of_o.begin(), of_o.end(), of_p.begin(), [&](auto a, auto b) { return !both(a, b); })) continue;
       const Extent e(o.view), f(p.view);
-      const bool same = o.view.data == p.view.data && e.shape == f.shape && e.stride == f.stride;
-      if (same && &o == in_place_ && &p == &operands_[0]) continue;
+      const bool same = o.view.data == p.view.data && e.shape == f.shape && e.stride == f.stride &&
+                        size_of(o.view.dtype) == size_of(p.view.dtype);
+      const auto is_p = [&](const Operand &first) { return &first == &p; };
+      const auto firsts = operands_.begin();
+      if (same && &o == in_place_ && std::any_of(firsts, firsts + in_place_with_, is_p)) continue;
       overlaps_ = true;
       faults->add(ATTEND_OVERLAP, "*", o.view.data == p.view.data);
     }

@@ -21,6 +21,7 @@ class SoftmaxBackwardCall : public Call {
     d_lse_ = &add(d, "options.d_lse", Role::input, kDtype<T>, {1, n, heads, batch}, false);
     d_lse_->given = d.in(0, 1) != 0;
     in_place_ = d_x_;
+    in_place_with_ = 2;
     options_.value.scale = d.pick({0.0, 1.0, 0.3, -1.7});
     options_.value.flags = (d.one_in(3) ? ATTEND_LOG : 0) | (accumulates_ ? ATTEND_ACCUMULATE : 0);
     options_.value.threads = static_cast<int32_t>(d.in(0, 3));

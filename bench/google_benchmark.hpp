@@ -1,4 +1,4 @@
-// What the three benchmark programs share of Google Benchmark: facts about the machine, timing, names.
+// What the benchmark programs share of Google Benchmark: facts about the machine, timing, names.
 //
 // SPDX-License-Identifier: BSD-3-Clause
 #ifndef ATTEND_BENCH_GOOGLE_BENCHMARK_HPP
@@ -94,8 +94,8 @@ bool agrees(benchmark::State &state, const std::vector<T> &ours, const T *theirs
 // "matmul/f32/512" and the row make "matmul/f32/512/avx512/threads:1".
 template <class Function>
 void register_row(const std::string &name, const Row &row, Function &&function) {
-  const std::string isa = row.name == nullptr ? "best" : row.name;
-  const std::string full_name = name + "/" + isa + "/threads:" + std::to_string(row.threads);
+  const std::string who = row.name == nullptr ? attend_isa_name(0) : row.name;
+  const std::string full_name = name + "/" + who + "/threads:" + std::to_string(row.threads);
   benchmark::RegisterBenchmark(full_name.c_str(), std::forward<Function>(function))->UseRealTime();
 }
 

@@ -55,7 +55,7 @@ double sum_of(const unsigned char *memory, int64_t bytes) {
 
 // One new token of each sequence: heads lie apart in pages of `page` keys, or, page 0, in one packed array.
 void decode(const Type &type, int64_t heads, int64_t kv_heads, int64_t page, int32_t threads) {
-  const std::string name = std::string("ragged/decode/") + type.name + "/H:" + std::to_string(heads) +
+  const std::string name = std::string("ragged/") + type.name + "/decode/H:" + std::to_string(heads) +
                            "/Hkv:" + std::to_string(kv_heads) +
                            (page != 0 ? "/page:" + std::to_string(page) : "/packed");
   register_row(name, row_of(threads), [=](benchmark::State &state) {
@@ -97,16 +97,16 @@ void decode(const Type &type, int64_t heads, int64_t kv_heads, int64_t page, int
 }
 
 void read(int64_t kv_heads) {
-  register_row("ragged/decode/f32/H:32/Hkv:" + std::to_string(kv_heads) + "/read", row_of(1),
-               [=](benchmark::State &state) {
-                 const int64_t bytes = 2 * starts_of(mixed_lengths()).back() * kv_heads * 128 * 4;
-                 const std::vector<unsigned char> memory(static_cast<size_t>(bytes), 1);
-                 const double seconds = time_calls(state, row_of(1), [&] {
-                   benchmark::DoNotOptimize(sum_of(memory.data(), bytes));
-                   return attend_status{ATTEND_OK};
-                 });
-                 count_bytes(state, static_cast<double>(bytes), seconds);
-               });
+  const Row row = {"read", Path::naive, 1};
+  register_row("ragged/f32/decode/H:32/Hkv:" + std::to_string(kv_heads), row, [=](benchmark::State &state) {
+    const int64_t bytes = 2 * starts_of(mixed_lengths()).back() * kv_heads * 128 * 4;
+    const std::vector<unsigned char> memory(static_cast<size_t>(bytes), 1);
+    const double seconds = time_calls(state, row, [&] {
+      benchmark::DoNotOptimize(sum_of(memory.data(), bytes));
+      return attend_status{ATTEND_OK};
+    });
+    count_bytes(state, static_cast<double>(bytes), seconds);
+  });
 }
 
 // Sequences in arrays [tokens, H, D], attention over each of them.
@@ -114,7 +114,7 @@ enum class How { packed, alone, padded };
 void sentences(const std::string &name, const std::vector<int64_t> &counts, int64_t heads, int64_t features, How how,
                double peak) {
   static constexpr const char *kNames[] = {"packed", "alone", "padded"};
-  register_row("ragged/" + name + "/" + kNames[static_cast<int>(how)], row_of(1), [=](benchmark::State &state) {
+  register_row("ragged/f32/" + name + "/" + kNames[static_cast<int>(how)], row_of(1), [=](benchmark::State &state) {
     const std::vector<int64_t> starts = starts_of(counts);
     const int64_t batch = static_cast<int64_t>(counts.size()), token = heads * features;
     const int64_t longest = *std::max_element(counts.begin(), counts.end());
@@ -157,8 +157,9 @@ void sentences(const std::string &name, const std::vector<int64_t> &counts, int6
 // has all tokens for the queries of one sequence, and so reads the prefix once.
 void prefix(const Type &type, int64_t kv_heads, bool shared, int32_t threads, double peak) {
   constexpr int64_t kD = 128, kHeads = 32, kSequences = 32, kPage = 16, kCommon = 256, kOwn = 4, kMost = kCommon + kOwn;
-  const std::string name = std::string("ragged/prefix:4096/sequences:32/H:32/Hkv:") + std::to_string(kv_heads) + "/" +
-                           type.name + (shared ? "/once" : "/by_each");
+  const std::string name = std::string("ragged/") + type.name +
+                           "/prefix:4096/sequences:32/H:32/Hkv:" + std::to_string(kv_heads) +
+                           (shared ? "/once" : "/by_each");
   register_row(name, row_of(threads), [=](benchmark::State &state) {
     const int64_t pages = kCommon + kSequences * kOwn;
     std::vector<int32_t> table(kSequences * kMost);
@@ -207,7 +208,7 @@ void prefix(const Type &type, int64_t kv_heads, bool shared, int32_t threads, do
 
 // Multi-head latent attention: 576 features a key, of which the first 512 are the value; all heads on one key head.
 void latent(int64_t heads, double peak) {
-  register_row("ragged/latent/keys:4096/H:" + std::to_string(heads), row_of(1), [=](benchmark::State &state) {
+  register_row("ragged/f32/latent/keys:4096/H:" + std::to_string(heads), row_of(1), [=](benchmark::State &state) {
     constexpr int64_t kD = 576, kDv = 512, kKeys = 4096;
     const Stored q(kF32, kD, heads), k(kF32, kD, kKeys), out(kF32, kDv, heads);
     const attend_tensor tq = tensor(q, {kD, 1, heads, 1}, {1, kD, kD, 0}),

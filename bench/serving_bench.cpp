@@ -44,13 +44,14 @@ constexpr int64_t kCalls = 16;
 
 // K and V one after the other, as an append does.
 void copy(const std::string &name, int64_t bytes, int64_t calls) {
-  register_row("serving/" + name + "/memcpy", kBest, [=](benchmark::State &state) {
+  const Row row = {"memcpy", Path::naive, 1};
+  register_row("serving/" + name, row, [=](benchmark::State &state) {
     const auto size = static_cast<size_t>(bytes);
     std::vector<char> from[2], to[2];
     for (std::vector<char> &memory : from) memory.assign(size, 'x');
     for (std::vector<char> &memory : to) memory.assign(size * static_cast<size_t>(calls), 'y');
     size_t call = 0;
-    const double seconds = time_calls(state, kBest, [&] {
+    const double seconds = time_calls(state, row, [&] {
       for (size_t i = 0; i < 2; ++i) std::memcpy(to[i].data() + call * size, from[i].data(), size);
       call = (call + 1) % static_cast<size_t>(calls);
       return attend_status{ATTEND_OK};
@@ -61,16 +62,18 @@ void copy(const std::string &name, int64_t bytes, int64_t calls) {
 
 void rotary(const Shape &s, const Type &type, uint32_t flags) {
   const std::string pairs = flags == 0 ? "/halves" : "/interleaved";
-  register_row("serving/rotary/" + s.text() + "/" + type.name + pairs, kBest, [=](benchmark::State &state) {
-    const Stored x = tokens_of(type, s), y = tokens_of(type, s);
-    const Tables tables(s, s.tokens);
-    attend_rotary_options options = ATTEND_ROTARY_OPTIONS_INIT;
-    options.threads = 1;
-    options.flags = flags;
-    const double seconds = time_calls(
-        state, kBest, [&] { return attend_rotary(&x.view, &tables.cos.view, &tables.sin.view, &y.view, &options); });
-    count_bytes(state, 2.0 * static_cast<double>(s.elements() * bytes_of(type.dtype)), seconds);
-  });
+  register_row(std::string("serving/") + type.name + "/rotary/" + s.text() + pairs, kBest,
+               [=](benchmark::State &state) {
+                 const Stored x = tokens_of(type, s), y = tokens_of(type, s);
+                 const Tables tables(s, s.tokens);
+                 attend_rotary_options options = ATTEND_ROTARY_OPTIONS_INIT;
+                 options.threads = 1;
+                 options.flags = flags;
+                 const double seconds = time_calls(state, kBest, [&] {
+                   return attend_rotary(&x.view, &tables.cos.view, &tables.sin.view, &y.view, &options);
+                 });
+                 count_bytes(state, 2.0 * static_cast<double>(s.elements() * bytes_of(type.dtype)), seconds);
+               });
 }
 
 // Caches of columns whose heads lie apart, [H, columns, D], or side by side, [columns, H, D]; pools of pages of 16 columns,
@@ -101,8 +104,8 @@ void append(const Shape &s, Kind kind, const Type &from, const Type &to, int32_t
   static constexpr const char *kNames[] = {"apart", "together", "pages", "slots"};
   Row row = kBest;
   row.threads = threads;
-  const std::string name = std::string(kNames[static_cast<int>(kind)]) + "/" + from.name + "_to_" + to.name;
-  register_row("serving/append/" + s.text() + "/" + name, row, [=](benchmark::State &state) {
+  const std::string name = std::string("serving/") + from.name + "_to_" + to.name + "/append/" + s.text();
+  register_row(name + "/" + kNames[static_cast<int>(kind)], row, [=](benchmark::State &state) {
     const Stored k = tokens_of(from, s), v = tokens_of(from, s);
     const int64_t columns = kCalls * s.tokens, pages = columns / kPage;
     const Cache k_cache(to, kind, s, columns), v_cache(to, kind, s, columns);
@@ -143,7 +146,7 @@ int main(int argc, char **argv) {
   return run_benchmarks(argc, argv, [](const FmaPeak &) {
     const Shape prompt = {512, 32, 128}, grouped = {512, 8, 128}, decode = {32, 8, 128};
     for (const Shape &s : {prompt, grouped, decode}) {
-      copy("append/" + s.text() + "/bf16", s.elements() * 2, kCalls);
+      copy("bf16/append/" + s.text(), s.elements() * 2, kCalls);
       for (const Kind kind : {Kind::together, Kind::apart, Kind::pages, Kind::slots}) append(s, kind, kBf16, kBf16, 1);
       append(s, Kind::together, kBf16, kBf16, 2);
       append(s, Kind::together, kF32, kBf16, 1);
@@ -151,7 +154,7 @@ int main(int argc, char **argv) {
       append(s, Kind::together, kBf16, kI8, 1);
       append(s, Kind::together, kBf16, kF8, 1);
       for (const Type &type : {kF32, kBf16}) {
-        copy("rotary/" + s.text() + "/" + type.name, s.elements() * bytes_of(type.dtype) / 2, 1);
+        copy(std::string(type.name) + "/rotary/" + s.text(), s.elements() * bytes_of(type.dtype) / 2, 1);
         for (const uint32_t flags : {0u, ATTEND_ROTARY_INTERLEAVED}) rotary(s, type, flags);
       }
     }

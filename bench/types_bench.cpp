@@ -17,7 +17,7 @@ const Row kBest = {nullptr, Path::library, 1};
 
 template <class Function>
 void add(const std::string &what, const Type &type, Function &&function) {
-  register_row("types/" + what + "/" + type.name, kBest, std::forward<Function>(function));
+  register_row(std::string("types/") + type.name + "/" + what, kBest, std::forward<Function>(function));
 }
 
 // Keys and values of the type; queries and results too, but of 8 bits f32.

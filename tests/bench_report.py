@@ -16,9 +16,11 @@ import xml.dom.minidom
 SECTIONS = ["Machine and versions", "Speed-up", "Matrix product", "Matrix product, four layouts", "Matrix product, thin",
             "Roofline", "Threads beside others", "Masks and options", "Scaling with length, time", "Scaling with length, memory",
             "Softmax, contiguous columns", "Softmax, contiguous rows", "Attention", "Attention, causal", "Gradients of attention",
-            "Small calls", "Every row"]
+            "Narrow types", "Decode of a batch", "Ragged batches", "New keys and values", "Small calls", "Every row"]
 ROWS = (r"matmul/f32/(8|16|256|512/B_transposed|4x1024x1024)/|options/f32/N:1024/D:64/(plain|mask)/|length/f32/N:(512|1024)/|softmax/f32/(64x4096|1024x1024)/|^self_attention/f32/"
-        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^backward/f32/N:512/D:64/heads:1/full/|^threads_beside_others$")
+        r"|^attention/f32/N:(16|256)/D:64/heads:8/|decode/f32/keys:1024/|^backward/f32/N:512/D:64/heads:1/full/|^threads_beside_others$"
+        r"|^types/\w+/(linear/4096x4096/items:1|softmax/strided)/|^ragged/(f32/(sentences|latent/keys:4096/H:1/)|i8/decode/H:32/Hkv:8/page:16)"
+        r"|^serving/(bf16|bf16_to_bf16)/append/tokens:512/H:8/|^mpi_ranks$")
 
 
 class Page(html.parser.HTMLParser):
@@ -77,7 +79,7 @@ def main():
         out = pathlib.Path(directory)
         command = [sys.executable, "-B", sources / "run.py", "--programs", programs, "--out", out]
         run = subprocess.run([*command, "--filter", ROWS, "--min-time", "0.001", "--repetitions", "2",
-                              "--threads-time", "0.1"],
+                              "--threads-time", "0.1", "--mpi-tokens", "1024"],
                              capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert " s left " in run.stdout, "no progress shown"
@@ -94,6 +96,8 @@ def main():
             assert all(min(row["one"] + row["two"]) > 0 for row in results["threads"])
         else:
             assert results["threads_not_measured"] == busy
+        if "mpi" in results:
+            assert [row["ranks"] for row in results["mpi"]] == [1, 2, 4] and all(row["prefill"] > 0 for row in results["mpi"])
         assert all(row["real_time"] > 0 for row in results["benchmarks"] if row not in failed)
         lines = list(csv.DictReader((out / "report.csv").open()))
         measured = [line for line in lines if not line["not measured"]]

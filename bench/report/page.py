@@ -68,7 +68,7 @@ def warnings(results):
 
 def legend(all_rows):
     best = table.best_set(all_rows)
-    labels = [table.label(r.who, r.threads) for r in sorted(all_rows, key=table.rank)]
+    labels = [table.label(r.who, r.threads) for r in sorted(all_rows, key=table.rank) if r.who not in table.FLOORS]
     return [(name, plots.colour(name, table.label(best) if best else None)) for name in dict.fromkeys(labels)]
 
 

@@ -30,7 +30,11 @@ COLOURS = {
     "onnxruntime": "#4f9d9d",
     "ggml": "#a05a2c",
     "ggml-f16": "#d1a27f",
+    "memcpy": "#8c8c8c",
+    "read": "#8c8c8c",
 }
+# Of ours by type, where rows differ in that.
+TYPES = {"f32": "#d55e00", "bf16": "#0072b2", "f16": "#56b4b4", "i8": "#009e73", "f8e4m3": "#cc79a7"}
 OTHERS = ("#5b7fa7", "#8a6d3b", "#6f8f3f")
 OURS, OURS_THREADS, OURS_PYTHON, OURS_SLOWER = "#d55e00", "#a63c06", "#f0955a", "#e3b08f"
 
@@ -43,7 +47,8 @@ def colour(name, best=None):
         if "Python" in name:
             return OURS_PYTHON
         return OURS if best in (None, name) else OURS_SLOWER
-    return COLOURS.get(name) or OTHERS[sum(map(ord, name)) % len(OTHERS)]
+    first = re.split(r"[, _]", name)[0]
+    return COLOURS.get(name) or COLOURS.get(first) or TYPES.get(first) or OTHERS[sum(map(ord, name)) % len(OTHERS)]
 
 
 plt.rcParams.update(
@@ -118,8 +123,8 @@ def lines(series, x_label, y_label, ceilings=(), log=False, best=None):
     return finish(figure)
 
 
-def bars(groups, value_label, log=False, best=None):
-    """groups: {label: {name: value}}, one cluster of horizontal bars each."""
+def bars(groups, value_label, log=False, best=None, named=False):
+    """groups: {label: {name: value}}, one cluster of horizontal bars each; `named`: each tells its name, which is no library's."""
     lines = sum(len(values) for values in groups.values()) + 1.6 * len(groups)
     figure, axes = plot(0.17 * lines + 0.6)
     y, largest = 0, 0
@@ -132,7 +137,7 @@ def bars(groups, value_label, log=False, best=None):
             axes.plot(value[1:], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
             end = max(value[0], value[2])
             largest = max(largest, end)
-            axes.annotate(f" {value[0]:.3g}", (end, y), va="center", fontsize=8)
+            axes.annotate(f" {value[0]:.3g}" + (f"  {name}" if named else ""), (end, y), va="center", fontsize=8)
             y += 1
         y += 0.6
     axes.set_yticks([])
@@ -141,7 +146,7 @@ def bars(groups, value_label, log=False, best=None):
         axes.set_xscale("log")
         axes.set_xlim(right=largest * 2.2)
     else:
-        axes.set_xlim(0, largest * 1.1)
+        axes.set_xlim(0, largest * (1.35 if named else 1.1))
     axes.set_xlabel(value_label)
     return finish(figure)
 

@@ -11,16 +11,18 @@ INSTRUCTION_SETS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "neon", "sse42
 FROM_PYTHON = "attend"
 PYTHON_PEERS = ("pytorch", "onnxruntime", "ggml", "ggml-f16")
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+# What memory does in the place of a call.
+FLOORS = ("memcpy", "read")
 # Quartiles further apart than this part of the median are marked.
 NOISY = 0.10
 
 
 @dataclasses.dataclass
 class Row:
-    what: str  # matmul, softmax, attention, self_attention, decode, options, length, backward
-    dtype: str
+    what: str  # matmul, softmax, attention, self_attention, decode, options, length, backward, types, serving, ragged
+    dtype: str  # f32, bf16, .., with a way of computing (bf16_dot) or what becomes of it (bf16_to_i8)
     shape: str  # 512, 1024x1024/contiguous, N:256/D:64/heads:8/full
-    who: str  # naive, blocked, an instruction set, a peer
+    who: str  # naive, blocked, an instruction set, a peer, memcpy, read
     threads: int
     seconds: float  # the median
     counters: dict  # at the median
@@ -55,8 +57,21 @@ def quartiles(values):
 
 def parse(name):
     """The parts of a row's name, or None: what, dtype, shape, who, threads."""
-    found = re.fullmatch(r"(\w+)/(f32|f64)/(.+)/([^/]+)/threads:(\d+)(?:/.*)?", name)
+    found = re.fullmatch(r"(\w+)/((?:f32|f64|bf16|f16|i8|f8e4m3)(?:_\w+)?)/(.+)/([^/]+)/threads:(\d+)(?:/.*)?", name)
     return found.groups() if found else None
+
+
+def task_of(shape):
+    """decode/H:32/Hkv:8/page:16 -> decode/H:32/Hkv:8: what the ways to do it, `variant_of` it, have in common."""
+    return re.sub(r"/(page:\d+|[a-z_]+)$", "", shape)
+
+
+def variant_of(shape):
+    return shape[len(task_of(shape)) + 1:].replace(":", " ").replace("_", " ")
+
+
+def spelled(shape):
+    return shape.replace("/", ", ").replace(":", " ").replace("_", " ")
 
 
 def time_of(entry):
@@ -93,6 +108,12 @@ def rank(row):
     """The order of rows in tables and legends: the references, ours, ours unfused, the peers."""
     order = ("naive", "blocked", *INSTRUCTION_SETS, FROM_PYTHON, "unfused")
     return (order.index(row.who) if row.who in order else len(order), row.who, row.threads)
+
+
+def type_rank(row):
+    """The order of rows that differ in types."""
+    first, _, rest = row.dtype.partition("_")
+    return (row.who not in FLOORS, ("f32", "f64", "bf16", "f16", "i8", "f8e4m3").index(first), rest, row.shape)
 
 
 def failures(results):

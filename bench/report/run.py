@@ -23,7 +23,7 @@ import quiet
 import rows as table
 import verdict
 
-PROGRAMS = ("matmul", "softmax", "attention", "attention_options", "backward")
+PROGRAMS = ("matmul", "softmax", "attention", "attention_options", "backward", "types", "ragged", "serving")
 # What the short run leaves out: f64, the slower instruction sets, shapes that tell nothing new.
 SHORT_SHAPES = (
     r"matmul/f32/(8|16|32|64|128|256|512|1024|768x768x512|4096x4096x\d+|4x1024x1024|1024x16x1024|512/\w+)/"
@@ -35,6 +35,9 @@ SHORT_SHAPES = (
     r"|options/f32/N:1024/"
     r"|length/f32/"
     r"|backward/f32/N:(512|1024|4096)/D:(64|128)/heads:1/"
+    r"|types/\w+/(attention/D:64|decode/D:128|linear/2048x2048|linear/4096x4096/items:1|integers/1024x\d+x\d+|softmax)/.*"
+    r"|ragged/\w+/(decode/H:32/Hkv:8|sentences:20|tokens:|prefix:4096/sequences:32/H:32/Hkv:8|latent)/?.*"
+    r"|serving/\w+/(append|rotary)/tokens:512/H:8/.*"
 )
 # What a process measures of the machine before its rows can be disturbed, but never be too good.
 MACHINE = ("FMA peak of one core, f32", "FMA peak of one core, f64", "memcpy on one core", "read on one core")
@@ -46,9 +49,15 @@ def list_rows(program, variables):
 
 
 def group_of(row):
-    """matmul/f32/512/avx512/threads:1/real_time -> matmul/f32/512; the options of a size stand beside each other."""
-    shape = re.sub(r"(/[^/]+)?/threads:.*", "", row)
-    return shape.rpartition("/")[0] if shape.startswith("options/") else shape
+    """matmul/f32/512/avx512/threads:1/real_time -> matmul/f32/512; the options of a size stand beside each other, and so do
+    the types of a task and the ways to serve a batch."""
+    parts = table.parse(row)
+    if parts is None:
+        return row
+    what, dtype, shape, _, _ = parts
+    if what in ("types", "ragged", "serving"):
+        return f"{what}/" + (shape if what == "types" else table.task_of(shape))
+    return f"{what}/{dtype}/" + (shape.rpartition("/")[0] if what == "options" else shape)
 
 
 def chosen(rows, full, pattern):
@@ -157,6 +166,19 @@ def measure_python_peers(arguments, variables):
         return json.load(out)
 
 
+def measure_types_beside_pytorch(arguments, variables):
+    """[work, type, ms of ours, of PyTorch's, ratio] of types_beside_pytorch.py; None without PyTorch."""
+    python, _ = peer_environment.python(arguments.peers_folder)
+    if python is None or not re.search(arguments.filter, "types_beside_pytorch"):
+        return None
+    print("narrow types beside PyTorch, about 30 s", flush=True)
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [python, pathlib.Path(__file__).with_name("types_beside_pytorch.py"),
+                   arguments.programs.parent / "lib" / "libattend.so", "--json", out.name]
+        done = subprocess.run(command, env=variables, stdout=subprocess.DEVNULL)
+        return json.load(out) if done.returncode == 0 else None
+
+
 def measure_threads(arguments):
     """What two threads are worth beside others: attend_bench_threads' rows."""
     print(f"two threads beside others, about {16 * arguments.threads_time:.0f} s", flush=True)
@@ -164,6 +186,36 @@ def measure_threads(arguments):
         command = [arguments.programs / "attend_bench_threads", str(arguments.threads_time), out.name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.load(out)
+
+
+def measure_ranks(arguments):
+    """Attention across MPI ranks of this machine: attend_bench_mpi's lines for 1 to 4 ranks; None where it was not built."""
+    program = arguments.programs / "attend_bench_mpi"
+    if not program.exists() or not shutil.which("mpirun"):
+        return None
+    print("attention across MPI ranks, about 20 s", flush=True)
+    # Open MPI refuses root, and more ranks than CPUs, unless it is told to; 4 and 5 are told differently.
+    variables = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                 "OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    with tempfile.TemporaryDirectory() as folder:
+        lines = pathlib.Path(folder) / "lines"
+        for ranks in (1, 2, 4):
+            command = ["mpirun", "-n", str(ranks), program, "--tokens", str(arguments.mpi_tokens), "--cache", "131072", "--json", lines]
+            done = subprocess.run(command, env=variables, capture_output=True, text=True)
+            if done.returncode != 0:
+                print(f"MPI is left out: {done.stderr.strip()[-400:]}")
+                return None
+        return [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def measure_alone(arguments, results, key, filtered, function):
+    """What wants the whole machine: into results[key], or why it was not measured."""
+    if not re.search(arguments.filter, filtered):
+        return
+    if quiet.is_busy(quiet.sample(1)):
+        results[f"{key}_not_measured"] = quiet.NOT_MEASURED
+    elif (measured := function(arguments)) is not None:
+        results[key] = measured
 
 
 def revision():
@@ -190,11 +242,10 @@ def measure_all(arguments):
         for key in ("benchmarks", "others"):
             results[key] += extra[key]
         results["context"].update(extra["context"])
-    if re.search(arguments.filter, "threads_beside_others"):
-        if quiet.is_busy(quiet.sample(1)):
-            results["threads_not_measured"] = quiet.NOT_MEASURED
-        else:
-            results["threads"] = measure_threads(arguments)
+    if arguments.peers is not None and (beside := measure_types_beside_pytorch(arguments, variables)):
+        results["types_beside_pytorch"] = beside
+    measure_alone(arguments, results, "threads", "threads_beside_others", measure_threads)
+    measure_alone(arguments, results, "mpi", "mpi_ranks", measure_ranks)
     for other in arguments.merge:
         extra = json.loads(other.read_text())
         results["benchmarks"] += extra["benchmarks"]
@@ -211,6 +262,7 @@ def parse_arguments():
     parser.add_argument("--filter", default="", help="regular expression of the rows to run")
     parser.add_argument("--min-time", type=float, default=0.05, help="seconds a repetition at least")
     parser.add_argument("--threads-time", type=float, default=2, help="seconds a row of threads_beside_others")
+    parser.add_argument("--mpi-tokens", type=int, default=4096, help="of mpi_ranks")
     parser.add_argument("--repetitions", type=int, help="5, or 9 to compare: fewer cannot be significant")
     parser.add_argument("--merge", type=pathlib.Path, action="append", default=[], help="further rows")
     parser.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="say what changed since then")

@@ -103,6 +103,15 @@ def grouped(all_rows, shapes, value):
     return result
 
 
+def by_task(all_rows, what, name, value):
+    """{task: {name(row): value(row)}} of rows on one thread: what memory does first, then type by type."""
+    found = {}
+    for row in sorted(all_rows, key=table.type_rank):
+        if row.what == what and row.threads == 1 and (v := value(row)):
+            found.setdefault(table.task_of(row.shape), {})[name(row)] = v
+    return found
+
+
 def series(all_rows, what, parameter, value, keep=lambda row: True):
     """{label: [(parameter, value)]} over the shapes of a family, f32 on one thread."""
     found = {}
@@ -150,9 +159,9 @@ class Builder:
         if found:
             self.add(title, text, plots.lines(found, x_label, y_label, ceilings, log, self.best), [grid(found, x_label)])
 
-    def clusters(self, title, text, groups, value_label, log=False):
+    def clusters(self, title, text, groups, value_label, log=False, named=False):
         if groups:
-            self.add(title, text, plots.bars(groups, value_label, log, best=self.best), [table_of(groups)])
+            self.add(title, text, plots.bars(groups, value_label, log, self.best, named), [table_of(groups)])
 
     def overview(self):
         self.clusters("Speed-up", "How many times as fast as three plain loops (naive = 1), f32. One thread unless it says "
@@ -217,6 +226,53 @@ class Builder:
             self.clusters(title, "d_q, d_k and d_v from d_out, one head, f32, one thread; the five products over visible pairs are "
                           "counted. PyTorch is called from Python, and so is ours beside it.",
                           grouped(self.rows, found, gflops), "GFLOP/s")
+
+    def types(self):
+        f32 = {r.shape: r for r in select(self.rows, "types")}
+        found = {}
+        for row in sorted(self.rows, key=table.type_rank):
+            if row.what == "types" and row.dtype != "f32" and row.shape in f32:
+                found.setdefault(table.spelled(row.shape), {})[row.dtype] = scaled(row, f32[row.shape].seconds)
+        self.clusters("Narrow types", "How many times as fast as the same work in f32, one thread: as fast where arithmetic rules, "
+                      "since it is that of f32, and in proportion to the bytes where memory does. bf16_dot uses the CPU's dot "
+                      "products, which ATTEND_NATIVE_DOT allows; i8_to_i32 is exact.", found, "times as fast as f32", named=True)
+
+        if beside := self.results.get("types_beside_pytorch"):
+            heads = ["", "type", "attend, ms", "PyTorch, ms", "PyTorch / attend"]
+            self.add("Narrow types beside PyTorch", "By turns in one process, one thread; also the projections and the attention of a layer as "
+                     "Llama has it.", "", [{"heads": heads, "lines": beside}])
+
+    def serving(self):
+        decode = by_task(self.rows, "ragged", lambda r: "read loop" if r.who == "read" else
+                         f"{r.dtype}, {table.variant_of(r.shape)}", gigabytes)
+        self.clusters("Decode of a batch", "A token of each of 32 sequences of 17 to 4096 keys, D = 128, one thread: packed, and in "
+                      "pages of 16 and 64 keys. Bytes of the caches once over time, beside a loop that reads as many as those of f32.",
+                      {table.spelled(task): values for task, values in decode.items()}, "GB/s", named=True)
+        lines = [[table.spelled(table.task_of(r.shape)), r.dtype, table.variant_of(r.shape), r.threads, times(r, 1e-3),
+                  gflops(r), r.counter("%peak")] for r in self.rows if r.what == "ragged" and gflops(r)]
+        if lines:
+            heads = ["", "type", "", "threads", "ms", "GFLOP/s", "% of peak"]
+            self.add("Ragged batches", "Sentences of 4 to 233 tokens packed, each alone, and padded; many short sequences beside one "
+                     "call of as many operations; a prefix that sequences share, read by each of them or once; multi-head latent "
+                     "attention. Of padded sentences only the pairs that exist count.", "", [{"heads": heads, "lines": lines}])
+        copies = by_task(self.rows, "serving", lambda r: f"memcpy, {r.dtype}" if r.who == "memcpy" else
+                         f"{r.dtype.replace('_', ' ')}, {table.variant_of(r.shape)}", gigabytes)
+        self.clusters("New keys and values", "Rotary embedding, and appending to caches with it, one thread: bytes read and written once "
+                      "over time, beside memcpy of as many bytes as those of bf16 (of rotary: of the type).",
+                      {table.spelled(task): values for task, values in copies.items()}, "GB/s", named=True)
+
+    def ranks(self):
+        if runs := self.results.get("mpi"):
+            one = runs[0]
+            lines = [[r["ranks"], 1e3 * r["prefill"], one["prefill"] / r["prefill"], 1e3 * r["processor"], 1e3 * r["decode"],
+                      one["decode"] / r["decode"], 1e6 * r["agreement"]] for r in runs]
+            heads = ["ranks", "prefill, ms", "times as fast", "of processors, ms", "decode, ms", "times as fast", "agreement, µs"]
+            text = (f"attend_mpi_attention of {one['tokens']} tokens, causal, and attend_mpi_decode over {one['cache']} keys, 8 query heads on "
+                    "2 of 128 features in bf16, with equal bits; each rank has one thread. Beyond the CPUs of this machine more ranks only "
+                    "show what they cost. docs/beyond-one-machine.md models many machines.")
+            self.add("Across MPI ranks", text, "", [{"heads": heads, "lines": lines}])
+        elif why := self.results.get("mpi_not_measured"):
+            self.add("Across MPI ranks", f"This time {why}.")
 
     def lengths(self):
         per_call = series(self.rows, "length", lambda r: r.parameter("N"), lambda r: times(r, 1e-3))
@@ -291,7 +347,7 @@ class Builder:
 
 def sections(results):
     builder = Builder(results)
-    for part in (builder.overview, builder.products, builder.softmaxes, builder.attentions, builder.gradients, builder.threads, builder.lengths,
-                 builder.roofline, builder.small, builder.every):
+    for part in (builder.overview, builder.products, builder.softmaxes, builder.attentions, builder.gradients, builder.types,
+                 builder.serving, builder.threads, builder.ranks, builder.lengths, builder.roofline, builder.small, builder.every):
         part()
     return builder.made

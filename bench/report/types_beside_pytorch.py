@@ -1,7 +1,7 @@
 """Narrow element types beside PyTorch's, in one process: products, attention, and the projections and attention of a Llama
 layer, each in f32 and in the type.
 
-    python bench/report/types_beside_pytorch.py build/release/lib/libattend.so [--threads 1] [--rounds 15] [--filter TEXT]
+    python bench/report/types_beside_pytorch.py build/release/lib/libattend.so [--threads 1] [--rounds 15] [--filter TEXT] [--json FILE]
 
 from a Python that has PyTorch, as docs/benchmarks.md says. The C ABI is called by ctypes on PyTorch's memory. Calls take
 turns; a row is the median of the rounds, of which each is as many calls as fill 20 ms. Results are compared before they
@@ -11,6 +11,8 @@ are timed.
 import argparse
 import ctypes
 import functools
+import json
+import pathlib
 import statistics
 import time
 
@@ -151,6 +153,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--filter", default="")
+    parser.add_argument("--json", type=pathlib.Path, help="the rows for ./run bench's page too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
@@ -163,6 +166,7 @@ def main():
               layer_rows(attend, 512, 0), layer_rows(attend, 1, 4095)]
     print(f"PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, threads {arguments.threads}\n")
     print("| work | type | attend, ms | PyTorch, ms | PyTorch / attend |\n|---|---|---|---|---|")
+    rows = []
     for group in groups:
         for name, dtype, ours, theirs, result in group:
             if arguments.filter not in name:
@@ -179,8 +183,10 @@ def main():
                 for call, count in counts.items():
                     times[call].append(milliseconds(call, count))
             mine, other = (statistics.median(times[call]) for call in (ours, theirs))
-            print(f"| {name} | {str(dtype).removeprefix('torch.')} | {mine:.3f} | {other:.3f} | {other / mine:.2f} |",
-                  flush=True)
+            rows.append([name, str(dtype).removeprefix("torch."), mine, other, other / mine])
+            print(f"| {name} | {rows[-1][1]} | {mine:.3f} | {other:.3f} | {other / mine:.2f} |", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -219,12 +219,11 @@ struct Ragged {
   }
 };
 
-void check(Random &random, Keys keys, uint32_t q_type, uint32_t k_type, int64_t most_queries, int64_t most_keys) {
-  Ragged ragged(random, keys, q_type, k_type, most_queries, most_keys);
-  INFO("keys " << static_cast<int>(keys) << " packed " << ragged.packs_queries << " types " << q_type << " " << k_type
-               << " D " << ragged.d << " Dv " << ragged.dv << " H " << ragged.heads << " page " << ragged.page_size
-               << " flags " << ragged.options.flags << " mask " << !!ragged.mask << " bias " << !!ragged.bias
-               << " scales " << !!ragged.k_scale);
+void check(Random &random, Ragged &ragged) {
+  INFO("keys " << static_cast<int>(ragged.keys) << " packed " << ragged.packs_queries << " types " << ragged.q->t.dtype
+               << " " << ragged.k->t.dtype << " D " << ragged.d << " Dv " << ragged.dv << " H " << ragged.heads
+               << " page " << ragged.page_size << " flags " << ragged.options.flags << " mask " << !!ragged.mask
+               << " bias " << !!ragged.bias << " scales " << !!ragged.k_scale);
   for_each_isa([&] {
     ragged.run(static_cast<int32_t>(random.in(2, 4)), random.one_in(2));
     for (int64_t b = 0; b < ragged.sequences; ++b) ragged.check_alone(b);
@@ -244,7 +243,8 @@ TEST_CASE("ragged batches and paged caches: the bits of each sequence alone") {
     const uint32_t k_type = type == ATTEND_F64 || random.one_in(2)
                                 ? type
                                 : random.pick<uint32_t>({ATTEND_BF16, ATTEND_F16, ATTEND_I8, ATTEND_F8E4M3});
-    check(random, keys, type, k_type, 150, random.one_in(4) ? 700 : 90);
+    Ragged ragged(random, keys, type, k_type, 150, random.one_in(4) ? 700 : 90);
+    check(random, ragged);
   }
 }
 
@@ -290,6 +290,26 @@ TEST_CASE("ragged batches of few queries over long keys: threads share out the k
   const int count = rounds(12, 200);
   for (int round = 0; round < count; ++round) {
     const Keys keys = random.pick({Keys::batched, Keys::packed, Keys::paged});
-    check(random, keys, ATTEND_F32, random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_I8}), 6, 3000);
+    const uint32_t k_type = random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_I8});
+    Ragged ragged(random, keys, ATTEND_F32, k_type, 6, 3000);
+    check(random, ragged);
+  }
+}
+
+TEST_CASE("left padding in pages: each key has the scale of its own place") {
+  Random random(1203);
+  const int count = rounds(4, 40);
+  for (int found = 0; found < count;) {
+    Ragged ragged(random, Keys::paged, ATTEND_F32, ATTEND_I8, 20, 90);
+    const bool by_key = ragged.k_scale->t.shape[1] > 1 || ragged.k_scale->t.shape[3] > 1;
+    bool pads = false;
+    for (size_t b = 0; b < ragged.firsts.size(); ++b) {
+      const int64_t first = ragged.firsts[b];
+      pads |= ragged.queries[b] > 0 && first >= ragged.page_size && first % ragged.page_size != 0 &&
+              first < ragged.lengths[b];
+    }
+    if (!by_key || !pads) continue;
+    ++found;
+    check(random, ragged);
   }
 }

@@ -40,6 +40,7 @@ struct Backward {
 struct Gradients {
   attend_attention_backward_options options = options_with<attend_attention_backward_options>(1);
   bool gives_lse = true;
+  int wanted = 31;  // a bit each, in the order of Backward::each
 };
 
 template <class T>
@@ -49,10 +50,12 @@ bool run(Problem<T> &p, Operand<T> &out, Operand<T> &lse, Operand<T> &d_out, Gra
   o.scores = nullptr;
   o.scores_stage = 0;
   o.lse = how.gives_lse ? lse.tensor() : nullptr;
-  if (p.options.bias != nullptr) how.options.d_bias = to->bias.tensor();
-  if (p.options.sinks != nullptr) how.options.d_sinks = to->sinks.tensor();
-  const bool good = ok(attend_attention_backward(p.q.tensor(), p.k.tensor(), p.v.tensor(), out.tensor(), d_out.tensor(),
-                                                 to->q.tensor(), to->k.tensor(), to->v.tensor(), &how.options, &o));
+  const auto wanted = [&how](int i, Operand<T> &x) { return how.wanted >> i & 1 ? x.tensor() : nullptr; };
+  if (p.options.bias != nullptr) how.options.d_bias = wanted(3, to->bias);
+  if (p.options.sinks != nullptr) how.options.d_sinks = wanted(4, to->sinks);
+  const bool good =
+      ok(attend_attention_backward(p.q.tensor(), p.k.tensor(), p.v.tensor(), out.tensor(), d_out.tensor(),
+                                   wanted(0, to->q), wanted(1, to->k), wanted(2, to->v), &how.options, &o));
   to->each([](Operand<T> &x) { CHECK(x.gaps_untouched()); });
   return good;
 }
@@ -102,6 +105,19 @@ double check(Problem<T> &p, Random &random) {
     how.options.threads = static_cast<int32_t>(random.in(1, 5));
     run(p, out, lse, d_out, how, &again);
     CHECK(same_bits(again.values(), got.values()));
+    // Some of them: their bits, and nothing else.
+    Backward<T> some = before;
+    how.wanted = static_cast<int>(random.one_in(2) ? random.pick({1, 2, 4, 6}) : random.in(0, 31));
+    run(p, out, lse, d_out, how, &some);
+    Operand<T> *const alone[] = {&some.q, &some.k, &some.v, &some.bias, &some.sinks}, *const together[] = {
+                                                                                          &got.q, &got.k, &got.v,
+                                                                                          &got.bias, &got.sinks};
+    Backward<T> untouched = before;
+    Operand<T> *const start_of[] = {&untouched.q, &untouched.k, &untouched.v, &untouched.bias, &untouched.sinks};
+    for (int i = 0; i < 5; ++i) {
+      CHECK(same_bits(alone[i]->values(), (how.wanted >> i & 1 ? together : start_of)[i]->values()));
+    }
+    how.wanted = 31;
     const std::string isa = attend_isa();
     if (isa != "avx512" && isa != "avx2") return;
     if (!first.empty()) CHECK(same_bits(first, got.values()));

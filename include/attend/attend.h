@@ -510,6 +510,7 @@ typedef struct attend_attention_backward_options {
  * state and the flags that go with it cannot be. Everything else composes as there.
  *
  * d_out  (Dv, Nq, H, B), as out      d_q, d_k, d_v: of the shapes of q, k and v, each null if it is not wanted
+ * What is not wanted is not computed: of the five products d_q alone takes three, d_k and d_v alone four, d_v alone two.
  *
  * Types: F32, BF16 or F16 each, or all F64; d_lse, d_bias, d_sinks of lse's. Gradients are sums over all that an operand
  * stands for: d_k over the heads that share it, and where the batch of q, k or v is 1 and that of out is not, over the
@@ -538,9 +539,10 @@ ATTEND_API attend_status attend_attention_backward(const attend_tensor *q, const
                                                    const attend_tensor *d_k, const attend_tensor *d_v,
                                                    const attend_attention_backward_options *options,
                                                    const attend_attention_options *attention_options);
-/* As attend_matmul_workspace. In f32 (f64) numbers: D for each query, packed ones of all sequences, and each head that shares
- * a key head, once for the call and twice for each thread; three for each of these queries and thread; and for a thread some
- * 200 Ki where D and Dv are at most 128. Without lse its numbers, and what attend_attention wants. */
+/* As attend_matmul_workspace. In f32 (f64) numbers: for d_q D for each query, packed ones of all sequences, and each head that
+ * shares a key head, once for the call and twice for each thread; three for each of these queries and thread; and for a
+ * thread some 200 Ki where D and Dv are at most 128. d_q alone needs no room for more than 256 queries of one head. Without
+ * lse its numbers, and what attend_attention wants. */
 ATTEND_API attend_status attend_attention_backward_workspace(const attend_tensor *q, const attend_tensor *k,
                                                              const attend_tensor *v, const attend_tensor *out,
                                                              const attend_tensor *d_out, const attend_tensor *d_q,

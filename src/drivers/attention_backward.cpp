@@ -14,14 +14,14 @@ BackwardBlock<T> block_of(const BackwardCall<T> &call, const BackwardUnit &u, in
   const Sequence &s = u.sequence;
   const int64_t head = call.head(u, in_unit);
   BackwardBlock<T> b = {};
-  b.x = inputs_of_head(call, u, in_unit, 0, s.queries, scratch, slope);
+  b.x = inputs_of_head(call, u, in_unit, 0, u.queries, scratch, slope);
   b.x.layout = call.room.chunk;
   b.x.values_stride = call.room.values_stride;
   set_derived(call.kernels, &b.x);
-  b.d_out = stored_rows_of(call.p.d_out, 0, s.query, head, s.q_batch);
-  b.d_bias = rows_of<T>(call.p.d_bias, s.first, s.query, head, s.q_batch);
-  b.d_k = scratch + call.room.d_k;
-  b.d_v = scratch + call.room.d_v;
+  b.d_out = stored_rows_of(call.p.d_out, 0, u.column(0), head, s.q_batch);
+  b.d_bias = rows_of<T>(call.p.d_bias, s.first, u.column(0), head, s.q_batch);
+  b.d_k = call.p.d_k ? scratch + call.room.d_k : nullptr;
+  b.d_v = call.p.d_v ? scratch + call.room.d_v : nullptr;
   b.layout = call.room.layout;
   b.scratch = scratch;
   return b;
@@ -37,20 +37,21 @@ void write_columns(const BackwardCall<T> &call, const BackwardUnit &u, const Ten
                                    to.matrix(0, s.key + s.first + key, u.kv_head, s.k_batch), call.adds(is_shared, u)});
 }
 
-// The span's keys: d_k and d_v of each chunk, and its part of d_q in `d_q`. `lines`: where shift, factor and delta are.
+// Keys of one part: d_k and d_v of each chunk, and what the part adds to d_q in `d_q`. `lines`: where shift, factor and delta
+// are.
 template <class T>
-void run_span(const BackwardCall<T> &call, const BackwardUnit &u, int64_t span, const T *lines, T *d_q, int thread) {
+void run_part(const BackwardCall<T> &call, const BackwardUnit &u, int64_t part, const T *lines, T *d_q, int thread) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   const Attention &f = call.forward();
-  const int64_t queries = u.sequence.queries, d = f.q.rows(), dv = f.v.rows(), size = backward_span(u.keys());
+  const int64_t d = f.q.rows(), dv = f.v.rows(), size = keys_of_part(call.p, u.keys());
   T *const scratch = call.of_thread(thread);
-  std::memset(d_q, 0, static_cast<size_t>(call.heads() * queries * d) * sizeof(T));
-  for (int64_t key = span * size, last = std::min(u.keys(), key + size); key < last; key += kChunk) {
+  if (d_q != nullptr) std::memset(d_q, 0, static_cast<size_t>(u.heads * u.queries * d) * sizeof(T));
+  for (int64_t key = part * size, last = std::min(u.keys(), key + size); key < last; key += kChunk) {
     const int64_t end = std::min(last, key + kChunk);
     T *const d_k = scratch + call.room.d_k, *const d_v = scratch + call.room.d_v;
-    std::memset(d_k, 0, static_cast<size_t>((end - key) * d) * sizeof(T));
-    std::memset(d_v, 0, static_cast<size_t>((end - key) * dv) * sizeof(T));
-    for (int64_t h = 0; h < call.heads(); ++h) {
+    if (call.p.d_k) std::memset(d_k, 0, static_cast<size_t>((end - key) * d) * sizeof(T));
+    if (call.p.d_v) std::memset(d_v, 0, static_cast<size_t>((end - key) * dv) * sizeof(T));
+    for (int64_t h = 0; h < u.heads; ++h) {
       T slope = 0;
       BackwardBlock<T> b = block_of(call, u, h, scratch, &slope);
       const T *const of_head = lines + h * call.room.lines;
@@ -59,7 +60,7 @@ void run_span(const BackwardCall<T> &call, const BackwardUnit &u, int64_t span, 
       b.delta = of_head + call.room.delta;
       b.begin = key;
       b.end = end;
-      b.d_q = d_q + h * queries * d;
+      b.d_q = d_q == nullptr ? nullptr : d_q + h * u.queries * d;
       call.kernels.attention_backward(b);
     }
     write_columns(call, u, call.p.d_k, call.shared.k, key, end - key, d_k, f.scale);
@@ -70,23 +71,23 @@ void run_span(const BackwardCall<T> &call, const BackwardUnit &u, int64_t span, 
 // Adds the sums of d_q of `count` spans to `sum`, in order, which begins with the first of them if it `begins`; and writes
 // d_q if these are the last ones.
 template <class T>
-void fold_spans(const BackwardCall<T> &call, const BackwardUnit &u, T *sum, const T *const *parts, int64_t count,
-                bool begins, bool last, int threads) {
+void fold_spans(const BackwardCall<T> &call, const BackwardUnit &u, T *sum, T *const *parts, int64_t count, bool begins,
+                bool last, int threads) {
   constexpr int64_t kPiece = 256;
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
-  const int64_t queries = s.queries, d = f.q.rows(), pieces = (queries + kPiece - 1) / kPiece;
-  parallel_for(call.scratch.executor(), threads, call.heads() * pieces, [&](int64_t task, int) {
-    const int64_t h = task / pieces, query = task % pieces * kPiece, columns = std::min(kPiece, queries - query);
-    const int64_t at = (h * queries + query) * d;
+  const int64_t d = f.q.rows(), pieces = (u.queries + kPiece - 1) / kPiece;
+  parallel_for(call.scratch.executor(), threads, u.heads * pieces, [&](int64_t task, int) {
+    const int64_t h = task / pieces, query = task % pieces * kPiece, columns = std::min(kPiece, u.queries - query);
+    const int64_t at = (h * u.queries + query) * d;
     for (int64_t i = 0; i < count; ++i) {
       if (parts[i] == sum) continue;
       call.kernels.attention_gradient(
           {d, columns, parts[i] + at, T(1), {sum + at, 1, d, dtype_of<T>()}, !begins || i > 0});
     }
-    if (!last || !call.p.d_q) return;
+    if (!last) return;
     call.kernels.attention_gradient({d, columns, sum + at, static_cast<T>(f.scale),
-                                     call.p.d_q.matrix(0, s.query + query, call.head(u, h), s.q_batch),
+                                     call.p.d_q.matrix(0, u.column(query), call.head(u, h), s.q_batch),
                                      call.adds(call.shared.q, u)});
   });
 }
@@ -95,26 +96,36 @@ void fold_spans(const BackwardCall<T> &call, const BackwardUnit &u, T *sum, cons
 template <class T>
 void run_unit(const BackwardCall<T> &call, const BackwardUnit &u, int thread) {
   prepare(call, u, 1, thread);
-  T *const sum = call.of_thread(thread) + call.room.sums, *const next = sum + call.room.sums_size;
-  for (int64_t span = 0, spans = count_spans(u.keys()); span < spans; ++span) {
-    const T *const part[] = {span == 0 ? sum : next};
-    run_span(call, u, span, call.of_thread(thread), span == 0 ? sum : next, thread);
-    fold_spans(call, u, sum, part, 1, span == 0, span + 1 == spans, 1);
+  T *const scratch = call.of_thread(thread), *const sum = scratch + call.room.sums,
+           *const next = sum + call.room.sums_size;
+  for (int64_t i = 0, parts = count_parts(call.p, u.keys()); i < parts; ++i) {
+    if (!call.p.d_q) {
+      run_part<T>(call, u, i, scratch, nullptr, thread);
+      continue;
+    }
+    T *const part = i == 0 ? sum : next;
+    run_part(call, u, i, scratch, part, thread);
+    fold_spans(call, u, sum, &part, 1, i == 0, i + 1 == parts, 1);
   }
 }
 
-// One unit on all threads, as many spans at a time as there is room for.
+// One unit on all threads; with d_q as many spans at a time as there is room for.
 template <class T>
-void run_spans(const BackwardCall<T> &call, const BackwardUnit &u) {
+void run_parts(const BackwardCall<T> &call, const BackwardUnit &u) {
   const int threads = call.scratch.threads();
-  const int64_t spans = count_spans(u.keys());
+  const int64_t spans = count_parts(call.p, u.keys());
   prepare(call, u, threads, 0);
+  if (!call.p.d_q) {
+    parallel_for(call.scratch.executor(), threads, spans,
+                 [&](int64_t i, int thread) { run_part<T>(call, u, i, call.of_thread(0), nullptr, thread); });
+    return;
+  }
   for (int64_t span = 0; span < spans;) {
     const int64_t count = std::min<int64_t>(2 * threads, spans - span);
-    const T *parts[kMostSpans];
+    T *parts[kMostSpans];
     for (int64_t i = 0; i < count; ++i) parts[i] = call.sums(i);
     parallel_for(call.scratch.executor(), threads, count,
-                 [&](int64_t i, int thread) { run_span(call, u, span + i, call.of_thread(0), call.sums(i), thread); });
+                 [&](int64_t i, int thread) { run_part(call, u, span + i, call.of_thread(0), parts[i], thread); });
     fold_spans(call, u, call.sum, parts, count, span == 0, span + count == spans, threads);
     span += count;
   }
@@ -136,21 +147,39 @@ void clear_hidden_keys(const BackwardCall<T> &call, const BackwardUnit &u) {
   }
 }
 
-// Units that nothing orders: whole ones while there are enough for all threads. Those that are left follow each other, spans
-// shared out, where that takes less time than one of them on each thread.
+// Of d_q alone, for sequences and key heads from the `first` on: all queries at once.
+template <class T>
+void run_queries(const BackwardCall<T> &call, int64_t first, int64_t count) {
+  const Attention &f = call.forward();
+  const int64_t kv_heads = f.k.heads(), group = call.group(), step = unit_shape(call.p).queries;
+  int64_t most = 0;
+  for (int64_t i = first; i < first + count; i += kv_heads) most = std::max(most, sequence_of(f, i / kv_heads).queries);
+  const int64_t pieces = step == 0 ? 0 : (most + step - 1) / step;
+  parallel_for(call.scratch.executor(), call.scratch.threads(), count * group * pieces, [&](int64_t task, int thread) {
+    const int64_t i = first + task / (group * pieces), query = task % pieces * step;
+    const Sequence s = sequence_of(f, i / kv_heads);
+    if (query >= s.queries) return;
+    run_unit(call, {s, i % kv_heads, task / pieces % group, 1, query, std::min(step, s.queries - query)}, thread);
+  });
+}
+
+// Units that nothing orders: whole ones while there are enough for all threads. Those that are left follow each other, their
+// keys shared out, where that takes less time than one of them on each thread.
 template <class T>
 void run_units(const BackwardCall<T> &call, int64_t first, int64_t count) {
+  if (unit_shape(call.p).queries_alone) return run_queries(call, first, count);
   const int threads = call.scratch.threads();
   const auto unit = [&](int64_t i) {
     const int64_t heads = call.forward().k.heads();
-    return BackwardUnit{sequence_of(call.forward(), i / heads), i % heads};
+    const Sequence s = sequence_of(call.forward(), i / heads);
+    return BackwardUnit{s, i % heads, 0, call.group(), 0, s.queries};
   };
-  const int64_t spans = count_spans(most_keys(call.forward())), left = count % threads;
-  const bool splits = threads > 1 && !call.shared.spans && left * ((spans + threads - 1) / threads) < spans;
+  const int64_t parts = count_parts(call.p, most_keys(call.forward())), left = count % threads;
+  const bool splits = threads > 1 && !call.shared.spans && left * ((parts + threads - 1) / threads) < parts;
   const int64_t whole = splits ? count - left : count;
   parallel_for(call.scratch.executor(), threads, whole,
                [&](int64_t i, int thread) { run_unit(call, unit(first + i), thread); });
-  for (int64_t i = whole; i < count; ++i) run_spans(call, unit(first + i));
+  for (int64_t i = whole; i < count; ++i) run_parts(call, unit(first + i));
   if (!call.p.d_k && !call.p.d_v) return;
   for (int64_t i = 0; i < count; ++i) clear_hidden_keys(call, unit(first + i));
 }
@@ -217,8 +246,9 @@ __attribute__((noinline)) SharedRoom shared_room(const AttentionBackward &p) {
     r.sinks = aligned(f.lse.count * element);
   }
   r.sum = r.sinks + (p.d_sinks ? aligned(count_sequences(p.forward) * heads * element) : 0);
-  const int64_t group = p.forward.k.heads() == 0 ? 0 : heads / p.forward.k.heads();
-  r.forward = r.sum + aligned(group * p.forward.out.columns() * p.forward.q.rows() * element);
+  const UnitShape unit = unit_shape(p);
+  const bool sums = p.d_q && !unit.queries_alone;
+  r.forward = r.sum + (sums ? aligned(unit.heads * unit.queries * p.forward.q.rows() * element) : 0);
   r.end = r.forward + r.need.shared;
   return r;
 }
@@ -236,8 +266,10 @@ template <class T>
 Acquired run(const KernelTable &table, const AttentionBackward &p, const Execution &execution) {
   const Attention &f = p.forward;
   const Need need = attention_backward_need(p);
-  constexpr double kProducts = 2.5;  // five where the call itself has two
-  const Scratch scratch(execution, need, attention_threads(kProducts * attention_work(f), execution.usable_threads()));
+  // Scores and dP, and a product for each gradient, where the call itself has two.
+  const int products = 2 + (p.d_q ? 1 : 0) + (p.d_k ? 1 : 0) + (p.d_v ? 1 : 0);
+  const Scratch scratch(execution, need,
+                        attention_threads(products * attention_work(f) / 2, execution.usable_threads()));
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (f.k.heads() == 0 || count_sequences(f) == 0) {
     clear_all(kernels_of<T>(table), p);
@@ -279,7 +311,10 @@ Need attention_backward_need(const AttentionBackward &p) {
     need.shared = room.end;
     need.per_thread =
         std::max(aligned(backward_room<T>(p).end * static_cast<int64_t>(sizeof(T))), room.need.per_thread);
-    need.tasks = f.k.heads() * count_sequences(f) * count_spans(most_keys(f));
+    const UnitShape unit = unit_shape(p);
+    const int64_t pieces = unit.queries == 0 ? 0 : (f.out.columns() + unit.queries - 1) / unit.queries;
+    need.tasks =
+        count_sequences(f) * (unit.queries_alone ? f.out.heads() * pieces : f.k.heads() * count_parts(p, most_keys(f)));
     if (!p.forward.lse) need.tasks = std::max(need.tasks, room.need.tasks);
     return need;
   });

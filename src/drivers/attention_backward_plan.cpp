@@ -38,6 +38,14 @@ SharedGradients shared_gradients(const AttentionBackward &p) {
   return s;
 }
 
+UnitShape unit_shape(const AttentionBackward &p) {
+  // Enough to pay for copying a chunk of keys and values, few enough for any number of threads.
+  constexpr int64_t kQueries = 4 * kBackwardQueries;
+  const Attention &f = p.forward;
+  if (p.d_q && !p.d_k && !p.d_v && !p.d_bias && !p.d_sinks) return {true, 1, std::min(kQueries, f.out.columns())};
+  return {false, f.k.heads() == 0 ? 0 : f.out.heads() / f.k.heads(), f.out.columns()};
+}
+
 template <class T>
 BackwardRoom backward_room(const AttentionBackward &p) {
   constexpr int64_t kElement = sizeof(T), kLine = 64 / kElement, kChunk = Contract<T>::kKeyChunk;
@@ -45,7 +53,8 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   // A tile of columns may be read beyond its last one: 16 lines of a query tile at most.
   constexpr int64_t kBeyond = 16 * Contract<T>::kScoreLanes;
   const Attention &f = p.forward;
-  const int64_t d = f.q.rows(), dv = f.v.rows(), heads = f.k.heads() == 0 ? 0 : f.out.heads() / f.k.heads();
+  const UnitShape unit = unit_shape(p);
+  const int64_t d = f.q.rows(), dv = f.v.rows(), heads = unit.heads;
   int64_t end = 0;
   const auto room = [&](int64_t elements) {
     const int64_t at = end;
@@ -68,9 +77,9 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   l.d_out_rows = room(kBackwardQueries * l.d_out_stride);
   r.chunk.copied = room(kChunk * r.copied_stride);
   r.chunk.values = room(kChunk * r.values_stride);
-  r.d_k = room(kChunk * d);
-  r.d_v = room(kChunk * dv);
-  r.lines = round_up(f.out.columns(), kBackwardQueries);
+  r.d_k = room(p.d_k ? kChunk * d : 0);
+  r.d_v = room(p.d_v ? kChunk * dv : 0);
+  r.lines = round_up(unit.queries, kBackwardQueries);
   AttentionShape forward = {};
   forward.element = kElement;
   forward.keys = kChunk;
@@ -82,7 +91,7 @@ BackwardRoom backward_room(const AttentionBackward &p) {
   r.shift = room(heads * r.lines);
   r.factor = room(heads * r.lines);
   r.delta = room(heads * r.lines);
-  r.sums_size = round_up(heads * f.out.columns() * d, kLine);
+  r.sums_size = p.d_q ? round_up(heads * unit.queries * d, kLine) : 0;
   r.sums = room(2 * r.sums_size);
   r.end = end;
   return r;

@@ -10,10 +10,6 @@ namespace attend {
 // Every span has its own sums for d_q, so that threads can work on spans of one head; they are added in order.
 constexpr int64_t kMostSpans = 8;
 int64_t backward_span(int64_t keys);  // keys of one
-inline int64_t count_spans(int64_t keys) {
-  const int64_t span = backward_span(keys);
-  return keys == 0 ? 1 : (keys + span - 1) / span;
-}
 
 // What of a gradient belongs to several sequences or heads, whose tasks come one after the other then.
 struct SharedGradients {
@@ -24,14 +20,31 @@ struct SharedGradients {
 };
 SharedGradients shared_gradients(const AttentionBackward &problem);
 
+// What a unit of work has: the heads that share keys, and all queries of a sequence; or, where d_q alone is wanted, to which
+// each query comes by itself, a few queries of one head.
+struct UnitShape {
+  bool queries_alone;
+  int64_t heads, queries;
+};
+UnitShape unit_shape(const AttentionBackward &problem);
+
+// Parts of a unit's keys that threads may share: spans, or chunks where there are no sums over them.
+inline int64_t keys_of_part(const AttentionBackward &p, int64_t keys) {
+  return p.d_q ? backward_span(keys) : Contract<float>::kKeyChunk;
+}
+inline int64_t count_parts(const AttentionBackward &p, int64_t keys) {
+  const int64_t part = keys_of_part(p, keys);
+  return keys == 0 ? 1 : (keys + part - 1) / part;
+}
+
 // A thread's scratch, in elements: what a task keeps while its keys pass by.
 struct BackwardRoom {
   BackwardLayout layout;                 // of a block
   int64_t copied_stride, values_stride;  // of keys and values that are copied, 0 = in place
   AttentionLayout chunk;                 // where
-  int64_t d_k, d_v;                      // of a chunk
+  int64_t d_k, d_v;                      // of a chunk, if they are wanted
   AttentionLayout forward;               // of a block of queries whose maxima and sums are found again
-  int64_t shift, factor, delta;          // of the heads that share keys: `lines` each
+  int64_t shift, factor, delta;          // of the unit's heads: `lines` each
   int64_t lines;
   int64_t sums, sums_size;  // of d_q, for the span at hand and for those before it
   int64_t end;

@@ -9,11 +9,14 @@
 
 namespace attend {
 
-// The heads of one sequence that share keys and values.
+// Heads of one sequence that share keys and values, and queries: all, or some of them (see UnitShape).
 struct BackwardUnit {
   Sequence sequence;
   int64_t kv_head;
+  int64_t first_head, heads;  // of those that share keys
+  int64_t first_query, queries;
   int64_t keys() const { return sequence.end - sequence.first; }
+  int64_t column(int64_t query) const { return sequence.query + first_query + query; }  // of q and its like
 };
 
 template <class T>
@@ -29,8 +32,8 @@ struct BackwardCall {
   T *sum;    // of d_q, where all threads work on one unit
 
   const Attention &forward() const { return p.forward; }
-  int64_t heads() const { return forward().out.heads() / forward().k.heads(); }  // of a unit
-  int64_t head(const BackwardUnit &u, int64_t in_unit) const { return u.kv_head * heads() + in_unit; }
+  int64_t group() const { return forward().out.heads() / forward().k.heads(); }  // heads that share keys
+  int64_t head(const BackwardUnit &u, int64_t in_unit) const { return u.kv_head * group() + u.first_head + in_unit; }
   T *of_thread(int thread) const { return reinterpret_cast<T *>(scratch.of_thread(thread)); }
   // Sums of d_q for a span: two for each thread.
   T *sums(int64_t i) const { return of_thread(static_cast<int>(i / 2)) + room.sums + i % 2 * room.sums_size; }
@@ -45,7 +48,7 @@ template <class T>
 AttentionBlock<T> inputs_of_head(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in_unit, int64_t query,
                                  int64_t count, T *scratch, T *slope) {
   const int64_t head = call.head(u, in_unit);
-  AttentionBlock<T> x = inputs_of<T>(call.forward(), u.sequence, query, head);
+  AttentionBlock<T> x = inputs_of<T>(call.forward(), u.sequence, u.first_query + query, head);
   x.items = count;
   x.heads = 1;
   x.scratch = scratch;
@@ -93,7 +96,7 @@ void set_weights(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in_
     std::fill_n(factor + from, kBackwardQueries, T(1));
     bool large = false;
     for (int64_t i = from; i < from + rows; ++i) {
-      const T lse = *call.lse.template at<const T>(0, s.query + query + i, call.head(u, in_unit), s.q_batch);
+      const T lse = *call.lse.template at<const T>(0, u.column(query + i), call.head(u, in_unit), s.q_batch);
       if (lse != static_cast<T>(-HUGE_VAL)) shift[i] = lse;
       large |= is_large_lse(lse);
     }
@@ -107,7 +110,7 @@ void prepare_head(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in
                   T *to, T *scratch) {
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
-  const int64_t head = call.head(u, in_unit), column = s.query + query;
+  const int64_t head = call.head(u, in_unit), column = u.column(query);
   T *const lines = to + in_unit * call.room.lines + query;
   T *const shift = lines + call.room.shift, *const factor = lines + call.room.factor;
   set_weights(call, u, in_unit, query, count, shift, factor, scratch);
@@ -125,10 +128,9 @@ void prepare_head(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in
 template <class T>
 void prepare(const BackwardCall<T> &call, const BackwardUnit &u, int threads, int owner) {
   constexpr int64_t kPiece = 16 * kBackwardQueries;
-  const int64_t queries = u.sequence.queries,
-                piece = threads == 1 || call.p.d_sinks ? std::max<int64_t>(1, queries) : kPiece;
+  const int64_t queries = u.queries, piece = threads == 1 || call.p.d_sinks ? std::max<int64_t>(1, queries) : kPiece;
   const int64_t pieces = (queries + piece - 1) / piece;
-  parallel_for(call.scratch.executor(), threads, call.heads() * pieces, [&](int64_t task, int thread) {
+  parallel_for(call.scratch.executor(), threads, u.heads * pieces, [&](int64_t task, int thread) {
     const int64_t query = task % pieces * piece;
     prepare_head(call, u, task / pieces, query, std::min(piece, queries - query), call.of_thread(owner),
                  call.of_thread(threads == 1 ? owner : thread));

@@ -34,8 +34,9 @@ struct BackwardBlock {
   // Of each query: P = factor exp(score - shift). Up to a multiple of kBackwardQueries +inf, 1 and 0 follow.
   const T *shift, *factor, *delta;
   int64_t begin, end;  // the chunk's keys
-  T *d_q, *d_k, *d_v;  // sums so far: of each query, and of each key of the chunk, features side by side
-  RowsRef<T> d_bias;   // or null data: a key an element; added to
+  T *d_q, *d_k,
+      *d_v;  // sums so far: of each query, and of each key of the chunk, features side by side; null = not wanted
+  RowsRef<T> d_bias;  // or null data: a key an element; added to
   BackwardLayout layout;
   T *scratch;  // 64-byte aligned
 };

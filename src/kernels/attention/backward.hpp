@@ -9,7 +9,8 @@
 //     d_q += dS^T K                lanes = features, panel = K, one chain over the chunk's keys
 //
 // Each chain is added to a sum in memory, in the order of blocks and chunks. A key that a query does not see has P = dS = 0
-// there, which adds exactly nothing: skipping it or not is the same.
+// there, which adds exactly nothing: skipping it or not is the same. A sum that nobody wants is null, and neither it nor what
+// serves it alone is computed: of the five products d_q needs three, d_k and d_v together four, d_v alone two.
 //
 // Lanes = keys, K and V turned once for all queries, need no turned queries but a second code for all that modifies scores;
 // 1 to 2 % faster in a sketch where nothing does.
@@ -39,6 +40,12 @@ AttentionBlock<T> block_from(const AttentionBlock<T> &all, int64_t row) {
   x.position += row;
   x.seen = {key_begin(x, 0), key_end(x, x.items - 1)};
   return x;
+}
+
+// Whether dS is needed, and with it dP.
+template <class T>
+ATTEND_INLINE bool wants_d_scores(const BackwardBlock<T> &g) {
+  return g.d_q != nullptr || g.d_k != nullptr || g.d_bias.data != nullptr;
 }
 
 // Lines of q or dO as a matrix (feature, row) with contiguous columns.
@@ -85,6 +92,7 @@ QueryTile<T> begin_backward_tile(const BackwardBlock<T> &g, const BackwardQuerie
   t.s = g.scratch + g.layout.weights + tile * Contract<T>::kKeyChunk * R;
   t.output = nullptr;
   begin_tile(x, t);
+  if (!wants_d_scores(g)) return t;
   const MatrixRef<const T> &d_out = b.d_out_rows;
   pack_panel<T>(R, t.count, x.value_features, d_out.data + t.row * d_out.col_stride, d_out.col_stride, int64_t{1}, T(1),
                 g.scratch + g.layout.d_out + t.row * x.value_features);
@@ -128,10 +136,13 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
   if (run.begin >= run.end) return;
   const int64_t from = run.begin - g.begin, to = run.end - g.begin;
   const T *const factor = g.factor + b->row + t.row;
-  if (!is_modified(x, run) && !has_factors(factor)) return plain_tiles(x, turned, from, to, b->k, b->v);
+  const bool wants = wants_d_scores(g);
+  if (!is_modified(x, run) && !has_factors(factor)) {
+    return wants ? plain_tiles(x, turned, from, to, b->k, b->v) : plain_weights(x, turned, from, to, b->k);
+  }
   raw_scores(x, turned, from, to, b->k);
   T *const slopes = g.scratch + g.layout.cap_slopes + tile * kSquare + from * R;
-  if (x.softcap != T(0)) slopes_of_cap(x.softcap, t.s + from * R, (to - from) * R, slopes);
+  if (x.softcap != T(0) && wants) slopes_of_cap(x.softcap, t.s + from * R, (to - from) * R, slopes);
   QueryTile<T> at = t;
   at.s += from * R;
   b->hides |= run.hides;
@@ -142,7 +153,7 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
       store(s, weight_of(load(s), load(turned.shift + i)) * load(factor + i));
     }
   }
-  gradients_of_scores(x, turned, from, to, b->v);
+  if (wants) gradients_of_scores(x, turned, from, to, b->v);
 }
 
 // Adds dS to the gradient of the bias, query by query: what queries or keys share is then a sum in their order.
@@ -247,7 +258,7 @@ ATTEND_INLINE void add_seen(int64_t count, int64_t features, const T *panel, int
   }
 }
 
-// The same three sums without the terms of what a query does not see, where 0 times K, q or dO would be NaN. Rare, and so
+// The same sums without the terms of what a query does not see, where 0 times K, q or dO would be NaN. Rare, and so
 // without tiles.
 template <class T>
 __attribute__((noinline)) void add_what_is_visible(const BackwardBlock<T> &g, const BackwardQueries<T> &b) {
@@ -262,14 +273,18 @@ __attribute__((noinline)) void add_what_is_visible(const BackwardBlock<T> &g, co
     for (int64_t i = 0; i < x.items; ++i) rows |= static_cast<uint64_t>(is_visible(x, i, key)) << i;
     rows_of[key - b.begin] = rows;
     const auto seen = [rows](int64_t i) { return (rows >> i & 1) != 0; };
-    add_seen(
-        x.items, x.value_features, b.d_out_rows.data, b.d_out_rows.col_stride, seen,
-        [&](int64_t i) { return p[at(i, key)]; }, g.d_v + (key - g.begin) * x.value_features);
-    add_seen(
-        x.items, x.features, b.q_rows.data, b.q_rows.col_stride, seen, [&](int64_t i) { return ds[at(i, key)]; },
-        g.d_k + (key - g.begin) * x.features);
+    if (g.d_v != nullptr) {
+      add_seen(
+          x.items, x.value_features, b.d_out_rows.data, b.d_out_rows.col_stride, seen,
+          [&](int64_t i) { return p[at(i, key)]; }, g.d_v + (key - g.begin) * x.value_features);
+    }
+    if (g.d_k != nullptr) {
+      add_seen(
+          x.items, x.features, b.q_rows.data, b.q_rows.col_stride, seen, [&](int64_t i) { return ds[at(i, key)]; },
+          g.d_k + (key - g.begin) * x.features);
+    }
   }
-  for (int64_t i = 0; i < x.items; ++i) {
+  for (int64_t i = 0; i < x.items && g.d_q != nullptr; ++i) {
     add_seen(
         b.end - b.begin, x.features, b.k.data + (b.begin - g.begin) * b.k.col_stride, b.k.col_stride,
         [&](int64_t n) { return (rows_of[n] >> i & 1) != 0; }, [&](int64_t n) { return ds[at(i, b.begin + n)]; },
@@ -296,25 +311,26 @@ void attention_backward(const BackwardBlock<T> &g) {
     };
     StoredRows d_out = g.d_out;
     advance(b.row, &d_out);
-    b.q_rows = rows(b.x.q, b.x.features, g.layout.query_rows, g.layout.query_stride);
+    if (g.d_k != nullptr) b.q_rows = rows(b.x.q, b.x.features, g.layout.query_rows, g.layout.query_stride);
     b.d_out_rows = rows(d_out, b.x.value_features, g.layout.d_out_rows, g.layout.d_out_stride);
     b.hides = false;
     b.tiles = (b.x.items + R - 1) / R;
     for (int64_t tile = 0; tile < b.tiles; ++tile) backward_tile(g, &b, tile);
     if (g.d_bias.data != nullptr) add_bias_gradients(g, b);
-    if (b.x.softcap != T(0)) apply_cap_slopes(g, b);
+    if (b.x.softcap != T(0) && wants_d_scores(g)) apply_cap_slopes(g, b);
     if (b.hides) {
-      if (!looked) finite_keys = is_finite(b.k, b.x.features, g.end - g.begin);
+      if (!looked) finite_keys = g.d_q == nullptr || is_finite(b.k, b.x.features, g.end - g.begin);
       looked = true;
-      if (!finite_keys || !is_finite(b.q_rows, b.x.features, b.x.items) ||
-          !is_finite(b.d_out_rows, b.x.value_features, b.x.items)) {
+      if (!finite_keys || (g.d_k != nullptr && !is_finite(b.q_rows, b.x.features, b.x.items)) ||
+          (g.d_v != nullptr && !is_finite(b.d_out_rows, b.x.value_features, b.x.items))) {
         add_what_is_visible(g, b);
         continue;
       }
     }
-    add_to_keys(b, g.begin, g.scratch + g.layout.weights, b.d_out_rows, b.x.value_features, g.d_v);
-    add_to_keys(b, g.begin, g.scratch + g.layout.d_scores, b.q_rows, b.x.features, g.d_k);
-    add_to_queries(g, b);
+    if (g.d_v != nullptr)
+      add_to_keys(b, g.begin, g.scratch + g.layout.weights, b.d_out_rows, b.x.value_features, g.d_v);
+    if (g.d_k != nullptr) add_to_keys(b, g.begin, g.scratch + g.layout.d_scores, b.q_rows, b.x.features, g.d_k);
+    if (g.d_q != nullptr) add_to_queries(g, b);
   }
 }
 

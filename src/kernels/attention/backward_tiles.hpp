@@ -91,6 +91,16 @@ __attribute__((noinline)) void plain_tiles(const AttentionBlock<T> &x, const Tur
       });
 }
 
+// The weights alone, for d_v alone.
+template <class T>
+__attribute__((noinline)) void plain_weights(const AttentionBlock<T> &x, const TurnedTile<T> &t, int64_t begin,
+                                             int64_t end, const MatrixRef<const T> &k) {
+  in_widths<Tiles<T>::kScoreColumns>(
+      begin, end, [&](int64_t j, auto nr) __attribute__((always_inline)) {
+        backward_scores<T, decltype(nr)::value, true>(x, t, j, k);
+      });
+}
+
 template <class T>
 __attribute__((noinline)) void raw_scores(const AttentionBlock<T> &x, const TurnedTile<T> &t, int64_t begin,
                                           int64_t end, const MatrixRef<const T> &k) {

@@ -196,6 +196,53 @@ TEST_CASE("attention_backward: narrow operands, of which one batch serves two") 
   CHECK(t.argument == "d_k");
 }
 
+TEST_CASE("attention_backward: keys in two calls, and queries in two, have the gradients of one") {
+  constexpr int64_t kN = 300, kDim = 4;
+  std::vector<float> q = normals<float>(kN * kDim, 21), k = normals<float>(kN * kDim, 22),
+                     v = normals<float>(kN * kDim, 23), d_out = normals<float>(kN * kDim, 24), lse(kN), delta(kN),
+                     again(kN);
+  const auto of = [](std::vector<float> &x, int64_t a, int64_t b, int64_t features = 4) {
+    return attend::tensor(x.data() + a * features, {int64_t{1}, b - a, features});
+  };
+  const auto options = [&](int64_t a, int64_t b) {
+    return attend::attention_options().causal_top_left().query_offset(a).lse(of(lse, a, b, 1));
+  };
+  const attend::array<float> out = attend::attention(of(q, 0, kN), of(k, 0, kN), of(v, 0, kN), options(0, kN));
+  std::vector<float> outs(out.begin(), out.end());
+  const auto run = [&](int64_t q0, int64_t q1, int64_t k0, int64_t k1, auto &&d_q, auto &&d_k, auto &&d_v,
+                       const attend::attention_backward_options &o, int64_t key_offset = 0) {
+    attend::attention_backward(of(q, q0, q1), of(k, k0, k1), of(v, k0, k1), of(outs, q0, q1), of(d_out, q0, q1), d_q,
+                               d_k, d_v, options(q0, q1).key_offset(key_offset), o);
+  };
+  using backward = attend::attention_backward_options;
+  std::vector<float> want[3], got[3];
+  for (int i = 0; i < 3; ++i) want[i].resize(kN * kDim), got[i].resize(kN * kDim);
+  run(0, kN, 0, kN, of(want[0], 0, kN), of(want[1], 0, kN), of(want[2], 0, kN), backward().delta(of(delta, 0, kN, 1)));
+  std::vector<float> state(2 * kN * kDim), k_state(kN * kDim), v_state(kN * kDim);
+  const std::vector<int64_t> total = {kN}, totals = {kN, kN};
+  const auto of_keys = [&] {
+    return backward().d_q_state(attend::tensor(state, {int64_t{1}, kN, 2 * kDim})).total_keys(total);
+  };
+  for (const int64_t a : {0, 256}) {
+    const int64_t b = a == 0 ? 256 : kN;
+    run(0, kN, a, b, of(got[0], 0, kN), of(got[1], a, b), of(got[2], a, b),
+        a == 0 ? of_keys().pauses() : of_keys().resumes(), a);
+  }
+  for (int i = 0; i < 3; ++i) CHECK(same_bits(got[i], want[i]));
+  for (auto &x : got) std::fill(x.begin(), x.end(), 7.0f);
+  const auto of_queries = [&] { return backward().d_k_state(of(k_state, 0, kN)).d_v_state(of(v_state, 0, kN)); };
+  for (const int64_t a : {0, 128}) {
+    const int64_t b = a == 0 ? 128 : kN;
+    run(a, b, 0, kN, of(got[0], a, b), of(got[1], 0, kN), of(got[2], 0, kN),
+        (a == 0 ? of_queries().pauses() : of_queries().resumes()).delta(of(again, a, b, 1)));
+  }
+  for (int i = 0; i < 3; ++i) CHECK(same_bits(got[i], want[i]));
+  CHECK(same_bits(again, delta));
+  const Thrown t =
+      thrown([&] { run(0, kN, 0, kN, of(got[0], 0, kN), nullptr, nullptr, of_keys().total_keys(totals)); });
+  CHECK(t.what == "options.total_keys: has 2 numbers, but the batch is 1.");
+}
+
 TEST_CASE("attention_backward: options of the forward call as they are, and what is refused") {
   Numbers<float> n;
   std::vector<char> too_small(1);

@@ -100,3 +100,84 @@ TEST_CASE("gradients that share memory") {
   wrong(
       ATTEND_OVERLAP, "d_q", [](BiasedCall &c) { c.d_q.view.data = c.d_out.view.data; }, Twin::accepts);
 }
+
+TEST_CASE("pieces of gradients that are wrong") {
+  struct PieceCall : AttentionBackwardCall {
+    Operand d_q_state{{}, 8, 6, 4, 2}, d_k_state{{}, 4, 7, 2, 2}, d_v_state{{}, 3, 7, 2, 2}, delta{{}, 1, 6, 4, 2};
+    int64_t total[2] = {256 + 7, 256 + 7};
+    explicit PieceCall(bool of_keys) {
+      options.value.flags = ATTEND_PARTIAL | ATTEND_CONTINUE;
+      options.value.delta = &delta.view;
+      if (of_keys) {
+        options.value.d_q_state = &d_q_state.view;
+        options.value.total_keys = total;
+        attention_options.value.key_offset = 256;
+      } else {
+        options.value.d_k_state = &d_k_state.view;
+        options.value.d_v_state = &d_v_state.view;
+      }
+    }
+  };
+  expect_success(PieceCall(true));
+  expect_success(PieceCall(false));
+  static attend_tensor any = {nullptr, ATTEND_F32, 1, {0, 0, 0, 0}, {1, 1, 1, 1}};
+  static int64_t firsts[2];
+  const auto wrong_piece = [](bool of_keys, int reason, const char *argument,
+                              const std::function<void(PieceCall &)> &spoil, Twin twin = Twin::agrees) {
+    PieceCall call(of_keys);
+    INFO(std::string(argument) << " for reason " << reason << std::string(of_keys ? ", keys" : ", queries"));
+    spoil(call);
+    expect_failure(call, reason, argument, twin);
+  };
+  for (const bool of_keys : {true, false}) {
+    const auto both = [&](int reason, const char *argument, const std::function<void(PieceCall &)> &spoil) {
+      wrong_piece(of_keys, reason, argument, spoil);
+    };
+    both(ATTEND_NULL_POINTER, "attention_options.lse", [](PieceCall &c) { c.attention_options.value.lse = nullptr; });
+    both(ATTEND_UNSUPPORTED, "options.d_bias", [](PieceCall &c) { c.options.value.d_bias = &any; });
+    both(ATTEND_UNSUPPORTED, "options.d_sinks", [](PieceCall &c) { c.options.value.d_sinks = &any; });
+    both(ATTEND_INVALID_VALUE, "attention_options.flags",
+         [](PieceCall &c) { c.attention_options.value.flags = ATTEND_CAUSAL_BOTTOM_RIGHT; });
+    both(ATTEND_UNSUPPORTED, "options.d_q_state", [](PieceCall &c) {
+      c.options.value.d_q_state = &c.d_q_state.view, c.options.value.d_k_state = &c.d_k_state.view;
+      c.options.value.total_keys = c.total;
+    });
+    both(ATTEND_NULL_POINTER, "options.d_q_state", [](PieceCall &c) {
+      c.options.value.d_q_state = c.options.value.d_k_state = c.options.value.d_v_state = nullptr;
+      c.options.value.total_keys = nullptr;
+    });
+  }
+  // Delta, read.
+  wrong_piece(true, ATTEND_INVALID_VALUE, "options.d_lse", [](PieceCall &c) { c.pout = nullptr; });
+  wrong_piece(true, ATTEND_INVALID_SHAPE, "options.delta", [](PieceCall &c) { c.delta.view.shape[2] = 2; });
+  wrong_piece(true, ATTEND_INVALID_DTYPE, "options.delta", [](PieceCall &c) { c.delta.view.dtype = ATTEND_BF16; });
+  wrong_piece(true, ATTEND_INVALID_SHAPE, "d_out", [](PieceCall &c) {
+    c.pout = nullptr, c.options.value.d_lse = nullptr;
+    c.d_out.view.shape[1] = 5;
+  });
+  wrong_piece(
+      true, ATTEND_OVERLAP, "options.delta", [](PieceCall &c) { c.delta.view.data = c.lse.view.data; }, Twin::accepts);
+  // States.
+  wrong_piece(true, ATTEND_INVALID_VALUE, "options.d_q_state", [](PieceCall &c) { c.pd_q = nullptr; });
+  wrong_piece(false, ATTEND_INVALID_VALUE, "options.d_k_state", [](PieceCall &c) { c.pd_k = nullptr; });
+  wrong_piece(true, ATTEND_INVALID_SHAPE, "options.d_q_state", [](PieceCall &c) { c.d_q_state.view.shape[0] = 4; });
+  wrong_piece(false, ATTEND_INVALID_SHAPE, "options.d_k_state", [](PieceCall &c) { c.d_k_state.view.shape[2] = 1; });
+  wrong_piece(false, ATTEND_INVALID_SHAPE, "options.d_v_state", [](PieceCall &c) { c.d_v_state.view.shape[0] = 2; });
+  wrong_piece(false, ATTEND_INVALID_DTYPE, "options.d_v_state",
+              [](PieceCall &c) { c.d_v_state.view.dtype = ATTEND_F64; });
+  wrong_piece(
+      false, ATTEND_OVERLAP, "d_k", [](PieceCall &c) { c.d_k.view.data = c.d_k_state.view.data; }, Twin::accepts);
+  // What spans follow from.
+  wrong_piece(true, ATTEND_NULL_POINTER, "options.total_keys",
+              [](PieceCall &c) { c.options.value.total_keys = nullptr; });
+  wrong_piece(false, ATTEND_INVALID_VALUE, "options.total_keys",
+              [](PieceCall &c) { c.options.value.total_keys = c.total; });
+  wrong_piece(
+      true, ATTEND_INVALID_VALUE, "options.total_keys", [](PieceCall &c) { c.total[1] = 262; }, Twin::accepts);
+  wrong_piece(
+      true, ATTEND_INVALID_VALUE, "options.total_keys", [](PieceCall &c) { c.total[1] = 264; }, Twin::accepts);
+  wrong_piece(
+      true, ATTEND_INVALID_VALUE, "options.total_keys", [](PieceCall &c) { c.total[0] = -1; }, Twin::accepts);
+  wrong_piece(true, ATTEND_INVALID_VALUE, "attention_options.kv_first",
+              [](PieceCall &c) { c.attention_options.value.kv_first = firsts; });
+}

@@ -80,9 +80,13 @@ TEST_CASE("structures have the layout that programs were compiled with") {
          FIELD(attend_attention_options, pages, 216),
          FIELD(attend_attention_options, key_offset, 224),
          FIELD(attend_attention_options, state, 232)});
-  check("attend_attention_backward_options", sizeof(attend_attention_backward_options), 80,
+  check("attend_attention_backward_options", sizeof(attend_attention_backward_options), 120,
         {HEAD(attend_attention_backward_options), FIELD(attend_attention_backward_options, d_lse, 56),
-         FIELD(attend_attention_backward_options, d_bias, 64), FIELD(attend_attention_backward_options, d_sinks, 72)});
+         FIELD(attend_attention_backward_options, d_bias, 64), FIELD(attend_attention_backward_options, d_sinks, 72),
+         FIELD(attend_attention_backward_options, delta, 80), FIELD(attend_attention_backward_options, d_q_state, 88),
+         FIELD(attend_attention_backward_options, d_k_state, 96),
+         FIELD(attend_attention_backward_options, d_v_state, 104),
+         FIELD(attend_attention_backward_options, total_keys, 112)});
   check("attend_convert_options", sizeof(attend_convert_options), 64,
         {HEAD(attend_convert_options), FIELD(attend_convert_options, scale, 56)});
   check("attend_rotary_options", sizeof(attend_rotary_options), 96,

@@ -482,7 +482,7 @@ ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, cons
 
 typedef struct attend_attention_backward_options {
   uint32_t size;  /* this and the next eight as in attend_matmul_options */
-  uint32_t flags; /* ATTEND_ACCUMULATE, ATTEND_NATIVE_DOT */
+  uint32_t flags; /* ATTEND_ACCUMULATE, ATTEND_PARTIAL, ATTEND_CONTINUE, ATTEND_NATIVE_DOT */
   int32_t threads;
   uint32_t reserved;
   void *workspace;
@@ -490,9 +490,14 @@ typedef struct attend_attention_backward_options {
   char *message;
   uint64_t message_size;
   const attend_executor *executor;
-  const attend_tensor *d_lse;   /* gradient of lse, of its shape, where something was computed from it */
-  const attend_tensor *d_bias;  /* output: gradient of attention_options.bias, of its shape */
-  const attend_tensor *d_sinks; /* output: gradient of attention_options.sinks, of their shape */
+  const attend_tensor *d_lse;     /* gradient of lse, of its shape, where something was computed from it */
+  const attend_tensor *d_bias;    /* output: gradient of attention_options.bias, of its shape */
+  const attend_tensor *d_sinks;   /* output: gradient of attention_options.sinks, of their shape */
+  const attend_tensor *delta;     /* output (1, Nq, H, B); where `out` is null an input in its place */
+  const attend_tensor *d_q_state; /* (2 D, Nq, H, B), of keys in pieces: as attention's state */
+  const attend_tensor *d_k_state; /* (D, Nk, Hkv, B), of queries in pieces */
+  const attend_tensor *d_v_state; /* (Dv, Nk, Hkv, B), the same */
+  const int64_t *total_keys;      /* with d_q_state, one per batch: the keys of all pieces */
 } attend_attention_backward_options;
 
 /* The gradients of attention: d_q, d_k, d_v are those of a number L of which d_out is the gradient with respect to out,
@@ -507,7 +512,7 @@ typedef struct attend_attention_backward_options {
  * q, k, v, out, attention_options are those of the attend_attention call, with what that wrote in out and, if given,
  * lse, which are only read; without lse it is computed again, for some 20 % more time. Of attention_options threads,
  * workspace, message, their sizes and executor must be 0, since `options` has them, and scores, k_scale, v_scale, pages,
- * state and the flags that go with it cannot be. Everything else composes as there.
+ * state and the flags that go with it cannot be; key_offset moves positions as there. Everything else composes as there.
  *
  * d_out  (Dv, Nq, H, B), as out      d_q, d_k, d_v: of the shapes of q, k and v, each null if it is not wanted
  * What is not wanted is not computed: of the five products d_q alone takes three, d_k and d_v alone four, d_v alone two.
@@ -517,6 +522,21 @@ typedef struct attend_attention_backward_options {
  * batch, which only gradients of the type of the arithmetic can hold. So is d_bias over what bias repeats by extents of
  * 1. With ATTEND_ACCUMULATE they are added to what is there, rounded once with it (d_bias after each summand). No output
  * may overlap another operand.
+ *
+ * Keys in pieces, each with all queries: d_q goes on from call to call in d_q_state, as attention does in its state, with
+ * key_offset and the same flags, here those of `options`; d_k and d_v are finished with each piece. total_keys (where there
+ * are kv_lengths, which describe the keys of the call, the lengths of all) says where spans begin: see below. Queries in
+ * pieces, each with the same keys: d_k and d_v go on in d_k_state and d_v_state, and d_q is finished with each. Pieces but
+ * the last have a multiple of 64 queries, query_offset moves with them, and of heads that share keys one comes after the
+ * other: all pieces of the first head of each group, every (H / Hkv)-th of H, then those of the second. With ATTEND_PARTIAL
+ * what has a state is checked and not written. Both give the bits of one call, but for queries with |lse| > 1024, whose
+ * weights are exp2((s - lse) log2(e)) here. lse is required. d_bias, d_sinks, and both kinds of pieces in one call are
+ * ATTEND_UNSUPPORTED; ATTEND_CAUSAL_BOTTOM_RIGHT, and with d_q_state kv_first, are errors. Pieces of which nothing is seen may
+ * be left out at either end, and keys that no call has may be another program's: d_k and d_v ask for no others than their own.
+ *
+ * delta, f32 (f64 with F64), is what all weights of a query have in common, and is written; or where `out` is null it is read
+ * instead, and d_lse, which it contains, must be null. A call that asks for delta alone is cheap. Then other calls, or other
+ * machines, need neither out nor d_lse.
  *
  * What a query does not see contributes exactly nothing, NaN and Inf in its q, k, v and d_out included; keys that no
  * query sees have gradients of 0, also those outside of kv_first and kv_lengths. A query that sees nothing contributes

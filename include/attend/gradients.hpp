@@ -32,17 +32,53 @@ class attention_backward_options : public detail::head<attention_backward_option
   attention_backward_options &d_sinks(X &&x) {
     return d_sinks_ = detail::output(std::forward<X>(x)), *this;
   }
+  // Output, of lse's shape.
+  template <class X>
+  attention_backward_options &delta(X &&x) {
+    return delta_ = detail::output(std::forward<X>(x)), *this;
+  }
+  // Keys in several calls, or queries, whose gradients are those of one: each but the last pauses, each but the first resumes.
+  // What is between them lies in these, (2 D, Nq, H, B), (D, Nk, Hkv, B) and (Dv, Nk, Hkv, B), of float (double).
+  template <class X>
+  attention_backward_options &d_q_state(X &&x) {
+    return d_q_state_ = detail::output(std::forward<X>(x)), *this;
+  }
+  template <class X>
+  attention_backward_options &d_k_state(X &&x) {
+    return d_k_state_ = detail::output(std::forward<X>(x)), *this;
+  }
+  template <class X>
+  attention_backward_options &d_v_state(X &&x) {
+    return d_v_state_ = detail::output(std::forward<X>(x)), *this;
+  }
+  // With d_q_state, one a batch: the keys of all calls.
+  template <class X>
+  attention_backward_options &total_keys(const X &x) {
+    return total_keys_.set(x), *this;
+  }
+  attention_backward_options &pauses() noexcept { return flag(ATTEND_PARTIAL); }
+  attention_backward_options &resumes() noexcept { return flag(ATTEND_CONTINUE); }
 
   attend_attention_backward_options get() const noexcept {
     attend_attention_backward_options o = c_;
     d_lse_.store(&o.d_lse);
     d_bias_.store(&o.d_bias);
     d_sinks_.store(&o.d_sinks);
+    delta_.store(&o.delta);
+    d_q_state_.store(&o.d_q_state);
+    d_k_state_.store(&o.d_k_state);
+    d_v_state_.store(&o.d_v_state);
+    total_keys_.store(&o.total_keys);
     return o;
+  }
+  // Whether total_keys are one a batch, or one a sequence.
+  status check(std::int64_t batch) const noexcept {
+    return total_keys_.fit(batch) ? status() : total_keys_.misfit("options.total_keys", batch);
   }
 
  private:
-  detail::slot d_lse_, d_bias_, d_sinks_;
+  detail::slot d_lse_, d_bias_, d_sinks_, delta_, d_q_state_, d_k_state_, d_v_state_;
+  detail::integers total_keys_;
 };
 
 // Of the shapes of q, k and v. Elements are of the arithmetic, float (double), which sums over batches that share an
@@ -93,6 +129,8 @@ template <class F>
 returns<void> attention_backward(const backward_operands &t, const attention_options &of_forward,
                                  const attention_backward_options &options, const F &f) {
   if (const status s = of_forward.check(extent(t.out, 3)); !s.ok()) return finish(s);
+  const std::int64_t sequences = of_forward.get_sequences();
+  if (const status s = options.check(sequences != 0 ? sequences : extent(t.out, 3)); !s.ok()) return finish(s);
   const attend_tensor *d_q = nullptr, *d_k = nullptr, *d_v = nullptr;
   t.d_q.store(&d_q);
   t.d_k.store(&d_k);

@@ -105,7 +105,12 @@ namespace attend {
   X(options_query_ranges, "options.query_ranges") \
   X(options_key_ranges, "options.key_ranges")     \
   X(options_timeout, "options.timeout")           \
-  X(options_root, "options.root")
+  X(options_root, "options.root")                 \
+  X(options_delta, "options.delta")               \
+  X(options_d_q_state, "options.d_q_state")       \
+  X(options_d_k_state, "options.d_k_state")       \
+  X(options_d_v_state, "options.d_v_state")       \
+  X(options_total_keys, "options.total_keys")
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

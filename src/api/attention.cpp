@@ -19,7 +19,9 @@ attend_status read(const attend_tensor *q, const attend_tensor *k, const attend_
   *execution = options.execution;
   Operands operands(kAttentionTypes, purpose, *message);
   int64_t batch = 0;
-  if (attend_status s = read_operands(q, k, v, out, Role::output, options, &operands, purpose, p, &batch)) return s;
+  if (attend_status s =
+          read_operands(q, k, v, out, Argument::out, Role::output, options, &operands, purpose, p, &batch))
+    return s;
   if (purpose == Purpose::size) return ATTEND_OK;
   const struct {
     const Tensor &tensor;

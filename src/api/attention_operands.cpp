@@ -83,13 +83,14 @@ attend_status read_packing(const Attention &p, Purpose purpose, const Message &m
 }  // namespace
 
 attend_status read_operands(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
-                            const attend_tensor *out, Role role_of_out, const AttentionOptions &options,
-                            Operands *operands, Purpose purpose, Attention *p, int64_t *to_batch) {
+                            const attend_tensor *out, Argument of_out, Role role_of_out,
+                            const AttentionOptions &options, Operands *operands, Purpose purpose, Attention *p,
+                            int64_t *to_batch) {
   const Message &message = options.message;
   if (attend_status s = operands->read(q, Argument::q, Role::input, Kind::left, &p->q)) return s;
   if (attend_status s = operands->read(k, Argument::k, Role::input, Kind::right, &p->k)) return s;
   if (attend_status s = operands->read(v, Argument::v, Role::input, Kind::right, &p->v)) return s;
-  if (attend_status s = operands->read(out, Argument::out, role_of_out, Kind::out, &p->out)) return s;
+  if (attend_status s = operands->read(out, of_out, role_of_out, Kind::out, &p->out)) return s;
   // The inputs settle the shape, so that an output of another is what is wrong.
   const int64_t features = p->q.rows(), heads = p->q.heads(), kv_heads = p->k.heads();
   const bool paged = options.pages != nullptr;
@@ -106,7 +107,7 @@ attend_status read_operands(const attend_tensor *q, const attend_tensor *k, cons
                                                                                                        : batch;
   if (features == 0) return fail(message, ATTEND_INVALID_SHAPE, Argument::q, "has 0 features, not 1 or more");
   if (features > kMostFeatures) return too_many_features(message, Argument::q, features);
-  if (p->out.rows() > kMostFeatures) return too_many_features(message, Argument::out, p->out.rows());
+  if (p->out.rows() > kMostFeatures) return too_many_features(message, of_out, p->out.rows());
   if (p->sequences > 0 && p->query_starts == nullptr) {
     const std::array<int64_t, 4> of_q = {features, p->q.columns(), heads, batch};
     if (attend_status s = expect_shape(p->q, Argument::q, of_q, kPlainAxes, message, kBatch)) return s;
@@ -128,7 +129,7 @@ attend_status read_operands(const attend_tensor *q, const attend_tensor *k, cons
     return s;
   }
   const std::array<int64_t, 4> shape = {p->v.rows(), p->q.columns(), heads, q_batch};
-  if (attend_status s = expect_shape(p->out, Argument::out, shape, kAxesOfOut, message)) return s;
+  if (attend_status s = expect_shape(p->out, of_out, shape, kAxesOfOut, message)) return s;
   int64_t keys = p->k.columns();
   if (paged) {
     if (attend_status s = read_pages(options.pages, p->k, batch, operands, message, &p->pages, &keys)) return s;

@@ -5,9 +5,11 @@
 
 namespace attend {
 
-// q, k, v, out and what goes with them among the options: all but overlaps. `batch` becomes the number of sequences.
+// q, k, v, out and what goes with them among the options: all but overlaps. `batch` becomes the number of sequences. The
+// argument that `out` is may be another of its shape.
 attend_status read_operands(const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
-                            const attend_tensor *out, Role role_of_out, const AttentionOptions &options,
-                            Operands *operands, Purpose purpose, Attention *p, int64_t *batch);
+                            const attend_tensor *out, Argument of_out, Role role_of_out,
+                            const AttentionOptions &options, Operands *operands, Purpose purpose, Attention *p,
+                            int64_t *batch);
 
 }  // namespace attend

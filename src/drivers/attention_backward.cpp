@@ -1,71 +1,18 @@
 #include "drivers/attention_backward.hpp"
 
 #include <algorithm>
-#include <cstring>
 
-#include "drivers/attention_backward_queries.hpp"
+#include "drivers/attention_backward_keys.hpp"
 
 namespace attend {
 namespace {
 
-// The backward block of one head and any chunk.
-template <class T>
-BackwardBlock<T> block_of(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in_unit, T *scratch, T *slope) {
-  const Sequence &s = u.sequence;
-  const int64_t head = call.head(u, in_unit);
-  BackwardBlock<T> b = {};
-  b.x = inputs_of_head(call, u, in_unit, 0, u.queries, scratch, slope);
-  b.x.layout = call.room.chunk;
-  b.x.values_stride = call.room.values_stride;
-  set_derived(call.kernels, &b.x);
-  b.d_out = stored_rows_of(call.p.d_out, 0, u.column(0), head, s.q_batch);
-  b.d_bias = rows_of<T>(call.p.d_bias, s.first, u.column(0), head, s.q_batch);
-  b.d_k = call.p.d_k ? scratch + call.room.d_k : nullptr;
-  b.d_v = call.p.d_v ? scratch + call.room.d_v : nullptr;
-  b.layout = call.room.layout;
-  b.scratch = scratch;
-  return b;
-}
-
-// Writes a gradient of keys or values, if it is wanted: `count` columns from key `key` of the unit's on; null sums = 0.
-template <class T>
-void write_columns(const BackwardCall<T> &call, const BackwardUnit &u, const Tensor &to, bool is_shared, int64_t key,
-                   int64_t count, const T *sums, double scale) {
-  if (!to || count == 0) return;
-  const Sequence &s = u.sequence;
-  call.kernels.attention_gradient({to.rows(), count, sums, static_cast<T>(scale),
-                                   to.matrix(0, s.key + s.first + key, u.kv_head, s.k_batch), call.adds(is_shared, u)});
-}
-
-// Keys of one part: d_k and d_v of each chunk, and what the part adds to d_q in `d_q`. `lines`: where shift, factor and delta
-// are.
+// One part.
 template <class T>
 void run_part(const BackwardCall<T> &call, const BackwardUnit &u, int64_t part, const T *lines, T *d_q, int thread) {
-  constexpr int64_t kChunk = Contract<T>::kKeyChunk;
-  const Attention &f = call.forward();
-  const int64_t d = f.q.rows(), dv = f.v.rows(), size = keys_of_part(call.p, u.keys());
-  T *const scratch = call.of_thread(thread);
-  if (d_q != nullptr) std::memset(d_q, 0, static_cast<size_t>(u.heads * u.queries * d) * sizeof(T));
-  for (int64_t key = part * size, last = std::min(u.keys(), key + size); key < last; key += kChunk) {
-    const int64_t end = std::min(last, key + kChunk);
-    T *const d_k = scratch + call.room.d_k, *const d_v = scratch + call.room.d_v;
-    if (call.p.d_k) std::memset(d_k, 0, static_cast<size_t>((end - key) * d) * sizeof(T));
-    if (call.p.d_v) std::memset(d_v, 0, static_cast<size_t>((end - key) * dv) * sizeof(T));
-    for (int64_t h = 0; h < u.heads; ++h) {
-      T slope = 0;
-      BackwardBlock<T> b = block_of(call, u, h, scratch, &slope);
-      const T *const of_head = lines + h * call.room.lines;
-      b.shift = of_head + call.room.shift;
-      b.factor = of_head + call.room.factor;
-      b.delta = of_head + call.room.delta;
-      b.begin = key;
-      b.end = end;
-      b.d_q = d_q == nullptr ? nullptr : d_q + h * u.queries * d;
-      call.kernels.attention_backward(b);
-    }
-    write_columns(call, u, call.p.d_k, call.shared.k, key, end - key, d_k, f.scale);
-    write_columns<T>(call, u, call.p.d_v, call.shared.v, key, end - key, d_v, 1);
-  }
+  const int64_t size = keys_of_part(call.p, u.keys()), d = call.forward().q.rows();
+  if (d_q != nullptr) load_sums<T>(call, nullptr, d, u.heads * u.queries, d_q);
+  run_keys(call, u, {part * size, std::min(u.keys(), (part + 1) * size)}, lines, d_q, thread);
 }
 
 // Adds the sums of d_q of `count` spans to `sum`, in order, which begins with the first of them if it `begins`; and writes
@@ -92,10 +39,45 @@ void fold_spans(const BackwardCall<T> &call, const BackwardUnit &u, T *sum, T *c
   });
 }
 
+// The keys that this call has of a unit, on one thread, where others have the rest: d_q goes on in the span that is open,
+// which is closed when a key of the next one comes, as spans lie among the keys of all.
+template <class T>
+void run_piece(const BackwardCall<T> &call, const BackwardUnit &u, int thread) {
+  const Sequence &s = u.sequence;
+  const int64_t d = call.forward().q.rows(), size = backward_span(call.p.total_keys[s.batch]),
+                all = u.heads * u.queries, before = call.forward().key_offset;
+  T *const scratch = call.of_thread(thread), *const closed = scratch + call.room.sums,
+           *const open = closed + call.room.sums_size;
+  const auto left = [&](int64_t row, int64_t head) {
+    return call.p.d_q_state.matrix(row, u.column(0), call.head(u, head), s.q_batch);
+  };
+  for (int64_t h = 0; h < u.heads; ++h) {
+    const StoredMatrix of_open = left(0, h), of_closed = left(d, h);
+    load_sums(call, call.p.resumes ? &of_open : nullptr, d, u.queries, open + h * u.queries * d);
+    load_sums(call, call.p.resumes ? &of_closed : nullptr, d, u.queries, closed + h * u.queries * d);
+  }
+  for (int64_t key = 0; key < u.keys();) {
+    if ((before + key) % size == 0) {
+      call.kernels.attention_gradient({d, all, open, T(1), {closed, 1, d, dtype_of<T>()}, true});
+      load_sums<T>(call, nullptr, d, all, open);
+    }
+    const int64_t end = std::min(u.keys(), (before + key) / size * size + size - before);
+    run_keys(call, u, {key, end}, scratch, open, thread);
+    key = end;
+  }
+  if (!call.p.pauses) return fold_spans(call, u, closed, &open, 1, false, true, 1);
+  for (int64_t h = 0; h < u.heads; ++h) {
+    store_sums(call, open + h * u.queries * d, d, u.queries, left(0, h));
+    store_sums(call, closed + h * u.queries * d, d, u.queries, left(d, h));
+  }
+}
+
 // One unit on one thread.
 template <class T>
 void run_unit(const BackwardCall<T> &call, const BackwardUnit &u, int thread) {
   prepare(call, u, 1, thread);
+  if (!call.p.wants_weights()) return;  // delta alone
+  if (call.p.keys_in_pieces()) return run_piece(call, u, thread);
   T *const scratch = call.of_thread(thread), *const sum = scratch + call.room.sums,
            *const next = sum + call.room.sums_size;
   for (int64_t i = 0, parts = count_parts(call.p, u.keys()); i < parts; ++i) {
@@ -138,10 +120,11 @@ void clear_hidden_keys(const BackwardCall<T> &call, const BackwardUnit &u) {
   const Sequence &s = u.sequence;
   const int64_t columns = f.key_starts != nullptr ? f.key_starts[s.batch + 1] - s.key : f.k.columns();
   const struct {
-    const Tensor &to;
+    const Tensor &to, &state;
     bool shared;
-  } gradients[] = {{call.p.d_k, call.shared.k}, {call.p.d_v, call.shared.v}};
+  } gradients[] = {{call.p.d_k, call.p.d_k_state, call.shared.k}, {call.p.d_v, call.p.d_v_state, call.shared.v}};
   for (const auto &g : gradients) {
+    if (call.p.pauses && g.state) continue;
     write_columns<T>(call, u, g.to, g.shared, -s.first, s.first, nullptr, 1);
     write_columns<T>(call, u, g.to, g.shared, u.keys(), columns - s.end, nullptr, 1);
   }
@@ -151,15 +134,32 @@ void clear_hidden_keys(const BackwardCall<T> &call, const BackwardUnit &u) {
 template <class T>
 void run_queries(const BackwardCall<T> &call, int64_t first, int64_t count) {
   const Attention &f = call.forward();
-  const int64_t kv_heads = f.k.heads(), group = call.group(), step = unit_shape(call.p).queries;
-  int64_t most = 0;
+  const int64_t kv_heads = f.k.heads(), group = call.group();
+  int64_t step = unit_shape(call.p).queries, most = 0;
   for (int64_t i = first; i < first + count; i += kv_heads) most = std::max(most, sequence_of(f, i / kv_heads).queries);
+  // Fewer at a time where threads would have nothing to do.
+  while (step > kBackwardQueries && count * group * ((most + step - 1) / step) < 2 * call.scratch.threads()) {
+    step = round_up(step / 2, kBackwardQueries);
+  }
   const int64_t pieces = step == 0 ? 0 : (most + step - 1) / step;
   parallel_for(call.scratch.executor(), call.scratch.threads(), count * group * pieces, [&](int64_t task, int thread) {
     const int64_t i = first + task / (group * pieces), query = task % pieces * step;
     const Sequence s = sequence_of(f, i / kv_heads);
     if (query >= s.queries) return;
     run_unit(call, {s, i % kv_heads, task / pieces % group, 1, query, std::min(step, s.queries - query)}, thread);
+  });
+}
+
+// Without d_q, of a piece: chunks of all units at once. Each has what its queries share to itself, which is found in no time
+// where nothing large is to be found again.
+template <class T, class Unit>
+void run_chunks(const BackwardCall<T> &call, const Unit &unit, int64_t first, int64_t count) {
+  const int64_t parts = count_parts(call.p, most_keys(call.forward()));
+  parallel_for(call.scratch.executor(), call.scratch.threads(), count * parts, [&](int64_t task, int thread) {
+    const BackwardUnit u = unit(first + task / parts);
+    if (task % parts >= count_parts(call.p, u.keys())) return;
+    prepare(call, u, 1, thread);
+    run_part<T>(call, u, task % parts, call.of_thread(thread), nullptr, thread);
   });
 }
 
@@ -175,11 +175,16 @@ void run_units(const BackwardCall<T> &call, int64_t first, int64_t count) {
     return BackwardUnit{s, i % heads, 0, call.group(), 0, s.queries};
   };
   const int64_t parts = count_parts(call.p, most_keys(call.forward())), left = count % threads;
-  const bool splits = threads > 1 && !call.shared.spans && left * ((parts + threads - 1) / threads) < parts;
+  const bool splits =
+      threads > 1 && !call.shared.spans && !call.p.keys_in_pieces() && left * ((parts + threads - 1) / threads) < parts;
   const int64_t whole = splits ? count - left : count;
-  parallel_for(call.scratch.executor(), threads, whole,
-               [&](int64_t i, int thread) { run_unit(call, unit(first + i), thread); });
-  for (int64_t i = whole; i < count; ++i) run_parts(call, unit(first + i));
+  if (!call.p.d_q && call.p.in_pieces() && (!call.p.delta || call.p.reads_delta) && count < 4 * threads) {
+    run_chunks(call, unit, first, count);
+  } else {
+    parallel_for(call.scratch.executor(), threads, whole,
+                 [&](int64_t i, int thread) { run_unit(call, unit(first + i), thread); });
+    for (int64_t i = whole; i < count; ++i) run_parts(call, unit(first + i));
+  }
   if (!call.p.d_k && !call.p.d_v) return;
   for (int64_t i = 0; i < count; ++i) clear_hidden_keys(call, unit(first + i));
 }
@@ -209,8 +214,13 @@ void clear(const KernelsOf<T> &kernels, const Tensor &to) {
 // Nothing to compute: what is there of gradients is 0.
 template <class T>
 void clear_all(const KernelsOf<T> &kernels, const AttentionBackward &p) {
-  for (const Tensor *to : {&p.d_q, &p.d_k, &p.d_v, &p.d_bias, &p.d_sinks}) {
-    if (*to && to->count > 0 && !p.accumulates) clear(kernels, *to);
+  const Tensor none = {};
+  for (const auto &[to, state] : {std::pair{&p.d_q, &p.d_q_state},
+                                  {&p.d_k, &p.d_k_state},
+                                  {&p.d_v, &p.d_v_state},
+                                  {&p.d_bias, &none},
+                                  {&p.d_sinks, &none}}) {
+    if (*to && to->count > 0 && !p.accumulates && !(p.pauses && *state)) clear(kernels, *to);
   }
 }
 
@@ -240,7 +250,7 @@ Attention without_values(const AttentionBackward &p, void *lse) {
 __attribute__((noinline)) SharedRoom shared_room(const AttentionBackward &p) {
   const int64_t element = size_of(acc_of(p.forward.out.dtype)), heads = p.forward.out.heads();
   SharedRoom r;
-  if (!p.forward.lse) {
+  if (!p.forward.lse && p.wants_weights()) {
     const Attention f = without_values(p, nullptr);
     r.need = attention_need(f);
     r.sinks = aligned(f.lse.count * element);
@@ -277,7 +287,7 @@ Acquired run(const KernelTable &table, const AttentionBackward &p, const Executi
   }
   const SharedRoom room = shared_room(p);
   Tensor lse = f.lse;
-  if (!f.lse) {
+  if (!f.lse && p.wants_weights()) {
     if (const Acquired r = find_lse(table, p, room, scratch, &lse); r != Acquired::ok) return r;
   }
   T *const sinks = reinterpret_cast<T *>(scratch.shared() + room.sinks);
@@ -315,7 +325,7 @@ Need attention_backward_need(const AttentionBackward &p) {
     const int64_t pieces = unit.queries == 0 ? 0 : (f.out.columns() + unit.queries - 1) / unit.queries;
     need.tasks =
         count_sequences(f) * (unit.queries_alone ? f.out.heads() * pieces : f.k.heads() * count_parts(p, most_keys(f)));
-    if (!p.forward.lse) need.tasks = std::max(need.tasks, room.need.tasks);
+    if (!p.forward.lse && p.wants_weights()) need.tasks = std::max(need.tasks, room.need.tasks);
     return need;
   });
 }

@@ -42,7 +42,7 @@ UnitShape unit_shape(const AttentionBackward &p) {
   // Enough to pay for copying a chunk of keys and values, few enough for any number of threads.
   constexpr int64_t kQueries = 4 * kBackwardQueries;
   const Attention &f = p.forward;
-  if (p.d_q && !p.d_k && !p.d_v && !p.d_bias && !p.d_sinks) return {true, 1, std::min(kQueries, f.out.columns())};
+  if (!p.d_k && !p.d_v && !p.d_bias && !p.d_sinks) return {true, 1, std::min(kQueries, f.out.columns())};
   return {false, f.k.heads() == 0 ? 0 : f.out.heads() / f.k.heads(), f.out.columns()};
 }
 

@@ -20,8 +20,8 @@ struct SharedGradients {
 };
 SharedGradients shared_gradients(const AttentionBackward &problem);
 
-// What a unit of work has: the heads that share keys, and all queries of a sequence; or, where d_q alone is wanted, to which
-// each query comes by itself, a few queries of one head.
+// What a unit of work has: the heads that share keys, and all queries of a sequence; or, where d_q alone is wanted (or delta), to
+// which each query comes by itself, a few queries of one head.
 struct UnitShape {
   bool queries_alone;
   int64_t heads, queries;

@@ -100,7 +100,9 @@ void set_weights(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in_
       if (lse != static_cast<T>(-HUGE_VAL)) shift[i] = lse;
       large |= is_large_lse(lse);
     }
-    if (large) set_large(call, u, in_unit, query + from, rows, shift + from, factor + from, scratch);
+    // (Of a piece of the keys neither maximum nor sum can be found.)
+    if (large && !call.p.in_pieces())
+      set_large(call, u, in_unit, query + from, rows, shift + from, factor + from, scratch);
   }
 }
 
@@ -111,16 +113,24 @@ void prepare_head(const BackwardCall<T> &call, const BackwardUnit &u, int64_t in
   const Attention &f = call.forward();
   const Sequence &s = u.sequence;
   const int64_t head = call.head(u, in_unit), column = u.column(query);
+  const RowsRef<T> given = rows_of<T>(call.p.delta, 0, column, head, s.q_batch);
   T *const lines = to + in_unit * call.room.lines + query;
   T *const shift = lines + call.room.shift, *const factor = lines + call.room.factor;
-  set_weights(call, u, in_unit, query, count, shift, factor, scratch);
+  if (call.p.wants_weights()) set_weights(call, u, in_unit, query, count, shift, factor, scratch);
+  T *const delta = lines + call.room.delta;
+  if (call.p.reads_delta) {
+    for (int64_t i = 0; i < count; ++i) delta[i] = given.data[i * given.item_stride];
+    std::fill(delta + count, delta + round_up(count, kBackwardQueries), T(0));
+    return;
+  }
   T sink = 0, d_sink = 0;
   int64_t stride = 0;
   const T *const of_sink = of_heads(f.sinks, head, 1, call.convert, &sink, &stride);
   call.kernels.attention_delta({count, f.v.rows(), stored_rows_of(f.out, 0, column, head, s.q_batch),
                                 stored_rows_of(call.p.d_out, 0, column, head, s.q_batch),
-                                rows_of<const T>(call.p.d_lse, 0, column, head, s.q_batch), shift, factor,
-                                lines + call.room.delta, call.p.d_sinks ? of_sink : nullptr, &d_sink, scratch});
+                                rows_of<const T>(call.p.d_lse, 0, column, head, s.q_batch), shift, factor, delta,
+                                call.p.d_sinks ? of_sink : nullptr, &d_sink, scratch});
+  for (int64_t i = 0; given.data != nullptr && i < count; ++i) given.data[i * given.item_stride] = delta[i];
   if (call.p.d_sinks) call.sinks[s.batch * f.out.heads() + head] = d_sink;
 }
 

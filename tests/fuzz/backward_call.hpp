@@ -40,7 +40,9 @@ class BackwardCall : public AttentionBase<T> {
     d_bias_->given = this->bias_->given && d.one_in(2);
     d_sinks_->given = this->sinks_->given && d.one_in(2);
     options_.value.threads = static_cast<int32_t>(d.in(0, 3));
-    this->heads_ = {head_of("options", ATTEND_ACCUMULATE, options_),
+    delta_ = operand("options.delta", Role::output, {1, queries, heads, batch}, false);
+    delta_->given = d.one_in(4);
+    this->heads_ = {head_of("options", ATTEND_ACCUMULATE | ATTEND_PARTIAL | ATTEND_CONTINUE, options_),
                     head_of("attention_options", 31, this->attention_)};
   }
 
@@ -51,12 +53,13 @@ class BackwardCall : public AttentionBase<T> {
   void connect() override {
     this->lse_->given = false;  // one that is not the call's has no meaning
     Base::connect();
-    for (Operand *p : {d_lse_, d_bias_, d_sinks_}) p->given &= options_.given;
+    for (Operand *p : {d_lse_, d_bias_, d_sinks_, delta_}) p->given &= options_.given;
     // What is written is poison at first: nothing to add to.
     options_.value.flags &= ~uint32_t{ATTEND_ACCUMULATE};
     options_.value.d_lse = d_lse_->tensor();
     options_.value.d_bias = d_bias_->tensor();
     options_.value.d_sinks = d_sinks_->tensor();
+    options_.value.delta = delta_->tensor();
   }
   attend_status run() override {
     return attend_attention_backward(q_->tensor(), k_->tensor(), v_->tensor(), out_->tensor(), d_out_->tensor(),
@@ -79,6 +82,9 @@ class BackwardCall : public AttentionBase<T> {
     if (o.message != nullptr) wrong("message");
     if ((o.flags & (ATTEND_PARTIAL | ATTEND_CONTINUE)) != 0) wrong("flags", ATTEND_UNSUPPORTED);
     if (this->scores_->given) wrong("scores", ATTEND_UNSUPPORTED);
+    if ((options_.value.flags & (ATTEND_PARTIAL | ATTEND_CONTINUE)) != 0) {  // without a state
+      faults->add(ATTEND_NULL_POINTER, "options.d_q_state");
+    }
     if (d_bias_->given && !this->bias_->given) faults->add(ATTEND_INVALID_VALUE, "options.d_bias");
     if (d_sinks_->given && !this->sinks_->given) faults->add(ATTEND_INVALID_VALUE, "options.d_sinks");
   }
@@ -86,7 +92,7 @@ class BackwardCall : public AttentionBase<T> {
     const Shape out = Extent(out_->view).shape;
     this->find_operand_faults(faults, *q_, *k_, *v_, out);
     this->expect_shape(faults, *d_out_, out);
-    this->expect_shape(faults, *d_lse_, {1, out[1], out[2], out[3]});
+    for (const Operand *of : {d_lse_, delta_}) this->expect_shape(faults, *of, {1, out[1], out[2], out[3]});
     for (const auto &[gradient, of] : {std::pair{d_q_, q_}, {d_k_, k_}, {d_v_, v_}}) {
       this->expect_shape(faults, *gradient, Extent(of->view).shape);
     }
@@ -96,7 +102,7 @@ class BackwardCall : public AttentionBase<T> {
   void expect() override {}
   void compare(const std::string &) const override {}
 
-  Operand *q_, *k_, *v_, *out_, *d_out_, *d_q_, *d_k_, *d_v_, *d_lse_, *d_bias_, *d_sinks_;
+  Operand *q_, *k_, *v_, *out_, *d_out_, *d_q_, *d_k_, *d_v_, *d_lse_, *d_bias_, *d_sinks_, *delta_;
   Boxed<attend_attention_backward_options> options_;
 };
 

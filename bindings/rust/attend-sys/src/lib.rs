@@ -187,6 +187,11 @@ pub struct attend_attention_backward_options {
     pub d_lse: *const attend_tensor,
     pub d_bias: *const attend_tensor,
     pub d_sinks: *const attend_tensor,
+    pub delta: *const attend_tensor,
+    pub d_q_state: *const attend_tensor,
+    pub d_k_state: *const attend_tensor,
+    pub d_v_state: *const attend_tensor,
+    pub total_keys: *const i64,
 }
 
 #[repr(C)]

@@ -23,7 +23,7 @@ fn layout() {
     assert_eq!(size_of::<attend_softmax_options>(), 88);
     assert_eq!(size_of::<attend_softmax_backward_options>(), 72);
     assert_eq!(size_of::<attend_attention_options>(), 240);
-    assert_eq!(size_of::<attend_attention_backward_options>(), 80);
+    assert_eq!(size_of::<attend_attention_backward_options>(), 120);
     assert_eq!(size_of::<attend_merge_options>(), 56);
     assert_eq!(size_of::<attend_self_attention_weights>(), 72);
     assert_eq!(size_of::<attend_self_attention_options>(), 56);
@@ -42,7 +42,7 @@ fn layout() {
         v_scale 176, kv_first 184, sequences 192, query_starts 200, key_starts 208, pages 216,
         key_offset 224, state 232 });
     offsets!(attend_attention_backward_options { threads 8, workspace 16, message 32, executor 48, d_lse 56,
-        d_bias 64, d_sinks 72 });
+        d_bias 64, d_sinks 72, delta 80, d_q_state 88, d_k_state 96, d_v_state 104, total_keys 112 });
     offsets!(attend_merge_options { threads 8, workspace 16, message 32, executor 48 });
     offsets!(attend_self_attention_options { threads 8, workspace 16, message 32, executor 48 });
     offsets!(attend_convert_options { threads 8, workspace 16, message 32, executor 48, scale 56 });

@@ -42,10 +42,11 @@ extern "C" {
 
 #define ATTEND_MPI_ALL_RANKS 1u /* attend_mpi_decode: out and lse are written on every rank, not on the root alone */
 
-/* attend_mpi_attention: attention runs on a thread of its own (and options.threads in all) for the length of the call, and the
- * thread that calls sees to the messages all the time, instead of between two blocks of work. That takes one processor
- * more; give it where a rank has many, and there are so many ranks that a key has far to go. It counts for this rank
- * alone. The thread is the only thing that is allocated beside a workspace; without one to be had the call does without. */
+/* attend_mpi_attention and its gradients: attention runs on a thread of its own (and options.threads in all) for the length of
+ * the call, and the thread that calls sees to the messages all the time, instead of between two blocks of work. That takes
+ * one processor more; give it where a rank has many, and there are so many ranks that a key has far to go. It counts for
+ * this rank alone. The thread is the only thing that is allocated beside a workspace; without one to be had the call does
+ * without. */
 #define ATTEND_MPI_COMPUTE_THREAD 2u
 
 /* The shards. Without ranges (both null, both counts 0) they lie in the order of the ranks, each as long as its tensor: the
@@ -71,7 +72,7 @@ typedef struct attend_mpi_options {
   char *message;           /* of this rank; every rank's receives the sentence */
   uint64_t message_size;   /* bytes */
   const attend_executor *executor; /* of this rank */
-  const int64_t *query_ranges;     /* attend_mpi_attention: 2 * query_range_count numbers; null = in order of ranks */
+  const int64_t *query_ranges;     /* not of decode: 2 * query_range_count numbers; null = in order of ranks */
   int64_t query_range_count;
   const int64_t *key_ranges; /* 2 * key_range_count numbers; null = in order of ranks */
   int64_t key_range_count;
@@ -125,6 +126,47 @@ ATTEND_API attend_status attend_mpi_attention_workspace(int32_t communicator, co
                                                         const attend_tensor *out, const attend_mpi_options *options,
                                                         const attend_attention_options *attention_options,
                                                         uint64_t *bytes);
+
+/* The gradients of attend_mpi_attention: d_q, d_k, d_v as attend_attention_backward gives them on one machine, bit for bit.
+ *
+ * q, k, v, out, options, attention_options: those of the attend_mpi_attention call, out and attention_options.lse with what
+ * that wrote; lse is required. d_out (Dv, nq, H, B) as out; d_q, d_k, d_v of the shapes of q, k and v, each null if it is not
+ * wanted, which all ranks decide alike. backward_options, null for none: ATTEND_ACCUMULATE, which may be one rank's alone, and
+ * d_lse. All that pieces are made of (ATTEND_PARTIAL, states, total_keys, delta), and d_bias and d_sinks, are ATTEND_UNSUPPORTED,
+ * and so are mask and bias, which do not travel. threads, workspace, message and executor must be 0 in both, since `options`
+ * has them. Types: as in attend_attention_backward.
+ *
+ * Query ranges of all ranks cover 0..M-1 once here, as key ranges do: sums over queries are in blocks of 64 of them. An lse
+ * that is finite and beyond +-1024 is ATTEND_UNSUPPORTED, since one machine finds its query's weights in a way that needs all
+ * keys at once: hide keys by -inf, lengths or windows, not by -1e9.
+ *
+ * How. Twice around the ring. For d_q queries stay and keys go around, as in attend_mpi_attention. For d_k and d_v keys stay,
+ * and q, d_out, lse and delta go around, in pieces of 256 to 2048 queries in ascending order, all of the first of the heads
+ * that share a key head, then all of the second; so every sum is one rank's, in the order of one machine's. Scores and dP are
+ * computed in both: seven products instead of five, where a single pass would hand sums in f32 from rank to rank, each waiting
+ * for the one before. Without d_q, or without d_k and d_v, the pass that gives them is left out.
+ *
+ * Bytes. For d_q those of attend_mpi_attention, of D and of Dv elements a key. For d_k and d_v, by the same formula with queries
+ * for keys: a query has, in each of its heads and batches, the bytes of D elements of q and Dv of d_out, and two numbers (f32,
+ * or f64). Eight collective calls, of at most 1 KiB a rank and of 32 bytes a range of all ranks.
+ *
+ * Memory. The workspace of a rank holds a number a query and head; 2 D numbers a query and head, or D + Dv a key and key head if
+ * those are more; four pieces of keys, or of queries; what attend_attention_backward needs for a piece; 32 bytes a range of all
+ * ranks. */
+ATTEND_API attend_status attend_mpi_attention_backward(int32_t communicator, const attend_tensor *q,
+                                                       const attend_tensor *k, const attend_tensor *v,
+                                                       const attend_tensor *out, const attend_tensor *d_out,
+                                                       const attend_tensor *d_q, const attend_tensor *d_k,
+                                                       const attend_tensor *d_v, const attend_mpi_options *options,
+                                                       const attend_attention_backward_options *backward_options,
+                                                       const attend_attention_options *attention_options);
+/* As attend_mpi_attention_workspace. */
+ATTEND_API attend_status attend_mpi_attention_backward_workspace(
+    int32_t communicator, const attend_tensor *q, const attend_tensor *k, const attend_tensor *v,
+    const attend_tensor *out, const attend_tensor *d_out, const attend_tensor *d_q, const attend_tensor *d_k,
+    const attend_tensor *d_v, const attend_mpi_options *options,
+    const attend_attention_backward_options *backward_options, const attend_attention_options *attention_options,
+    uint64_t *bytes);
 
 /* Attention of a few queries of the root over the keys of all ranks, which stay where they are: decoding with a cache that
  * is spread over machines.

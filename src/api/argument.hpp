@@ -42,6 +42,25 @@ namespace attend {
   X(options##_key_offset, #options ".key_offset")         \
   X(options##_state, #options ".state")
 
+// The fields of attend_mpi_attention_backward's `backward_options`, which are those of attend_attention_backward's `options`.
+#define ATTEND_BACKWARD_ARGUMENTS(X)                                    \
+  X(backward_options_size, "backward_options.size")                     \
+  X(backward_options_flags, "backward_options.flags")                   \
+  X(backward_options_threads, "backward_options.threads")               \
+  X(backward_options_workspace, "backward_options.workspace")           \
+  X(backward_options_workspace_size, "backward_options.workspace_size") \
+  X(backward_options_message, "backward_options.message")               \
+  X(backward_options_message_size, "backward_options.message_size")     \
+  X(backward_options_executor, "backward_options.executor")             \
+  X(backward_options_d_lse, "backward_options.d_lse")                   \
+  X(backward_options_d_bias, "backward_options.d_bias")                 \
+  X(backward_options_d_sinks, "backward_options.d_sinks")               \
+  X(backward_options_delta, "backward_options.delta")                   \
+  X(backward_options_d_q_state, "backward_options.d_q_state")           \
+  X(backward_options_d_k_state, "backward_options.d_k_state")           \
+  X(backward_options_d_v_state, "backward_options.d_v_state")           \
+  X(backward_options_total_keys, "backward_options.total_keys")
+
 // What a status can point at. The number is part of the status; new ones go to the end.
 #define ATTEND_ARGUMENTS(X)                       \
   X(none, "")                                     \
@@ -110,7 +129,8 @@ namespace attend {
   X(options_d_q_state, "options.d_q_state")       \
   X(options_d_k_state, "options.d_k_state")       \
   X(options_d_v_state, "options.d_v_state")       \
-  X(options_total_keys, "options.total_keys")
+  X(options_total_keys, "options.total_keys")     \
+  ATTEND_BACKWARD_ARGUMENTS(X)
 
 enum class Argument : int32_t {
 #define ATTEND_ENUMERATOR(id, text) id,

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kFirstVersion = offsetof(attend_mpi_options, reserved2) + sizeof(uint32_t);
 constexpr size_t kFirstVersionOfAttention = offsetof(attend_attention_options, state) + sizeof(void *);
+constexpr size_t kFirstVersionOfBackward = offsetof(attend_attention_backward_options, total_keys) + sizeof(void *);
 
 // A struct of any version; null: all zero.
 template <class Struct>
@@ -32,6 +33,24 @@ bool read_struct(const Struct *given, size_t first_version, Argument size_argume
   }
   std::memcpy(copy, given, size < sizeof(Struct) ? size : sizeof(Struct));
   copy->size = sizeof(Struct);
+  return true;
+}
+
+// The head of options that are not the first: false if some of it is given, which those have.
+template <class Struct, class Name>
+bool is_headless(const Struct &o, const Name &name, Fault *fault) {
+  const struct {
+    bool is_given;
+    Argument argument;
+  } heads[] = {{o.threads != 0, Argument::options_threads},
+               {o.workspace != nullptr, Argument::options_workspace},
+               {o.workspace_size != 0, Argument::options_workspace_size},
+               {o.message != nullptr, Argument::options_message},
+               {o.message_size != 0, Argument::options_message_size},
+               {o.executor != nullptr, Argument::options_executor}};
+  for (const auto &h : heads) {
+    if (h.is_given) return !fault->set(ATTEND_INVALID_VALUE, name(h.argument), "must be 0 here: `options` has it");
+  }
   return true;
 }
 
@@ -62,6 +81,12 @@ attend_tensor along(attend_tensor t, uint32_t dimension, int64_t begin, int64_t 
 }  // namespace
 attend_tensor rows_of(attend_tensor t, int64_t begin, int64_t count) { return along(t, 0, begin, count); }
 attend_tensor columns_of(attend_tensor t, int64_t begin, int64_t count) { return along(t, 1, begin, count); }
+
+attend_tensor heads_of(attend_tensor t, int64_t first, int64_t step) {
+  t = along(t, 2, first, t.shape[2] / step);
+  t.stride[2] *= step;
+  return t;
+}
 
 bool Call::read_options(const attend_mpi_options *given, Fault *fault) {
   if (!read_struct(given, kFirstVersion, Argument::options_size, &options, fault)) {
@@ -95,7 +120,7 @@ bool Call::read_options(const attend_mpi_options *given, Fault *fault) {
                team.ranks());
     return false;
   }
-  if (function == Function::attention && o.root != 0) {
+  if (function != Function::decode && o.root != 0) {
     return wrong(ATTEND_INVALID_VALUE, Argument::options_root, "must be 0 here: every rank has its own queries");
   }
   if (function == Function::decode && (o.query_ranges != nullptr || o.query_range_count != 0)) {
@@ -107,21 +132,8 @@ bool Call::read_options(const attend_mpi_options *given, Fault *fault) {
 bool Call::read_attention(const attend_attention_options *given, Fault *fault) {
   if (!read_struct(given, kFirstVersionOfAttention, Argument::attention_options_size, &attention, fault)) return false;
   const attend_attention_options &a = attention;
-  const struct {
-    bool is_given;
-    Argument argument;
-  } heads[] = {{a.threads != 0, Argument::options_threads},
-               {a.workspace != nullptr, Argument::options_workspace},
-               {a.workspace_size != 0, Argument::options_workspace_size},
-               {a.message != nullptr, Argument::options_message},
-               {a.message_size != 0, Argument::options_message_size},
-               {a.executor != nullptr, Argument::options_executor}};
-  for (const auto &h : heads) {
-    if (!h.is_given) continue;
-    fault->set(ATTEND_INVALID_VALUE, in_attention_options(h.argument), "must be 0 here: `options` has it");
-    return false;
-  }
-  const bool decodes = function == Function::decode;
+  if (!is_headless(a, in_attention_options, fault)) return false;
+  const bool decodes = function == Function::decode, backward_too = function == Function::backward;
   const struct {
     bool is_given;
     Argument argument;
@@ -139,6 +151,8 @@ bool Call::read_attention(const attend_attention_options *given, Fault *fault) {
        "has ATTEND_PARTIAL or ATTEND_CONTINUE, but all keys are in one call"},
       {decodes && a.mask != nullptr, Argument::options_mask, "is not for keys that stay on their ranks"},
       {decodes && a.bias != nullptr, Argument::options_bias, "is not for keys that stay on their ranks"},
+      {backward_too && a.mask != nullptr, Argument::options_mask, "does not travel with the queries"},
+      {backward_too && a.bias != nullptr, Argument::options_bias, "does not travel with the queries"},
   };
   for (const auto &u : unsupported) {
     if (!u.is_given) continue;
@@ -150,8 +164,45 @@ bool Call::read_attention(const attend_attention_options *given, Fault *fault) {
                "has ATTEND_CAUSAL_BOTTOM_RIGHT; give positions, and ATTEND_CAUSAL_TOP_LEFT");
     return false;
   }
+  if (backward_too) {
+    if (a.lse != nullptr) return true;
+    return !fault->set(ATTEND_NULL_POINTER, Argument::attention_options_lse,
+                       "is null, but required: what attend_mpi_attention wrote");
+  }
   attention.threads = options.threads;
   attention.executor = options.executor;
+  return true;
+}
+
+bool Call::read_backward(const attend_attention_backward_options *given, Fault *fault) {
+  if (!read_struct(given, kFirstVersionOfBackward, Argument::backward_options_size, &backward, fault)) return false;
+  const attend_attention_backward_options &b = backward;
+  const auto name = [](Argument of_head) {
+    return static_cast<Argument>(static_cast<int>(of_head) - static_cast<int>(Argument::options_threads) +
+                                 static_cast<int>(Argument::backward_options_threads) -
+                                 (of_head > Argument::options_reserved ? 1 : 0));
+  };
+  if (!is_headless(b, name, fault)) return false;
+  const struct {
+    bool is_given;
+    Argument argument;
+    const char *why;
+  } unsupported[] = {
+      {b.d_bias != nullptr, Argument::backward_options_d_bias, "must be null: no bias is spread over ranks"},
+      {b.d_sinks != nullptr, Argument::backward_options_d_sinks, "is not for queries of several ranks"},
+      {b.delta != nullptr, Argument::backward_options_delta, "must be null: it is found by each query's rank"},
+      {b.d_q_state != nullptr, Argument::backward_options_d_q_state, "must be null: all keys are in one call"},
+      {b.d_k_state != nullptr, Argument::backward_options_d_k_state, "must be null: all queries are in one call"},
+      {b.d_v_state != nullptr, Argument::backward_options_d_v_state, "must be null: all queries are in one call"},
+      {b.total_keys != nullptr, Argument::backward_options_total_keys, "must be null: all keys are in one call"},
+      {(b.flags & (ATTEND_PARTIAL | ATTEND_CONTINUE)) != 0, Argument::backward_options_flags,
+       "has ATTEND_PARTIAL or ATTEND_CONTINUE, but all keys and queries are in one call"},
+  };
+  for (const auto &u : unsupported) {
+    if (u.is_given) return !fault->set(ATTEND_UNSUPPORTED, u.argument, "%s", u.why);
+  }
+  backward.threads = options.threads;
+  backward.executor = options.executor;
   return true;
 }
 
@@ -193,33 +244,47 @@ bool Call::read_ranges(Fault *fault) {
   return true;
 }
 
-Fault Call::read(int32_t communicator, const attend_tensor *q_given, const attend_tensor *k_given,
-                 const attend_tensor *v_given, const attend_tensor *out_given, const attend_mpi_options *options_given,
-                 const attend_attention_options *attention_given) {
+// Without what concerns the keys of all ranks, and without results that this rank does not get.
+void Call::check(const Given &given, Fault *fault) const {
+  attend_attention_options o = attention;
+  o.mask = o.bias = nullptr;
+  char text[sizeof fault->text] = "";
+  uint64_t bytes = 0;
+  attend_status s = ATTEND_OK;
+  if (function == Function::backward) {
+    attend_attention_backward_options b = backward;
+    b.message = text, b.message_size = sizeof text;
+    s = attend_attention_backward_workspace(given.q, given.k, given.v, given.out, given.d_out, given.d_q, given.d_k,
+                                            given.d_v, &b, &o, &bytes);
+  } else {
+    o.message = text, o.message_size = sizeof text;
+    s = attend_attention_workspace(given.q, given.k, given.v, given.out, &o, &bytes);
+  }
+  if (s != ATTEND_OK) fault->set(s, text, function == Function::backward);
+}
+
+Fault Call::read(const Given &given) {
   options = attend_mpi_options();
-  const bool has_timeout = options_given != nullptr && options_given->size >= kFirstVersion;
-  Fault fault = team.join(communicator, has_timeout ? options_given->timeout : 0);
+  const bool has_timeout = given.options != nullptr && given.options->size >= kFirstVersion;
+  Fault fault = team.join(given.communicator, has_timeout ? given.options->timeout : 0);
   if (fault) {
-    if (has_timeout) options.message = options_given->message, options.message_size = options_given->message_size;
+    if (has_timeout) options.message = given.options->message, options.message_size = given.options->message_size;
     return fault;
   }
-  if (read_options(options_given, &fault)) read_attention(attention_given, &fault);
-  const attend_tensor *const given[] = {q_given, k_given, v_given, out_given};
-  attend_tensor *const copies[] = {&q, &k, &v, &out};
-  if (!fault) {
-    // Types, shapes and options as attention itself checks them, without what concerns the keys of all ranks, and without
-    // results that this rank does not get.
-    attend_attention_options o = attention;
-    o.mask = o.bias = nullptr;
-    char text[sizeof fault.text] = "";
-    o.message = text, o.message_size = sizeof text;
-    uint64_t bytes = 0;
-    if (const attend_status s = attend_attention_workspace(q_given, k_given, v_given, out_given, &o, &bytes)) {
-      fault.set(s, text);
-    }
+  if (read_options(given.options, &fault) && read_attention(given.attention, &fault) &&
+      function == Function::backward) {
+    read_backward(given.backward, &fault);
   }
+  if (!fault) check(given, &fault);
   if (!fault) {
-    for (int i = 0; i < 4; ++i) *copies[i] = four_extents(*given[i]);
+    const struct {
+      const attend_tensor *given;
+      attend_tensor *copy;
+    } all[] = {{given.q, &q},         {given.k, &k},     {given.v, &v},     {given.out, &out},
+               {given.d_out, &d_out}, {given.d_q, &d_q}, {given.d_k, &d_k}, {given.d_v, &d_v}};
+    for (const auto &t : all) {
+      if (t.given != nullptr) *t.copy = four_extents(*t.given);
+    }
     batch = out.shape[3];
     k_scales = scales_of(attention.k_scale), v_scales = scales_of(attention.v_scale);
     read_ranges(&fault);
@@ -242,15 +307,33 @@ Fault Call::read(int32_t communicator, const attend_tensor *q_given, const atten
     }
   }
   if (!compare(&fault)) return fault;
-  int64_t sums[] = {k.shape[1], ordered_keys ? 1 : options.key_range_count};
-  int64_t before[] = {k.shape[1], q.shape[1]};
-  team.sum(sums, 2);
+  queries.own = q.shape[1], queries.ranges = options.query_ranges, queries.range_count = options.query_range_count;
+  keys.own = k.shape[1], keys.ranges = options.key_ranges, keys.range_count = options.key_range_count;
+  int64_t sums[4], before[2];
+  int i = 0;
+  for (const Columns *c : {&keys, &queries}) {
+    before[i] = c->own;
+    sums[2 * i] = c->own, sums[2 * i + 1] = c->ordered ? 1 : c->range_count;
+    ++i;
+  }
+  team.sum(sums, 4);
   team.sum_before(before, 2);
-  keys = sums[0], key_ranges = sums[1];
-  first_key = before[0], first_query = before[1];
-  if (keys < 0 || keys > INT64_MAX / 8) fault.set(ATTEND_OVERFLOW, Argument::k, "all ranks' keys are too many");
-  if (key_ranges > INT32_MAX / 32) {
-    fault.set(ATTEND_INVALID_VALUE, Argument::options_key_ranges, "all ranks' ranges are too many");
+  const struct {
+    Columns *columns;
+    Argument argument, ranges;
+    const char *name;
+  } both[] = {{&keys, Argument::k, Argument::options_key_ranges, "keys"},
+              {&queries, Argument::q, Argument::options_query_ranges, "queries"}};
+  i = 0;
+  for (const auto &of : both) {
+    of.columns->first = before[i], of.columns->total = sums[2 * i], of.columns->entries = sums[2 * i + 1];
+    ++i;
+    if (fault || (function == Function::decode && of.columns == &queries)) continue;
+    if (of.columns->total < 0 || of.columns->total > INT64_MAX / 8) {
+      fault.set(ATTEND_OVERFLOW, of.argument, "all ranks' %s are too many", of.name);
+    } else if (of.columns->entries > INT32_MAX / 32) {
+      fault.set(ATTEND_INVALID_VALUE, of.ranges, "all ranks' ranges are too many");
+    }
   }
   return fault;
 }

@@ -65,9 +65,10 @@ enum Common {
   kRoot,
   kKeyRanges,
   kQueryRanges,
-  kOperands,  // q, k, v, out, k_scale, v_scale: type, rows, heads, batches
-  kLse = kOperands + 24,
-  kFlags,
+  kOperands,  // q, k, v, out, k_scale, v_scale, d_out: type, rows, heads, batches
+  kLse = kOperands + 28,
+  kWanted,  // d_q, d_k, d_v
+  kFlags = kWanted + 3,
   kScale,
   kSoftcap,
   kQueryOffset,
@@ -119,6 +120,12 @@ bool Call::compare(Fault *fault) {
       // Of features: its bits.
       if (kinds[i] == Scales::of_features) say(kKScale + i, hash_of(scales[i], purpose) | 8);
     }
+    if (function == Function::backward) {
+      const int64_t four[] = {d_out.dtype, d_out.shape[0], d_out.shape[2], d_out.shape[3]};
+      for (int j = 0; j < 4; ++j) say(kOperands + 24 + j, four[j]);
+      const attend_tensor *const wanted[] = {&d_q, &d_k, &d_v};
+      for (int i = 0; i < 3; ++i) say(kWanted + i, wanted[i]->rank != 0);
+    }
     if (function == Function::decode) {
       say(kLse, a.lse != nullptr);
       say(kQueryRanges, q.shape[1]);
@@ -143,7 +150,8 @@ bool Call::compare(Fault *fault) {
   const auto differ = [&numbers](int field) {
     return numbers[2 * field] != kNothing && numbers[2 * field] != ~numbers[2 * field + 1];
   };
-  ordered_keys = numbers[2 * kKeyRanges] <= 0;
+  keys.ordered = numbers[2 * kKeyRanges] <= 0;
+  queries.ordered = numbers[2 * kQueryRanges] <= 0;
   const auto most = [&numbers](int field) { return numbers[2 * field]; };
   const auto least = [&numbers](int field) { return ~numbers[2 * field + 1]; };
   static const struct {
@@ -158,6 +166,9 @@ bool Call::compare(Fault *fault) {
       {kRoot, Argument::options_root, "the ranks differ"},
       {kKeyRanges, Argument::options_key_ranges, "some ranks with keys give ranges, some do not"},
       {kLse, Argument::attention_options_lse, "some ranks give it, some do not"},
+      {kWanted, Argument::d_q, "some ranks give it, some do not"},
+      {kWanted + 1, Argument::d_k, "some ranks give it, some do not"},
+      {kWanted + 2, Argument::d_v, "some ranks give it, some do not"},
       {kFlags, Argument::attention_options_flags, "the ranks differ"},
       {kScale, Argument::attention_options_scale, "the ranks differ"},
       {kSoftcap, Argument::attention_options_softcap, "the ranks differ"},
@@ -176,11 +187,12 @@ bool Call::compare(Fault *fault) {
                                                Argument::v,
                                                Argument::out,
                                                Argument::attention_options_k_scale,
-                                               Argument::attention_options_v_scale};
+                                               Argument::attention_options_v_scale,
+                                               Argument::d_out};
   static constexpr const char *kExtents[] = {"element types", "features", "heads", "batches"};
   for (const auto &n : kNames) {
     if (n.field == kOptionFlags) {
-      for (int i = 0; i < 24; ++i) {
+      for (int i = 0; i < 28; ++i) {
         const int field = kOperands + i;
         if (differ(field)) {
           return !fault->set(ATTEND_RANKS_DIFFER, kOperandNames[i / 4],

@@ -1,5 +1,4 @@
-// What attend_mpi_attention and attend_mpi_decode have in common: the way of a call, and attend_attention with some of the
-// keys.
+// What all functions have in common: the way of a call, and attend_attention with some of the keys.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +13,7 @@ class Computation {
 
   // Everything the workspace holds.
   void carve(Carver *carver, uint64_t of_attention) {
-    ranges_ = carver->take<KeyRange>(call_.key_ranges);
+    ranges_ = carver->take<KeyRange>(call_.keys.entries);
     counts_ = carver->take<int32_t>(2 * int64_t{call_.team.ranks()});
     lengths_ = carver->take<int64_t>(call_.batch);
     one_key_ = carver->take<double>(1);
@@ -26,7 +25,9 @@ class Computation {
     *one_key_ = 0;
     return one_key_;
   }
-  Fault gather_keys(Keys *keys) const { return call_.gather_keys(ranges_, counts_, keys); }
+  Fault gather(Keys *keys) const {
+    return call_.gather(call_.keys, Argument::options_key_ranges, ranges_, counts_, keys);
+  }
   // With memory of ours for what this rank was not given.
   void complete() {}
 
@@ -42,15 +43,26 @@ class Computation {
     if (need != nullptr) {
       s = attend_attention_workspace(&q, &k, &v, &out, &o, need);
     } else {
-      if (o.kv_lengths != nullptr) {
-        for (int64_t b = 0; b < call_.batch; ++b) {
-          lengths_[b] = std::clamp<int64_t>(o.kv_lengths[b] - o.key_offset, 0, k.shape[1]);
-        }
-        o.kv_lengths = lengths_;
-      }
+      o.kv_lengths = lengths_of(o.kv_lengths, o.key_offset, k.shape[1]);
       s = attend_attention(&q, &k, &v, &out, &o);
     }
     if (s != ATTEND_OK) fault->set(s, text);
+  }
+
+  // Of the keys from `begin` on, so many; null: all of them exist.
+  const int64_t *lengths_of(const int64_t *of_all, int64_t begin, int64_t count) const {
+    if (of_all == nullptr) return nullptr;
+    for (int64_t b = 0; b < call_.batch; ++b) lengths_[b] = std::clamp<int64_t>(of_all[b] - begin, 0, count);
+    return lengths_;
+  }
+  // Offsets of queries whose first stands at `position`, into room for one a batch.
+  void move_queries(int64_t position, int64_t *room, attend_attention_options *o) const {
+    if (o->query_offsets == nullptr) {
+      o->query_offset = plus(o->query_offset, position);
+      return;
+    }
+    for (int64_t b = 0; b < call_.batch; ++b) room[b] = plus(o->query_offsets[b], position);
+    o->query_offsets = room;
   }
 
   Call &call_;
@@ -81,25 +93,23 @@ Fault perform(Call *call, uint64_t *bytes) {
       Carver carver(workspace.memory());
       function.carve(&carver, of_attention);
       function.complete();
-      fault = check_as_computed(*call, function.state(), function.one_key());
+      fault = function.check();
     }
   }
   call->team.agree(&fault);
   if (!fault && bytes != nullptr) *bytes = need;
   if (fault || !call->computes()) return fault;
   Keys keys;
-  fault = function.gather_keys(&keys);
+  fault = function.gather(&keys);
   if (!fault) function.run(keys);
   return fault;
 }
 
 template <class Function>
-attend_status run(Purpose purpose, int32_t communicator, const attend_tensor *q, const attend_tensor *k,
-                  const attend_tensor *v, const attend_tensor *out, const attend_mpi_options *options,
-                  const attend_attention_options *attention_options, uint64_t *bytes) {
+attend_status run(Purpose purpose, const Given &given, uint64_t *bytes) {
   Call call = {};
   call.function = Function::kFunction, call.purpose = purpose;
-  Fault fault = call.read(communicator, q, k, v, out, options, attention_options);
+  Fault fault = call.read(given);
   if (!fault) fault = perform<Function>(&call, bytes);
   return fault.tell(call.options.message, call.options.message_size);
 }

@@ -52,9 +52,9 @@ class Decode : public Computation {
   void carve(Carver *carver, uint64_t of_attention) {
     const int64_t half = bytes_of_part();
     work_ = carver->take<char>(2 * half);
-    parts_ = carver->take<char>(half * (call_.is_root() ? spans_in(call_.keys) : 0));
+    parts_ = carver->take<char>(half * (call_.is_root() ? spans_in(call_.keys.total) : 0));
     sent_ = carver->take<char>(half * (call_.is_root() ? 0 : own_spans()));
-    requests_ = carver->take<MPI_Request>(call_.is_root() ? spans_in(call_.keys) : own_spans());
+    requests_ = carver->take<MPI_Request>(call_.is_root() ? spans_in(call_.keys.total) : own_spans());
     q_ = carver->take<char>(bytes_of(call_.q));
     out_ = carver->take<char>(bytes_of(call_.out));
     lse_memory_ = carver->take<char>(call_.attention.lse != nullptr ? bytes_of(lse_) : 0);
@@ -106,6 +106,8 @@ class Decode : public Computation {
             {queries * heads * call_.batch, 1, queries, queries * heads}};
   }
 
+  Fault check() { return check_as_computed(call_, state(), one_key()); }
+
   void run(const Keys &keys) {
     Team &team = call_.team;
     if (call_.is_root() && team.ranks() > 1) copy(call_.q, packed(call_.q, q_));
@@ -147,7 +149,7 @@ class Decode : public Computation {
   }
   template <class F>
   void each_own_range(const F &f) const {
-    if (call_.ordered_keys) return f(call_.first_key, call_.k.shape[1]);
+    if (call_.keys.ordered) return f(call_.keys.first, call_.keys.own);
     for (int64_t i = 0; i < call_.options.key_range_count; ++i) {
       f(call_.options.key_ranges[2 * i], call_.options.key_ranges[2 * i + 1]);
     }
@@ -259,12 +261,12 @@ using namespace attend::mpi;
 attend_status attend_mpi_decode(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                 const attend_tensor *v, const attend_tensor *out, const attend_mpi_options *options,
                                 const attend_attention_options *attention_options) {
-  return run<Decode>(Purpose::compute, communicator, q, k, v, out, options, attention_options, nullptr);
+  return run<Decode>(Purpose::compute, {communicator, q, k, v, out, options, attention_options}, nullptr);
 }
 
 attend_status attend_mpi_decode_workspace(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
                                           const attend_tensor *v, const attend_tensor *out,
                                           const attend_mpi_options *options,
                                           const attend_attention_options *attention_options, uint64_t *bytes) {
-  return run<Decode>(Purpose::size, communicator, q, k, v, out, options, attention_options, bytes);
+  return run<Decode>(Purpose::size, {communicator, q, k, v, out, options, attention_options}, bytes);
 }

@@ -32,18 +32,38 @@ struct Fault {
   }
 
   // What attend says of a call that it was given: flags and all beyond the head of its options come from
-  // attention_options, the head from those of this library.
-  bool set(attend_status said, const char *sentence) {
-    const Argument argument = static_cast<Argument>(said >> 8);
-    const bool moves =
-        is_option(argument) && (argument == Argument::options_flags || argument > Argument::options_executor);
-    status = moves ? failure(ATTEND_REASON(said), in_attention_options(argument)) : said;
-    const bool renamed = moves && std::strncmp(sentence, "options.", 8) == 0;
-    const size_t at = renamed ? 10 : 0, length = std::min(std::strlen(sentence), sizeof text - 1 - at);
-    std::memcpy(text, "attention_", at);
+  // attention_options, or where those are another argument of the call from backward_options; the head from those of this
+  // library.
+  bool set(attend_status said, const char *sentence, bool of_backward = false) {
+    const Argument argument = static_cast<Argument>(said >> 8),
+                   moved = of_backward ? in_backward_options(argument) : in_attention(argument);
+    status = failure(ATTEND_REASON(said), moved);
+    const char *const prefix = of_backward ? "backward_" : "attention_";
+    const bool renamed = moved != argument && std::strncmp(sentence, "options.", 8) == 0;
+    const size_t at = renamed ? std::strlen(prefix) : 0, length = std::min(std::strlen(sentence), sizeof text - 1 - at);
+    std::memcpy(text, prefix, at);
     std::memcpy(text + at, sentence, length);
     text[at + length] = 0;
     return true;
+  }
+
+  static Argument in_attention(Argument argument) {
+    const bool moves =
+        is_option(argument) && (argument == Argument::options_flags || argument > Argument::options_executor);
+    return moves ? in_attention_options(argument) : argument;
+  }
+  static Argument in_backward_options(Argument argument) {
+    const auto moved = [argument](Argument first, Argument to) {
+      return static_cast<Argument>(static_cast<int>(argument) - static_cast<int>(first) + static_cast<int>(to));
+    };
+    if (argument == Argument::options_flags) return Argument::backward_options_flags;
+    if (argument >= Argument::options_d_lse && argument <= Argument::options_d_sinks) {
+      return moved(Argument::options_d_lse, Argument::backward_options_d_lse);
+    }
+    if (argument >= Argument::options_delta && argument <= Argument::options_total_keys) {
+      return moved(Argument::options_delta, Argument::backward_options_delta);
+    }
+    return argument;
   }
 
   void add_rank(int rank, int ranks) {

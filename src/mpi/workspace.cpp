@@ -6,11 +6,11 @@
 
 namespace attend::mpi {
 
-Fault Call::gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all) {
+Fault Call::gather(const Columns &of, Argument argument, KeyRange *ranges, int32_t *counts, Keys *of_all) {
   const int ranks = team.ranks(), rank = team.rank();
   Fault fault;
   int32_t *const displacements = counts + ranks;
-  counts[rank] = ordered_keys ? 1 : static_cast<int32_t>(options.key_range_count);
+  counts[rank] = of.ordered ? 1 : static_cast<int32_t>(of.range_count);
   MPI_Request request;
   MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, counts, 1, MPI_INT32_T, team.comm(), &request);
   team.wait(&request);
@@ -20,10 +20,10 @@ Fault Call::gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all) {
     entries += counts[r];
   }
   KeyRange *const own = ranges + displacements[rank];
-  if (ordered_keys) own[0] = {first_key, k.shape[1], 0, rank, 0};
+  if (of.ordered) own[0] = {of.first, of.own, 0, rank, 0};
   int64_t column = 0;
-  for (int64_t i = 0; !ordered_keys && i < options.key_range_count; ++i) {
-    own[i] = {options.key_ranges[2 * i], options.key_ranges[2 * i + 1], column, rank, 0};
+  for (int64_t i = 0; !of.ordered && i < of.range_count; ++i) {
+    own[i] = {of.ranges[2 * i], of.ranges[2 * i + 1], column, rank, 0};
     column += own[i].count;
   }
   for (int r = 0; r < ranks; ++r) {
@@ -32,10 +32,10 @@ Fault Call::gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all) {
   MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, ranges, counts, displacements, MPI_BYTE, team.comm(), &request);
   team.wait(&request);
   int64_t count = entries, bad = 0;
-  if (!order_keys(ranges, &count, keys, &bad)) {
-    fault.set(ATTEND_INVALID_SHAPE, Argument::options_key_ranges,
-              "the ranks' %" PRId64 " keys do not cover as many positions: none or several have position %" PRId64,
-              keys, bad);
+  if (!order_keys(ranges, &count, of.total, &bad)) {
+    fault.set(ATTEND_INVALID_SHAPE, argument,
+              "the ranks' %" PRId64 " columns do not cover as many positions: none or several have position %" PRId64,
+              of.total, bad);
   }
   for (int64_t i = 0; !fault && function == Function::decode && i < count; ++i) {
     if (ranges[i].first % kKeySpan == 0) continue;
@@ -43,7 +43,7 @@ Fault Call::gather_keys(KeyRange *ranges, int32_t *counts, Keys *keys_of_all) {
               "rank %d's keys begin at position %" PRId64 ", but must at a multiple of %" PRId64, ranges[i].owner,
               ranges[i].first, kKeySpan);
   }
-  *keys_of_all = {ranges, count, keys};
+  *of_all = {ranges, count, of.total};
   return fault;
 }
 
@@ -68,6 +68,14 @@ Fault Workspace::get(const Call &call, uint64_t need) {
 }
 Workspace::~Workspace() { std::free(own_); }
 
+attend_tensor stand_in(attend_tensor t, int64_t columns, void *one) {
+  t = four_extents(t);
+  t.data = one;
+  if (t.shape[1] != 1 || columns != 1) t.shape[1] = columns;
+  for (int64_t &stride : t.stride) stride = 0;
+  return t;
+}
+
 Fault check_as_computed(const Call &call, const attend_tensor &state, void *one_key) {
   Fault fault;
   char text[sizeof fault.text] = "", byte = 0;
@@ -82,17 +90,10 @@ Fault check_as_computed(const Call &call, const attend_tensor &state, void *one_
     return !fault;
   };
   // All keys at one place. Scales of keys are of some.
-  attend_tensor k = call.k, v = call.v, k_scale = {}, v_scale = {};
-  const auto stand_in = [one_key](attend_tensor t, int64_t columns) {
-    t = four_extents(t);
-    t.data = one_key;
-    if (t.shape[1] != 1 || columns != 1) t.shape[1] = columns;
-    for (int64_t &stride : t.stride) stride = 0;
-    return t;
-  };
-  k = stand_in(k, call.keys), v = stand_in(v, call.keys);
-  if (call.k_scales == Scales::of_keys) o.k_scale = &(k_scale = stand_in(*o.k_scale, 1));
-  if (call.v_scales == Scales::of_keys) o.v_scale = &(v_scale = stand_in(*o.v_scale, 1));
+  const attend_tensor k = stand_in(call.k, call.keys.total, one_key), v = stand_in(call.v, call.keys.total, one_key);
+  attend_tensor k_scale = {}, v_scale = {};
+  if (call.k_scales == Scales::of_keys) o.k_scale = &(k_scale = stand_in(*o.k_scale, 1, one_key));
+  if (call.v_scales == Scales::of_keys) o.v_scale = &(v_scale = stand_in(*o.v_scale, 1, one_key));
   if (!check(k, v)) return fault;
   // Those of this rank, where they are.
   o.mask = o.bias = nullptr;

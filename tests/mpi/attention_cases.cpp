@@ -47,27 +47,6 @@ struct Stored {
   }
 };
 
-// By this rank, as the header says.
-int64_t keys_sent(const Split &split, int64_t keys) {
-  std::vector<int> owners(static_cast<size_t>(keys));
-  for (int r = 0; r < world().ranks; ++r) {
-    const std::vector<int64_t> &ranges = split.ranges[static_cast<size_t>(r)];
-    for (size_t i = 0; i < ranges.size(); i += 2) std::fill_n(owners.begin() + ranges[i], ranges[i + 1], r);
-  }
-  const int64_t piece = std::clamp<int64_t>(keys / 8 / 256 * 256, 256, 2048), pieces = (keys + piece - 1) / piece;
-  const int next = (world().rank + 1) % world().ranks;
-  int64_t sent = 0;
-  for (int64_t p = 0; p < pieces; ++p) {
-    const auto begin = owners.begin() + p * piece, end = owners.begin() + std::min(keys, (p + 1) * piece);
-    const bool one = std::count(begin, end, *begin) == end - begin;
-    const int root = one ? *begin : static_cast<int>(p * world().ranks / pieces);
-    if (root != next) sent += end - begin;
-    if (root != world().rank) sent += std::count(begin, end, world().rank);
-    // (On one rank next is itself.)
-  }
-  return sent;
-}
-
 template <class T>
 void check(unsigned stream, int round) {
   Random random(stream + 10 * static_cast<unsigned>(round));
@@ -150,7 +129,7 @@ void check(unsigned stream, int round) {
   CHECK(are_own_columns(own_out.t, out.t, queries));
   if (a.lse != nullptr) CHECK(are_own_columns(own_lse.t, lse.t, queries));
   for (size_t i = bytes; i < workspace.size(); ++i) CHECK(workspace[i] == 'w');
-  CHECK(bytes_sent() - before == bytes_of_key * keys_sent(keys, p.nk));
+  CHECK(bytes_sent() - before == bytes_of_key * columns_sent(keys, p.nk));
 }
 
 }  // namespace

@@ -101,6 +101,26 @@ bool are_own_columns(const attend_tensor &own, const attend_tensor &whole, const
   return same;
 }
 
+int64_t columns_sent(const Split &split, int64_t columns) {
+  std::vector<int> owners(static_cast<size_t>(columns));
+  for (int r = 0; r < world().ranks; ++r) {
+    const std::vector<int64_t> &ranges = split.ranges[static_cast<size_t>(r)];
+    for (size_t i = 0; i < ranges.size(); i += 2) std::fill_n(owners.begin() + ranges[i], ranges[i + 1], r);
+  }
+  const int64_t piece = std::clamp<int64_t>(columns / 8 / 256 * 256, 256, 2048), pieces = (columns + piece - 1) / piece;
+  const int next = (world().rank + 1) % world().ranks;
+  int64_t sent = 0;
+  for (int64_t p = 0; p < pieces; ++p) {
+    const auto begin = owners.begin() + p * piece, end = owners.begin() + std::min(columns, (p + 1) * piece);
+    const bool one = std::count(begin, end, *begin) == end - begin;
+    const int root = one ? *begin : static_cast<int>(p * world().ranks / pieces);
+    if (root != next) sent += end - begin;
+    if (root != world().rank) sent += std::count(begin, end, world().rank);
+    // (On one rank next is itself.)
+  }
+  return sent;
+}
+
 void give_queries(const Split &split, attend_mpi_options *options) {
   if (split.ordered || split.own().empty()) return;
   options->query_ranges = split.own().data();

@@ -68,6 +68,9 @@ Array own_columns(Random &random, const attend_tensor &whole, const Split &split
 // Whether the columns of `own` are those of `whole`.
 bool are_own_columns(const attend_tensor &own, const attend_tensor &whole, const Split &split);
 
+// Keys, or queries, that this rank sends when all of them go around the ring, as the header says.
+int64_t columns_sent(const Split &split, int64_t columns);
+
 // For attend_mpi_options, which they must outlive.
 void give_queries(const Split &split, attend_mpi_options *options);
 void give_keys(const Split &split, attend_mpi_options *options);

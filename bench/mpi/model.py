@@ -33,12 +33,37 @@ def work_of(ranks, tokens, stripes, begin, end):
     return pairs.sum(0), (high > begin).sum(0)
 
 
+def work_of_keys(ranks, tokens, stripes, begin, end):
+    """The same where keys stay, in such stripes, and queries begin..end go by."""
+    length = tokens / ranks / stripes
+    sweep, rank = np.arange(stripes)[:, None], np.arange(ranks)[None, :]
+    low = (sweep * ranks + np.where(sweep % 2 == 0, rank, ranks - 1 - rank)) * length
+    first, last = np.clip(low, begin, end), np.clip(low + length, begin, end)
+    pairs = np.clip(begin - low, 0, length) * (end - begin) + (last - first) * (end - (first + last) / 2)
+    return pairs.sum(0), (low < end).sum(0)
+
+
 def prefill(ranks, tokens, heads, kv_heads, rate, threads, network, owner_stripes=1, stripes=16, thread=False):
     """Seconds, and the part of them that is work. rate: operations/s of a rank."""
+    return ring(ranks, tokens, kv_heads * (FEATURES + VALUE_FEATURES) * 2, 2 * heads * (FEATURES + VALUE_FEATURES), work_of,
+                rate, threads, network, owner_stripes, stripes, thread)
+
+
+def gradients(ranks, tokens, heads, kv_heads, rate, threads, network, stripes=16, thread=False):
+    """Seconds, and the part of them that is the work of one machine's five products. Keys in stripes as the queries."""
+    of_keys, _ = ring(ranks, tokens, kv_heads * (FEATURES + VALUE_FEATURES) * 2, 2 * heads * (2 * FEATURES + VALUE_FEATURES),
+                      work_of, rate, threads, network, stripes, stripes, thread)
+    # A ring for each of the heads that share keys, of a query of each group.
+    of_queries, _ = ring(ranks, tokens, kv_heads * ((FEATURES + VALUE_FEATURES) * 2 + 8),
+                         4 * kv_heads * (FEATURES + VALUE_FEATURES), work_of_keys, rate, threads, network, stripes, stripes,
+                         thread)
+    seconds = of_keys + heads // kv_heads * of_queries
+    return seconds, tokens**2 / 2 * 2 * heads * (3 * FEATURES + 2 * VALUE_FEATURES) / rate / ranks / seconds
+
+
+def ring(ranks, tokens, bytes_of_key, operations, work_of, rate, threads, network, owner_stripes, stripes, thread):
     alpha, beta = network
     piece = piece_keys(tokens)
-    bytes_of_key = kv_heads * (FEATURES + VALUE_FEATURES) * 2
-    operations = 2 * heads * (FEATURES + VALUE_FEATURES)
     block = min(tokens / ranks / stripes * piece * operations, BLOCK_OPERATIONS * threads)
     late = 0 if thread else block / rate / 2
     hop = alpha + MESSAGE * beta + late
@@ -100,6 +125,8 @@ def main():
 
     # One core's rate in pieces of so many keys: of the run that was disturbed least.
     rates = {}
+    of_gradients = [r for r in runs if "gradients_whole" in r]
+    runs = [r for r in runs if "prefill" in r]
     for r in runs:
         if r["in_pieces"]:
             rates[r["piece"]] = max(rates.get(r["piece"], 0), 2 * FEATURES * 8 * r["tokens"] ** 2 / r["in_pieces"])
@@ -127,6 +154,19 @@ def main():
                 _, striped = prefill(ranks, tokens, 32, 8, rate * 63 / 64, 63, network, thread=True, owner_stripes=16)
                 print(f"| {tokens >> 10} Ki | {ranks} | {gigabits} Gb/s | {seconds:.3f} | {100 * part:.1f} % | "
                       f"{100 * threaded * 63 / 64:.1f} % | {100 * striped * 63 / 64:.1f} % |", flush=True)
+
+    backward = max((10 * FEATURES * 4 * r["tokens"] ** 2 / r["gradients_whole"] for r in of_gradients), default=0)
+    if backward:
+        print(f"\nGradients, one core: {backward / 1e9:.0f} GFLOP/s\n")
+        print("| tokens | ranks | network | gradients, s | of linear | with a thread |\n|---|---|---|---|---|---|")
+    for tokens in (1 << 17, 1 << 18, 1 << 20) if backward else ():
+        for ranks in (64, 1024):
+            for gigabits in (100, 25):
+                network = (2e-6, 8 / gigabits / 1e9)
+                seconds, part = gradients(ranks, tokens, 32, 8, 64 * backward, 64, network)
+                _, threaded = gradients(ranks, tokens, 32, 8, 63 * backward, 63, network, thread=True)
+                print(f"| {tokens >> 10} Ki | {ranks} | {gigabits} Gb/s | {seconds:.3f} | {100 * part:.1f} % | "
+                      f"{100 * threaded * 63 / 64:.1f} % |", flush=True)
 
     print("\n| tokens | ranks | decode, ms | one rank, ms |\n|---|---|---|---|")
     for tokens in (1 << 17, 1 << 18, 1 << 19, 1 << 20):

@@ -38,6 +38,14 @@ struct Bf16 {
   }
 };
 
+struct Lse {
+  std::vector<float> memory;
+  attend_tensor t;
+  explicit Lse(int64_t columns)
+      : memory(static_cast<size_t>(columns * kHeads) + 1),
+        t{memory.data(), ATTEND_F32, 3, {1, columns, kHeads}, {1, 1, columns}} {}
+};
+
 int rank = 0, ranks = 1;
 
 [[noreturn]] void fail(const char *what, const char *text) {
@@ -135,6 +143,28 @@ double alone(int64_t tokens, int64_t piece) {
   return best;
 }
 
+// Gradients of one causal call, on one thread.
+double gradients_alone(int64_t tokens) {
+  Bf16 q(tokens, kHeads), k(tokens, kKvHeads), v(tokens, kKvHeads), out(tokens, kHeads), d_out(tokens, kHeads),
+      d_q(tokens, kHeads), d_k(tokens, kKvHeads), d_v(tokens, kKvHeads);
+  const Lse lse(tokens);
+  attend_attention_options a = ATTEND_ATTENTION_OPTIONS_INIT;
+  a.flags = ATTEND_CAUSAL_TOP_LEFT;
+  a.lse = &lse.t;
+  if (attend_attention(&q.t, &k.t, &v.t, &out.t, &a) != ATTEND_OK) fail("attend_attention", "");
+  attend_attention_backward_options g = ATTEND_ATTENTION_BACKWARD_OPTIONS_INIT;
+  g.threads = 1;
+  double best = 1e9;
+  for (int run = 0; run < 3; ++run) {
+    const double begin = MPI_Wtime();
+    if (attend_attention_backward(&q.t, &k.t, &v.t, &out.t, &d_out.t, &d_q.t, &d_k.t, &d_v.t, &g, &a) != ATTEND_OK) {
+      fail("attend_attention_backward", "");
+    }
+    best = std::min(best, MPI_Wtime() - begin);
+  }
+  return best;
+}
+
 }  // namespace
 
 int main(int count, char **arguments) {
@@ -168,12 +198,29 @@ int main(int count, char **arguments) {
   attend_attention_options a = ATTEND_ATTENTION_OPTIONS_INIT;
   a.flags = ATTEND_CAUSAL_TOP_LEFT;
   const int32_t comm = MPI_Comm_c2f(MPI_COMM_WORLD);
-  Times prefill = {}, decode = {};
+  Times prefill = {}, gradients = {}, decode = {};
   {
     Bf16 q(own, kHeads), k(own, kKvHeads), v(own, kKvHeads), out(own, kHeads);
     prefill = measure([&] {
       if (attend_mpi_attention(comm, &q.t, &k.t, &v.t, &out.t, &o, &a)) fail("attend_mpi_attention", text);
     });
+  }
+  // Its gradients: keys in stripes too, for those that stay need balance.
+  {
+    Bf16 q(own, kHeads), k(own, kKvHeads), v(own, kKvHeads), out(own, kHeads), d_out(own, kHeads), d_q(own, kHeads),
+        d_k(own, kKvHeads), d_v(own, kKvHeads);
+    const Lse lse(own);
+    attend_attention_options with_lse = a;
+    with_lse.lse = &lse.t;
+    o.key_ranges = ranges.data(), o.key_range_count = kStripes;
+    if (attend_mpi_attention(comm, &q.t, &k.t, &v.t, &out.t, &o, &with_lse)) fail("attend_mpi_attention", text);
+    gradients = measure([&] {
+      if (attend_mpi_attention_backward(comm, &q.t, &k.t, &v.t, &out.t, &d_out.t, &d_q.t, &d_k.t, &d_v.t, &o, nullptr,
+                                        &with_lse)) {
+        fail("attend_mpi_attention_backward", text);
+      }
+    });
+    o.key_ranges = nullptr, o.key_range_count = 0;
   }
   // Decode: spans in turn.
   o.query_ranges = nullptr, o.query_range_count = 0;
@@ -202,9 +249,12 @@ int main(int count, char **arguments) {
   }
   const double latency = one_way(8, 2000), message = one_way(1 << 17, 200);
   // One process, one thread, while the others wait.
-  double whole = 0, in_pieces = 0;
+  double whole = 0, in_pieces = 0, gradients_whole = 0;
   const int64_t piece = std::clamp<int64_t>(tokens / 8 / 256 * 256, 256, 2048);
-  if (rank == 0 && tokens % piece == 0) whole = alone(tokens, 0), in_pieces = alone(tokens, piece);
+  if (rank == 0 && tokens % piece == 0) {
+    whole = alone(tokens, 0), in_pieces = alone(tokens, piece);
+    gradients_whole = gradients_alone(tokens);
+  }
   // (Asleep: a barrier would keep their processors busy.)
   for (int done = 0; done == 0;) {
     static MPI_Request request = MPI_REQUEST_NULL;
@@ -222,6 +272,8 @@ int main(int count, char **arguments) {
         "(%.1f GFLOP/s), in pieces of %lld keys %.3f s\n",
         ranks, static_cast<long long>(tokens), prefill.wall, prefill.processor, whole, operations / whole / 1e9,
         static_cast<long long>(piece), in_pieces);
+    std::printf("  gradients: %.3f s, %.3f s of processors; one process %.3f s (%.1f GFLOP/s)\n", gradients.wall,
+                gradients.processor, gradients_whole, 2.5 * operations / gradients_whole / 1e9);
     std::printf("  decode over %lld keys: %.3f ms; agreement alone %.1f us; a message %.2f us, of 128 KiB %.1f us\n",
                 static_cast<long long>(cache), decode.wall * 1e3, agreement.wall * 1e6 / 20, latency * 1e6,
                 message * 1e6);
@@ -231,10 +283,11 @@ int main(int count, char **arguments) {
       std::fprintf(file,
                    "{\"ranks\": %d, \"tokens\": %lld, \"prefill\": %.6g, \"processor\": %.6g, \"whole\": %.6g, "
                    "\"in_pieces\": %.6g, \"piece\": %lld, \"cache\": %lld, \"decode\": %.6g, \"agreement\": %.6g, "
-                   "\"latency\": %.6g, \"message\": %.6g}\n",
+                   "\"latency\": %.6g, \"message\": %.6g, \"gradients\": %.6g, \"gradients_processor\": %.6g, "
+                   "\"gradients_whole\": %.6g}\n",
                    ranks, static_cast<long long>(tokens), prefill.wall, prefill.processor, whole, in_pieces,
                    static_cast<long long>(piece), static_cast<long long>(cache), decode.wall, agreement.wall / 20,
-                   latency, message);
+                   latency, message, gradients.wall, gradients.processor, gradients_whole);
       std::fclose(file);
     }
   }

@@ -144,7 +144,8 @@ ATTEND_API attend_status attend_mpi_attention_workspace(int32_t communicator, co
  * and q, d_out, lse and delta go around, in pieces of 256 to 2048 queries in ascending order, all of the first of the heads
  * that share a key head, then all of the second; so every sum is one rank's, in the order of one machine's. Scores and dP are
  * computed in both: seven products instead of five, where a single pass would hand sums in f32 from rank to rank, each waiting
- * for the one before. Without d_q, or without d_k and d_v, the pass that gives them is left out.
+ * for the one before. Without d_q, or without d_k and d_v, the pass that gives them is left out. Causal: the keys at the
+ * beginning are seen by all queries, so deal keys out like the queries here.
  *
  * Bytes. For d_q those of attend_mpi_attention, of D and of Dv elements a key. For d_k and d_v, by the same formula with queries
  * for keys: a query has, in each of its heads and batches, the bytes of D elements of q and Dv of d_out, and two numbers (f32,

@@ -13,7 +13,8 @@ import math
 import numpy as np
 
 FEATURES, VALUE_FEATURES = 128, 128
-SLOTS, MESSAGE, CHUNK = 4, 1 << 17, 256
+SLOTS, MESSAGE, CHUNK = 8, 1 << 16, 256
+MEASURED_MESSAGE = 1 << 17
 BLOCK_OPERATIONS = 5e7  # src/mpi/attention.cpp, a thread
 CALL = 10e-6  # s that a call on many threads takes beside its work: assumed
 
@@ -46,7 +47,7 @@ def work_of_keys(ranks, tokens, stripes, begin, end):
 def prefill(ranks, tokens, heads, kv_heads, rate, threads, network, owner_stripes=1, stripes=16, thread=False):
     """Seconds, and the part of them that is work. rate: operations/s of a rank."""
     return ring(ranks, tokens, kv_heads * (FEATURES + VALUE_FEATURES) * 2, 2 * heads * (FEATURES + VALUE_FEATURES), work_of,
-                rate, threads, network, owner_stripes, stripes, thread)
+                rate, threads, network, owner_stripes, stripes, thread, packs=True)
 
 
 def gradients(ranks, tokens, heads, kv_heads, rate, threads, network, stripes=16, thread=False):
@@ -61,7 +62,7 @@ def gradients(ranks, tokens, heads, kv_heads, rate, threads, network, stripes=16
     return seconds, tokens**2 / 2 * 2 * heads * (3 * FEATURES + 2 * VALUE_FEATURES) / rate / ranks / seconds
 
 
-def ring(ranks, tokens, bytes_of_key, operations, work_of, rate, threads, network, owner_stripes, stripes, thread):
+def ring(ranks, tokens, bytes_of_key, operations, work_of, rate, threads, network, owner_stripes, stripes, thread, packs=False):
     alpha, beta = network
     piece = piece_keys(tokens)
     block = min(tokens / ranks / stripes * piece * operations, BLOCK_OPERATIONS * threads)
@@ -96,6 +97,8 @@ def ring(ranks, tokens, bytes_of_key, operations, work_of, rate, threads, networ
             link[rank] = start + whole
             sent[rank] = here[after]
         pairs, calls = work_of(ranks, tokens, stripes, begin, end)
+        if packs and thread:  # one of the stripes for which this piece is the last, one of the others
+            calls = np.minimum(calls, 2)
         done = np.maximum(done, here) + pairs * operations / rate + calls * CALL * (threads > 1)
         work += pairs.sum() * operations / rate
         free[i % SLOTS] = np.maximum(done, sent)
@@ -139,7 +142,7 @@ def main():
     print("| tokens | ranks here | s | model | processor s | of one process's |\n|---|---|---|---|---|---|")
     for r in sorted(runs, key=lambda r: (r["tokens"], r["ranks"])):
         share = min(1, given.processors / r["ranks"])
-        network = (r["latency"], r["message"] / MESSAGE)
+        network = (r["latency"], r["message"] / MEASURED_MESSAGE)
         model, _ = prefill(r["ranks"], r["tokens"], 8, 2, rate_at(piece_keys(r["tokens"])) * share, 1, network)
         print(f"| {r['tokens']} | {r['ranks']} | {r['prefill']:.3f} | {model:.3f} | {r['processor']:.3f} | {r['processor'] / r['whole']:.2f} |")
 

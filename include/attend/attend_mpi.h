@@ -112,8 +112,8 @@ typedef struct attend_mpi_options {
  * rank nothing else, whatever the number of ranks. Beside that there are six collective calls, of at most 1 KiB a rank
  * and of 32 bytes a key range of all ranks.
  *
- * Memory. The workspace of a rank holds 2 (Dv + 2) numbers (f32, or f64) a query and head; four pieces; what
- * attend_attention needs for a piece; 32 bytes a key range of all ranks.
+ * Memory. The workspace of a rank holds 2 (Dv + 2) numbers (f32, or f64) a query and head; eight pieces (of
+ * 2048 keys at most each); what attend_attention needs for a piece; 32 bytes a key range of all ranks.
  *
  * Rounding, NaN, hidden keys, queries that see none: as in attend_attention. */
 ATTEND_API attend_status attend_mpi_attention(int32_t communicator, const attend_tensor *q, const attend_tensor *k,
@@ -152,7 +152,7 @@ ATTEND_API attend_status attend_mpi_attention_workspace(int32_t communicator, co
  * or f64). Eight collective calls, of at most 1 KiB a rank and of 32 bytes a range of all ranks.
  *
  * Memory. The workspace of a rank holds a number a query and head; 2 D numbers a query and head, or D + Dv a key and key head if
- * those are more; four pieces of keys, or of queries; what attend_attention_backward needs for a piece; 32 bytes a range of all
+ * those are more; eight pieces of keys, or of queries; what attend_attention_backward needs for a piece; 32 bytes a range of all
  * ranks. */
 ATTEND_API attend_status attend_mpi_attention_backward(int32_t communicator, const attend_tensor *q,
                                                        const attend_tensor *k, const attend_tensor *v,

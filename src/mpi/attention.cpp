@@ -21,6 +21,9 @@ class Prefill : public Computation {
     const double row = 2.0 * static_cast<double>((call_.q.shape[0] + call_.v.shape[0]) * call_.q.shape[2] *
                                                  call_.batch * pieces_.keys);
     block_ = uses_worker() ? call_.q.shape[1] + 1 : columns_of_block(call_, row, 64);
+    // Ranges of one sequence, whose calls would be many and short, are packed sequences of one call.
+    Block block;
+    for (Blocks blocks(call_.queries, block_); packs() && blocks.next(&block);) ++sequences_;
   }
 
   void carve(Carver *carver, uint64_t of_attention) {
@@ -28,7 +31,8 @@ class Prefill : public Computation {
                                        call_.acc_bytes());
     slots_ = carver->take<char>(Ring::kSlots * pieces_.keys * arrays_.layout.bytes_of_key());
     roots_ = carver->take<int32_t>(pieces_.count());
-    offsets_ = carver->take<int64_t>(call_.batch);
+    offsets_ = carver->take<int64_t>(sequences_);
+    starts_ = carver->take<int64_t>(sequences_ + 1);
     Computation::carve(carver, of_attention);
   }
 
@@ -37,15 +41,21 @@ class Prefill : public Computation {
     Fault fault;
     const int64_t last = pieces_.count() == 0 ? 0 : pieces_.size(pieces_.count() - 1);
     *bytes = 0;
-    Block block;
-    for (Blocks blocks(call_.queries, block_); !fault && blocks.next(&block);) {
+    const auto size = [&](const Run &run) {
       for (const int64_t keys : {pieces_.keys, last, int64_t{0}}) {
-        if (keys > call_.keys.total && keys != last) continue;
+        if (fault || (keys > call_.keys.total && keys != last)) continue;
         uint64_t need = 0;
-        fault = compute(block, 0, keys, nullptr, ATTEND_PARTIAL, &need);
+        fault = compute(run, 0, keys, nullptr, ATTEND_PARTIAL, &need);
         *bytes = std::max(*bytes, need);
       }
+    };
+    Run run = {Blocks(call_.queries, block_)};
+    Block block;
+    for (Blocks blocks = run.blocks, here = blocks; blocks.next(&block); here = blocks) {
+      size({here, 1, block.column, block.count});
+      ++run.count, run.columns += block.count;
     }
+    if (packs() && run.count > 1) size(run);
     return fault;
   }
 
@@ -68,44 +78,67 @@ class Prefill : public Computation {
     const Sight sight(call_);
     with_worker(call_, [&](Worker *worker) {
       pass(
-          &call_, &ring, pieces_, slots_, Blocks(call_.queries, block_), worker, {true, true},
+          &call_, &ring, pieces_, slots_, Blocks(call_.queries, block_), packs() ? block_ : 0, worker, {true, true},
           [&](const Block &block, int64_t *first, int64_t *last) { return sight.keys_of(block, first, last); },
-          [&](const Block &block, int64_t p, int64_t count, const char *piece, uint32_t flags) {
-            return compute(block, p, count, piece, flags, nullptr);
+          [&](const Run &run, int64_t p, int64_t count, const char *piece, uint32_t flags) {
+            return compute(run, p, count, piece, flags, nullptr);
           });
     });
   }
 
  private:
+  // (Without a thread for messages a call is kept short.)
+  bool packs() const { return call_.batch == 1 && uses_worker(); }
   bool uses_worker() const { return (call_.options.flags & ATTEND_MPI_COMPUTE_THREAD) != 0; }
 
-  // One block and one piece; with `need` only how much workspace that takes.
-  Fault compute(const Block &block, int64_t p, int64_t keys, const char *piece, uint32_t flags, uint64_t *need) const {
+  // One piece; with `need` only how much workspace that takes.
+  Fault compute(const Run &run, int64_t p, int64_t keys, const char *piece, uint32_t flags, uint64_t *need) const {
     Fault fault;
     attend_attention_options o = call_.attention;
     const int64_t begin = pieces_.begin(p);
     o.flags |= flags;
     o.key_offset = begin;
-    const attend_tensor state = columns_of(this->state(), block.column, block.count);
+    const attend_tensor state = columns_of(this->state(), run.column, run.columns);
     o.state = &state;
-    const attend_tensor q = columns_of(call_.q, block.column, block.count),
-                        out = columns_of(call_.out, block.column, block.count);
+    const attend_tensor q = columns_of(call_.q, run.column, run.columns),
+                        out = columns_of(call_.out, run.column, run.columns);
     attend_tensor k = arrays_.in(piece, 0, call_.k, keys), v = arrays_.in(piece, 1, call_.v, keys), lse, mask, bias,
-                  k_scale, v_scale;
-    if (o.lse != nullptr) o.lse = &(lse = columns_of(*o.lse, block.column, block.count));
+                  k_scale = {}, v_scale = {};
+    if (o.lse != nullptr) o.lse = &(lse = columns_of(*o.lse, run.column, run.columns));
     const auto part_of = [&](const attend_tensor *whole, attend_tensor *part) {
       if (whole == nullptr) return whole;
       *part = four_extents(*whole);
-      if (part->shape[1] != 1) *part = columns_of(*part, block.column, block.count);
+      if (part->shape[1] != 1) *part = columns_of(*part, run.column, run.columns);
       if (part->shape[0] != 1) *part = rows_of(*part, begin, keys);
       return static_cast<const attend_tensor *>(part);
     };
     o.mask = part_of(o.mask, &mask), o.bias = part_of(o.bias, &bias);
     if (arrays_.number[2] >= 0) o.k_scale = &(k_scale = arrays_.in(piece, 2, *o.k_scale, keys));
     if (arrays_.number[3] >= 0) o.v_scale = &(v_scale = arrays_.in(piece, 3, *o.v_scale, keys));
-    if (need == nullptr) move_queries(block.position, offsets_, &o);
+    const int64_t none = 0;
+    if (run.count > 1) {
+      o.sequences = run.count;
+      o.query_starts = need != nullptr ? &none : starts_;  // (not looked at)
+      for (attend_tensor *t : {&k, &v, &k_scale, &v_scale}) t->shape[3] = run.count, t->stride[3] = 0;
+    }
+    if (need == nullptr) place(run, &o);
     call_attention(q, k, v, out, o, need, &fault);
     return fault;
+  }
+
+  // Where its queries stand.
+  void place(const Run &run, attend_attention_options *o) const {
+    if (run.count == 1) return move_queries(run.only().position, offsets_, o);
+    const int64_t offset = o->query_offsets != nullptr ? o->query_offsets[0] : o->query_offset;
+    Block block;
+    Blocks blocks = run.blocks;
+    for (int64_t i = 0; i < run.count && blocks.next(&block); ++i) {
+      starts_[i] = block.column - run.column;
+      offsets_[i] = plus(offset, block.position);
+    }
+    starts_[run.count] = run.columns;
+    o->query_offset = 0;
+    o->query_offsets = offsets_;
   }
 
   const Arrays arrays_;
@@ -113,7 +146,7 @@ class Prefill : public Computation {
   int64_t block_ = 64;
   char *state_memory_ = nullptr, *slots_ = nullptr;
   int32_t *roots_ = nullptr;
-  int64_t *offsets_ = nullptr;
+  int64_t *offsets_ = nullptr, *starts_ = nullptr;
 };
 
 }  // namespace

@@ -217,10 +217,10 @@ class Backward : public Computation {
     ring.progress();
     const Sight sight(call_);
     pass(
-        &call_, &ring, key_pieces_, slots_, Blocks(call_.queries, query_block_), worker, {true, true},
+        &call_, &ring, key_pieces_, slots_, Blocks(call_.queries, query_block_), 0, worker, {true, true},
         [&](const Block &block, int64_t *first, int64_t *last) { return sight.keys_of(block, first, last); },
-        [&](const Block &block, int64_t p, int64_t count, const char *piece, uint32_t flags) {
-          return add_to_queries(block, p, count, piece, flags, nullptr);
+        [&](const Run &run, int64_t p, int64_t count, const char *piece, uint32_t flags) {
+          return add_to_queries(run.only(), p, count, piece, flags, nullptr);
         });
   }
   // d_q of a block from the keys of a piece.
@@ -254,12 +254,12 @@ class Backward : public Computation {
       Ring ring(&call_.team, queries_, query_pieces_, arrays.layout, roots_, arrays.own, slots_);
       ring.progress();
       pass(
-          &call_, &ring, query_pieces_, slots_, Blocks(call_.keys, key_block_), worker, {h == 0, h + 1 == group()},
+          &call_, &ring, query_pieces_, slots_, Blocks(call_.keys, key_block_), 0, worker, {h == 0, h + 1 == group()},
           [&](const Block &block, int64_t *first, int64_t *last) {
             return sight.queries_of(block, queries_.total, first, last);
           },
-          [&](const Block &block, int64_t p, int64_t count, const char *piece, uint32_t flags) {
-            return add_to_keys(block, h, p, count, piece, flags, nullptr);
+          [&](const Run &run, int64_t p, int64_t count, const char *piece, uint32_t flags) {
+            return add_to_keys(run.only(), h, p, count, piece, flags, nullptr);
           });
     }
   }

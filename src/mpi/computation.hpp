@@ -9,13 +9,13 @@ namespace attend::mpi {
 
 class Computation {
  public:
-  explicit Computation(Call *call) : call_(*call) {}
+  explicit Computation(Call *call) : call_(*call), sequences_(call->batch) {}
 
   // Everything the workspace holds.
   void carve(Carver *carver, uint64_t of_attention) {
     ranges_ = carver->take<KeyRange>(call_.keys.entries);
     counts_ = carver->take<int32_t>(2 * int64_t{call_.team.ranks()});
-    lengths_ = carver->take<int64_t>(call_.batch);
+    lengths_ = carver->take<int64_t>(sequences_);
     one_key_ = carver->take<double>(1);
     attention_ = carver->take<char>(static_cast<int64_t>(of_attention));
     attention_bytes_ = of_attention;
@@ -43,7 +43,8 @@ class Computation {
     if (need != nullptr) {
       s = attend_attention_workspace(&q, &k, &v, &out, &o, need);
     } else {
-      o.kv_lengths = lengths_of(o.kv_lengths, o.key_offset, k.shape[1]);
+      o.kv_lengths = o.sequences == 0 ? lengths_of(o.kv_lengths, o.key_offset, k.shape[1])
+                                      : lengths_of_all(o.kv_lengths, o.key_offset, k.shape[1], o.sequences);
       s = attend_attention(&q, &k, &v, &out, &o);
     }
     if (s != ATTEND_OK) fault->set(s, text);
@@ -53,6 +54,12 @@ class Computation {
   const int64_t *lengths_of(const int64_t *of_all, int64_t begin, int64_t count) const {
     if (of_all == nullptr) return nullptr;
     for (int64_t b = 0; b < call_.batch; ++b) lengths_[b] = std::clamp<int64_t>(of_all[b] - begin, 0, count);
+    return lengths_;
+  }
+  // The same of sequences that all have the keys of the one batch.
+  const int64_t *lengths_of_all(const int64_t *of_all, int64_t begin, int64_t count, int64_t sequences) const {
+    if (of_all == nullptr) return nullptr;
+    std::fill_n(lengths_, sequences, std::clamp<int64_t>(of_all[0] - begin, 0, count));
     return lengths_;
   }
   // Offsets of queries whose first stands at `position`, into room for one a batch.
@@ -66,6 +73,7 @@ class Computation {
   }
 
   Call &call_;
+  int64_t sequences_;  // at most in a call of attention
   char *attention_ = nullptr;
   uint64_t attention_bytes_ = 0;
   KeyRange *ranges_ = nullptr;

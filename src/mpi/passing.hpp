@@ -19,12 +19,12 @@ struct Block {
 // This rank's queries or keys in blocks: the i-th range's from `column` on.
 class Blocks {
  public:
-  Blocks(const Columns &of, int64_t most) : of_(of), most_(most) {}
+  Blocks(const Columns &of, int64_t most) : of_(&of), most_(most) {}
   bool next(Block *block) {
-    const int64_t count = of_.ranges == nullptr ? 1 : of_.range_count;
+    const int64_t count = of_->ranges == nullptr ? 1 : of_->range_count;
     for (; range_ < count; ++range_, in_range_ = 0) {
-      const int64_t first = of_.ranges == nullptr ? of_.first : of_.ranges[2 * range_];
-      const int64_t length = of_.ranges == nullptr ? of_.own : of_.ranges[2 * range_ + 1];
+      const int64_t first = of_->ranges == nullptr ? of_->first : of_->ranges[2 * range_];
+      const int64_t length = of_->ranges == nullptr ? of_->own : of_->ranges[2 * range_ + 1];
       if (in_range_ == length) continue;
       *block = {column_, std::min(most_, length - in_range_), first + in_range_};
       column_ += block->count, in_range_ += block->count;
@@ -34,9 +34,21 @@ class Blocks {
   }
 
  private:
-  const Columns &of_;
-  const int64_t most_;
+  const Columns *of_;
+  int64_t most_;
   int64_t range_ = 0, in_range_ = 0, column_ = 0;
+};
+
+// Blocks that follow each other and are told the same of a piece, whose call one is then: so many, from the next one of
+// `blocks` on.
+struct Run {
+  Blocks blocks;
+  int64_t count = 0, column = 0, columns = 0;
+  Block only() const {
+    Block block = {};
+    Blocks(blocks).next(&block);
+    return block;
+  }
 };
 
 // The arrays of a column that travels, those of larger elements first, so that each is aligned in any piece.
@@ -142,32 +154,46 @@ void with_worker(const Call &call, const F &f) {
 }
 
 // Lets all pieces go past all blocks. seen(block, &first, &last): which columns of those that travel a block needs; false: none.
-// work(block, piece, columns, memory, flags): computes, and says what was wrong, with ATTEND_CONTINUE and ATTEND_PARTIAL; once
-// without columns for a block that needs none.
+// work(run, piece, columns, memory, flags): computes, and says what was wrong, with ATTEND_CONTINUE and ATTEND_PARTIAL; once
+// without columns for blocks that need none. A run of several blocks has at most `most` columns.
 template <class Seen, class Work>
-void pass(Call *call, Ring *ring, const Pieces &pieces, const char *no_piece, const Blocks &all, Worker *worker,
-          Round round, const Seen &seen, const Work &work) {
+void pass(Call *call, Ring *ring, const Pieces &pieces, const char *no_piece, const Blocks &all, int64_t most,
+          Worker *worker, Round round, const Seen &seen, const Work &work) {
   // (Without any columns one empty piece says that to all blocks.)
   for (int64_t p = 0; p < std::max<int64_t>(1, pieces.count()); ++p) {
     const bool exists = p < pieces.count();
     const char *const memory = exists ? ring->piece(p) : no_piece;
-    Block block;
-    for (Blocks blocks = all; blocks.next(&block);) {
-      int64_t first = 0, last = 0;
-      const bool sees = seen(block, &first, &last);
-      first /= pieces.keys, last = (last - 1) / pieces.keys;
-      if (sees ? p < first || p > last : p > 0 || !round.first) continue;
-      const uint32_t flags = !sees ? 0u
-                                   : (p > first || !round.first ? uint32_t{ATTEND_CONTINUE} : 0u) |
-                                         (p < last || !round.last ? uint32_t{ATTEND_PARTIAL} : 0u);
+    Run run = {all};
+    bool run_sees = false;
+    uint32_t run_flags = 0;
+    const auto finish = [&] {
+      if (run.count == 0) return;
       Fault fault;
-      const auto job = [&] { fault = work(block, p, sees ? pieces.size(p) : 0, memory, flags); };
+      const auto job = [&] { fault = work(run, p, run_sees ? pieces.size(p) : 0, memory, run_flags); };
       const auto messages = [ring] { ring->progress(); };
       worker != nullptr ? worker->run(job, messages) : job();
       // (Nothing is left that could be wrong, and the other ranks are at work.)
       if (fault) call->team.give_up("a call of libattend failed: %s", fault.text);
       messages();
+      run.count = 0;
+    };
+    Block block;
+    for (Blocks blocks = all, here = all; blocks.next(&block); here = blocks) {
+      int64_t first = 0, last = 0;
+      const bool sees = seen(block, &first, &last);
+      first /= pieces.keys, last = (last - 1) / pieces.keys;
+      if (sees ? p < first || p > last : p > 0 || !round.first) {
+        finish();
+        continue;
+      }
+      const uint32_t flags = !sees ? 0u
+                                   : (p > first || !round.first ? uint32_t{ATTEND_CONTINUE} : 0u) |
+                                         (p < last || !round.last ? uint32_t{ATTEND_PARTIAL} : 0u);
+      if (sees != run_sees || flags != run_flags || run.columns + block.count > most) finish();
+      if (run.count == 0) run = {here, 0, block.column, 0}, run_sees = sees, run_flags = flags;
+      ++run.count, run.columns += block.count;
     }
+    finish();
     if (exists) ring->release(p);
   }
   ring->finish();

@@ -21,7 +21,7 @@ struct OwnPart {
 
 class Ring {
  public:
-  static constexpr int kSlots = 4;
+  static constexpr int kSlots = 8;
 
   // `slots`: kSlots pieces.
   Ring(Team *team, const Keys &keys, const Pieces &pieces, const Layout &layout, const int32_t *roots,

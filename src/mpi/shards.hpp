@@ -69,7 +69,7 @@ struct Message {
 class Messages {
  public:
   // Short enough that a rank soon has something to hand on, long enough for the network's full speed.
-  static constexpr int64_t kMostBytes = 1 << 17;
+  static constexpr int64_t kMostBytes = 1 << 16;
 
   Messages(const Pieces &pieces, const Layout &layout, const int32_t *roots)
       : pieces_(pieces), layout_(layout), roots_(roots) {}

@@ -12,11 +12,13 @@
 
 #include "attend/attend_mpi.h"
 
-static float x[8 * 600], y[8 * 600];
+/* So many that the last rank cannot have sent all of its keys before it computes. */
+enum { COLUMNS = 2400 };
+static float x[8 * COLUMNS], y[8 * COLUMNS];
 static char text[400];
 
 static attend_status call(int32_t communicator, const attend_executor *executor) {
-  const attend_tensor t = {x, ATTEND_F32, 2, {8, 600}, {1, 8}}, out = {y, ATTEND_F32, 2, {8, 600}, {1, 8}};
+  const attend_tensor t = {x, ATTEND_F32, 2, {8, COLUMNS}, {1, 8}}, out = {y, ATTEND_F32, 2, {8, COLUMNS}, {1, 8}};
   attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
   o.message = text, o.message_size = sizeof text;
   o.executor = executor;

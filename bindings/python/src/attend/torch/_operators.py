@@ -230,6 +230,39 @@ class Attention(torch.autograd.Function):
     vmap = staticmethod(_vmap_attention)
 
 
+class _Dispatched(torch.autograd.Function):
+    """The same within the dispatcher, where the last argument is the set of its keys."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        *given, keys = args
+        output = _with_lse(*given) if direct(x for x in given[:6] if x is not None) else _below_autograd(keys, given)
+        _setup_attention(ctx, tuple(given), output)
+        return output
+
+    backward = staticmethod(_attention_backward)
+
+
+def _below_autograd(keys: Any, args: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.attend.attention.default.redispatch(keys & torch._C._after_autograd_keyset, *args)
+
+
+def _dispatched(keys: Any, *args: Any) -> Any:
+    if direct(x for x in args[:6] if x is not None):
+        return _with_lse(*args)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in args[:6]):
+        return _Dispatched.apply(*args, keys)
+    return _below_autograd(keys, args)
+
+
+# For who calls torch.ops.attend.attention on CPUs: 28 us a call with gradients. What register_autograd makes, and other devices take,
+# asks the schema for the list of its 17 arguments twice for each of them: 90 us. Where a version of PyTorch has not what this stands
+# on, that has to do.
+if hasattr(torch._C, "_AutoDispatchBelowAutograd") and hasattr(torch._C, "_after_autograd_keyset"):
+    _fragment = torch.library.Library("attend", "FRAGMENT")
+    _fragment.impl("attention", _dispatched, "AutogradCPU", with_keyset=True)
+
 _vmap_backward = _one_by_one(_backward_operator)
 torch.library.register_vmap("attend::attention_backward", _vmap_backward)
 

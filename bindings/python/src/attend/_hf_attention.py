@@ -88,8 +88,11 @@ def attention_function(module: Any, query: Tensor, key: Tensor, value: Tensor, a
         if positions.extents != (query.shape[2], key.shape[2]):
             raise ValueError(f"attention_mask: is for {list(positions.extents)} queries and keys, but there are "
                              f"{[query.shape[2], key.shape[2]]}")
-        rule, first, lengths, offset = positions.rule, positions.first, positions.lengths, positions.query_offset
         starts, key_starts = _starts(options, query, positions)
+        if positions.single is not None and starts is None and torch.compiler.is_compiling():
+            first, lengths = positions.single
+        else:
+            rule, first, lengths, offset = positions.rule, positions.first, positions.lengths, positions.query_offset
     elif attention_mask is not None:
         if attention_mask.ndim != 4:
             raise ValueError(f"attention_mask: [B, 1, Nq, Nk] is needed, not {list(attention_mask.shape)}; this model does "

@@ -75,6 +75,21 @@ def runs(padding: Tensor) -> tuple[Tensor | None, Tensor | None] | None:
     return first if bool(first.any()) else None, length if bool((length < keys).any()) else None
 
 
+def single_run(batch: int, keys: int, rule: Rule, padding: tuple[Tensor | None, Tensor | None], position: int
+               ) -> tuple[Tensor | None, Tensor]:
+    """(first, lengths) that say all that rule and padding say of one query at this position. Compiled decode steps take tensors
+    as they come, where a position would be a constant of theirs: one graph for all steps, not three."""
+    first, lengths = padding
+    end = min(keys, position + 1) if rule.causal else keys
+    if rule.right is not None:
+        end = min(end, position + rule.right + 1)
+    lengths = torch.full((batch,), end) if lengths is None else lengths.clamp(max=end)
+    if rule.left is not None:
+        begin = max(0, position - rule.left)
+        first = torch.full((batch,), begin) if first is None else first.clamp(min=begin)
+    return first, lengths
+
+
 class PositionMask(Tensor):
     """A mask of [B, 1, Nq, Nk] that is not there: memory that nobody touches, which systems give when it is touched, and what
     the mask says.
@@ -83,6 +98,7 @@ class PositionMask(Tensor):
     itself, which is made then: nothing is lost on the way, it only takes longer.
 
     rule, first, lengths, query_offset  what the mask says, for attend
+    single                              the same of a mask of one query as (first, lengths) alone, else None
     extents                             Nq, Nk, which compilers can read where they cannot ask for the shape
     """
 
@@ -90,6 +106,7 @@ class PositionMask(Tensor):
     first: Tensor | None
     lengths: Tensor | None
     query_offset: int
+    single: tuple[Tensor | None, Tensor] | None
     extents: tuple[int, int]
     _make: Callable[[], Tensor]
 
@@ -99,6 +116,7 @@ class PositionMask(Tensor):
         mask: PositionMask = torch.empty(shape, dtype=torch.bool).as_subclass(PositionMask)
         mask.rule, (mask.first, mask.lengths), mask.query_offset, mask._make = rule, padding, query_offset, make
         mask.extents = shape[-2:]
+        mask.single = None if shape[2] != 1 else single_run(shape[0], shape[3], rule, padding, query_offset)
         return mask
 
     def materialised(self) -> Tensor:

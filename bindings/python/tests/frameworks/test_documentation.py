@@ -1,4 +1,4 @@
-"""What torch.md shows does what it says, line by line, offline: MiniLM's own weights and a small Llama lie under the names that it has."""
+"""The lines of torch.md do what it says, offline: MiniLM's own weights and a small Llama lie under the names that it has."""
 
 import os
 import subprocess

@@ -8,7 +8,7 @@ import attend.transformers
 import pytest
 import torch
 import transformers as hf
-from attend._hf_masks import PositionMask, Rule, mask_function, rule_of, runs
+from attend._hf_masks import PositionMask, Rule, mask_function, rule_of, runs, single_run
 from transformers import masking_utils
 
 attend.transformers.register()
@@ -252,3 +252,20 @@ def test_masks_that_are_not_there():
     assert rule_of(masking_utils.sliding_window_bidirectional_mask_function(4)) == Rule(False, 4, 4)
     assert runs(torch.tensor([[1, 1, 0], [0, 0, 0]]).bool())[1].tolist() == [2, 0]
     assert runs(torch.tensor([[1, 0, 1]]).bool()) is None
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(causal=True), Rule(True, 2), Rule(False, 1, 1), Rule(False, None, 0)])
+def test_masks_of_one_query(rule):
+    """(first, lengths) alone show what the rule and the padding do."""
+    keys, j = 7, torch.arange(7)
+    for position in range(9):
+        for first, lengths in [(None, None), ([2, 0], None), (None, [3, 7]), ([1, 5], [6, 6])]:
+            given = [x if x is None else torch.tensor(x) for x in (first, lengths)]
+            begin, end = single_run(2, keys, rule, given, position)
+            got = (j < end[:, None]) & (j >= (0 if begin is None else begin[:, None]))
+            expected = (j >= (torch.zeros(2, 1) if first is None else given[0][:, None])) & (
+                j < (torch.full((2, 1), keys) if lengths is None else given[1][:, None]))
+            expected &= (j <= position) if rule.causal else True
+            expected &= (j >= position - rule.left) if rule.left is not None else True
+            expected &= (j <= position + rule.right) if rule.right is not None else True
+            assert torch.equal(got, expected)

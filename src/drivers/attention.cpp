@@ -160,10 +160,24 @@ void finish_results(const Call<T> &call, const AttentionBlock<T> &x, const Block
   }
 }
 
+// The keys of a block from key `key` on, which a thread asks for before it comes to them.
 template <class T>
-__attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &at, int thread) {
+NextKeys keys_from(const Call<T> &call, const BlockPlace &at, int64_t key) {
+  const Attention &p = call.p;
+  const Sequence &s = at.sequence;
+  if (!call.plan.far || p.left >= 0 || s.first + key >= s.end) return {};
+  const int64_t head = at.head / (p.out.heads() / p.k.heads());
+  NextKeys next = {p.k.matrix(0, p.pages ? 0 : s.key + s.first + key, head, p.pages ? 0 : s.k_batch).data,
+                   pages_of(p, s)};
+  next.pages.first += key;
+  return next;
+}
+
+template <class T>
+__attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &at, const NextKeys &next, int thread) {
   T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], per_head[2 * Contract<T>::kQueryBlock];
   AttentionBlock<T> x = block_of(call, at, call.scratch_of(thread), per_head);
+  x.next = next;
   x.m = m;
   x.l = l;
   call.kernels.attention(x);
@@ -196,6 +210,7 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, const BlockPlac
       y.part = true;
       y.part_begin = (chunk + i) * kChunk;
       y.keys = std::min(x.keys, y.part_begin + kChunk);
+      y.next = keys_from(call, at, y.part_begin + threads * kChunk);
       y.sinks = nullptr;
       y.state = {};
       y.resumes = y.pauses = false;
@@ -217,10 +232,9 @@ __attribute__((noinline)) void run_split_kv(const Call<T> &call, const BlockPlac
 // One task of a plan for sequences alike: blocks of one head follow each other, sharing its keys and values; under a causal
 // mask the longest come first.
 template <class T>
-void run_task(const Call<T> &call, const Sequence &s, int64_t task, int thread) {
+BlockPlace place_of(const Call<T> &call, const Sequence &s, int64_t task) {
   const AttentionPlan &plan = call.plan;
-  const int64_t block = plan.blocks - 1 - task % plan.blocks;
-  run_block(call, {s, block * plan.block, task / plan.blocks * plan.heads}, thread);
+  return {s, (plan.blocks - 1 - task % plan.blocks) * plan.block, task / plan.blocks * plan.heads};
 }
 
 template <class T>
@@ -263,7 +277,8 @@ void run_sequences(const Attention &p, const AttentionShape &shape, const Attent
       const AttentionPlan plan = plan_of(s);
       const Call<T> call = {p, plan, scratch, kernels, table.convert};
       for (const int64_t last = std::min(end, first[b + 1]); task < last; ++task) {
-        run_task(call, s, task - first[b], thread);
+        const NextKeys next = task + 1 < last ? keys_from(call, place_of(call, s, task + 1 - first[b]), 0) : NextKeys();
+        run_block(call, place_of(call, s, task - first[b]), next, thread);
       }
     }
   });
@@ -291,8 +306,11 @@ Acquired run(const KernelTable &table, const Attention &p, const Execution &exec
     return Acquired::ok;
   }
   const int64_t each = plan.tasks / shape.batch;
-  parallel_for(scratch.executor(), scratch.threads(), plan.tasks,
-               [&](int64_t task, int thread) { run_task(call, sequence_of(p, task / each), task % each, thread); });
+  const auto place = [&](int64_t task) { return place_of(call, sequence_of(p, task / each), task % each); };
+  parallel_for(scratch.executor(), scratch.threads(), plan.tasks, [&](int64_t task, int thread) {
+    const int64_t then = task + scratch.threads();
+    run_block(call, place(task), then < plan.tasks ? keys_from(call, place(then), 0) : NextKeys(), thread);
+  });
   return Acquired::ok;
 }
 

@@ -48,6 +48,12 @@ struct PageTable {
   int64_t of_k, of_v, of_k_scale, of_v_scale;  // from page to page, in elements
 };
 
+// The keys that the same thread wants next, if it is known: those of another block, of the same type and strides.
+struct NextKeys {
+  const void *data;  // as StoredMatrix has it; null: unknown
+  PageTable pages;
+};
+
 // Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
 // and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
 // key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
@@ -80,6 +86,7 @@ struct AttentionBlock {
   // Keys, and values, are widened or copied, chunk by chunk, so many elements apart; 0 = read in place.
   int64_t copied_stride, values_stride;
   bool far;  // few rows, and more contiguous keys and values than the caches hold: fetch ahead
+  NextKeys next;
   T *m, *l;  // results per row, in whole vectors: maximum score, sum of exp(score - maximum), sink included
   // With `part` only the keys [part_begin, keys), which lie in one chunk, and neither sink nor division by the sum: what
   // attention_fold takes, which gives the bits of a whole call.

@@ -30,6 +30,7 @@
 //                                  defined
 //   bytes_of<F>(p)                 p[lane][F] as a number, p four bytes a lane; with ATTEND_STORED_VECTORS
 //   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
+//   columns_of(p, stride, f)       the same of G squares at once, f(k, r) with r[g] of p[g], if kOwnColumnsOfSquares is
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once
@@ -59,6 +60,9 @@ constexpr bool kIsSame<A, A> = true;
 // Whether the backend has own_columns for elements of this type: pack.hpp, each_column.
 template <class S>
 constexpr bool kOwnColumns = false;
+// And columns_of, the same of several squares side by side.
+template <class S>
+constexpr bool kOwnColumnsOfSquares = false;
 
 // Calls f(Int<n>()) for the run-time n in 1..Max: turns an edge's width into a compile-time tile shape.
 template <int N>

@@ -18,6 +18,7 @@ struct Tiles {
   static constexpr int kVectors = 2, kColumns = 6;
   static constexpr int kScoreVectors = 2, kScoreColumns = 6, kNarrowColumns = 12;
   static constexpr int kOutVectors = 2, kOutQueries = 6, kFewVectors = 4, kFewQueries = 3;
+  static constexpr int kGroupVectors = 2;
   static constexpr int kStripVectors = 4;  // softmax of columns side by side
 };
 

@@ -19,6 +19,7 @@ struct Tiles {
   static constexpr int kVectors = 4, kColumns = 5;
   static constexpr int kScoreVectors = 4, kScoreColumns = 5, kNarrowColumns = 16;
   static constexpr int kOutVectors = 4, kOutQueries = 5, kFewVectors = 8, kFewQueries = 2;
+  static constexpr int kGroupVectors = 4;
   static constexpr int kStripVectors = 4;  // softmax of columns side by side
 };
 

@@ -19,6 +19,7 @@ struct Tiles {
   static constexpr int kVectors = 2, kColumns = 4;
   static constexpr int kScoreVectors = 2, kScoreColumns = 4, kNarrowColumns = 8;
   static constexpr int kOutVectors = 2, kOutQueries = 4, kFewVectors = 4, kFewQueries = 2;
+  static constexpr int kGroupVectors = 2;
   static constexpr int kStripVectors = 2;  // softmax of columns side by side
 };
 

@@ -27,13 +27,13 @@ ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
   return _mm512_cvtepi32_ps(_mm512_srai_epi32(F == 3 ? four : _mm512_slli_epi32(four, 24 - 8 * F), 24));
 }
 // By way of f16, of whose bits f8e4m3's are the upper ones, but for the exponent's bias, 8 less, and NaN, which is
-// f16's 480.
+// f16's 480. (A sign stands twice above them when it is extended.)
 ATTEND_INLINE vec<float> widened_lanes(const f8e4m3 *p) {
-  const __m256i lanes = _mm256_cvtepu8_epi16(sixteen_bytes(p));
-  const __m256i size = _mm256_and_si256(lanes, _mm256_set1_epi16(0x7f)),
-                sign = _mm256_and_si256(lanes, _mm256_set1_epi16(0x80));
-  const __m256i nan = _mm256_maskz_set1_epi16(_mm256_cmpeq_epi16_mask(size, _mm256_set1_epi16(0x7f)), 0x7e00);
-  const __m256i bits = _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(size, 7), _mm256_slli_epi16(sign, 8)), nan);
+  const __m256i lanes = _mm256_cvtepi8_epi16(sixteen_bytes(p));
+  const __m256i size = _mm256_and_si256(_mm256_slli_epi16(lanes, 7), _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
+  const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(
+      _mm256_or_si256(lanes, _mm256_set1_epi16(static_cast<int16_t>(0xff80))), _mm256_set1_epi16(-1));
+  const __m256i bits = _mm256_mask_mov_epi16(size, is_nan, _mm256_or_si256(size, _mm256_set1_epi16(0x7e00)));
   return _mm512_mul_ps(_mm512_cvtph_ps(bits), _mm512_set1_ps(0x1p8f));
 }
 
@@ -56,33 +56,125 @@ ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
   for (int i = 0; i < 16; ++i) narrow(r[i], p + i);
 }
 
-// f(k, r) for k = 0..15 in order, r lane i = p[i * stride + k]: two features at a time are turned, as one 32-bit element,
-// and parted in their lanes.
-template <>
-constexpr bool kOwnColumns<bf16> = true;
-template <class F>
-ATTEND_INLINE void own_columns(const bf16 *p, int64_t stride, const F &f) {
-  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+// Lane i of to[k][g]: 32-bit element k of sixteen bytes of row i, from byte `from` on, k = 0..3.
+template <int G>
+ATTEND_INLINE void quads_of(const RowsOfSquares<G> &rows, int from, __m512i (&to)[4][G]) {
   ATTEND_UNROLL
-  for (int b = 0; b < 16; b += 8) {
+  for (int g = 0; g < G; ++g) {
     __m512i q[4];
     ATTEND_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const bf16 *row = p + i * stride + b;
-      __m512i v = _mm512_castsi128_si512(sixteen_bytes(row));
-      v = _mm512_mask_broadcast_i32x4(v, 0x00f0, sixteen_bytes(row + 4 * stride));
-      v = _mm512_mask_broadcast_i32x4(v, 0x0f00, sixteen_bytes(row + 8 * stride));
-      q[i] = _mm512_mask_broadcast_i32x4(v, 0xf000, sixteen_bytes(row + 12 * stride));
+      __m512i v = _mm512_castsi128_si512(sixteen_bytes(rows.at(g, i, 0) + from));
+      v = _mm512_mask_broadcast_i32x4(v, 0x00f0, sixteen_bytes(rows.at(g, i, 1) + from));
+      v = _mm512_mask_broadcast_i32x4(v, 0x0f00, sixteen_bytes(rows.at(g, i, 2) + from));
+      q[i] = _mm512_mask_broadcast_i32x4(v, 0xf000, sixteen_bytes(rows.at(g, i, 3) + from));
     }
     const __m512i t0 = _mm512_unpacklo_epi32(q[0], q[1]), t1 = _mm512_unpacklo_epi32(q[2], q[3]);
     const __m512i t2 = _mm512_unpackhi_epi32(q[0], q[1]), t3 = _mm512_unpackhi_epi32(q[2], q[3]);
-    const __m512i pairs[4] = {_mm512_unpacklo_epi64(t0, t1), _mm512_unpackhi_epi64(t0, t1),
-                              _mm512_unpacklo_epi64(t2, t3), _mm512_unpackhi_epi64(t2, t3)};
+    to[0][g] = _mm512_unpacklo_epi64(t0, t1), to[1][g] = _mm512_unpackhi_epi64(t0, t1);
+    to[2][g] = _mm512_unpacklo_epi64(t2, t3), to[3][g] = _mm512_unpackhi_epi64(t2, t3);
+  }
+}
+ATTEND_INLINE vec<float> lower_bf16(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+ATTEND_INLINE vec<float> upper_bf16(__m512i pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// f(k, r) for k = 0..15 in order, r[g] lane i = p[g][i * stride + k]: what 32 bits hold, two or four features, is turned as
+// one element, and parted in its lanes.
+template <>
+constexpr bool kOwnColumns<bf16> = true;
+template <>
+constexpr bool kOwnColumnsOfSquares<bf16> = true;
+template <int G, class F>
+ATTEND_INLINE void columns_of(const bf16 *const (&p)[G], int64_t stride, const F &f) {
+  const RowsOfSquares<G> rows(p, 2 * stride);
+  ATTEND_UNROLL
+  for (int b = 0; b < 16; b += 8) {
+    __m512i pairs[4][G];
+    quads_of(rows, 2 * b, pairs);
     ATTEND_UNROLL
     for (int i = 0; i < 4; ++i) {
-      f(b + 2 * i, vec<float>(_mm512_castsi512_ps(_mm512_slli_epi32(pairs[i], 16))));
-      f(b + 2 * i + 1, vec<float>(_mm512_castsi512_ps(_mm512_and_si512(pairs[i], upper))));
+      vec<float> lower[G], upper[G];
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) lower[g] = lower_bf16(pairs[i][g]), upper[g] = upper_bf16(pairs[i][g]);
+      f(b + 2 * i, lower);
+      f(b + 2 * i + 1, upper);
     }
+  }
+}
+template <>
+constexpr bool kOwnColumns<int8_t> = true;
+template <>
+constexpr bool kOwnColumnsOfSquares<int8_t> = true;
+template <int G, class F>
+ATTEND_INLINE void columns_of(const int8_t *const (&p)[G], int64_t stride, const F &f) {
+  __m512i quads[4][G];
+  quads_of(RowsOfSquares<G>(p, stride), 0, quads);
+  ATTEND_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    ATTEND_UNROLL
+    for (int b = 0; b < 4; ++b) {
+      vec<float> column[G];
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) {
+        const __m512i top = b == 3 ? quads[i][g] : _mm512_slli_epi32(quads[i][g], 24 - 8 * b);
+        column[g] = _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
+      }
+      f(4 * i + b, column);
+    }
+  }
+}
+
+// Every magnitude of f8e4m3 as bf16, which holds it exactly.
+struct MagnitudesOfF8 {
+  uint16_t bits[128];
+};
+constexpr MagnitudesOfF8 magnitudes_of_f8() {
+  MagnitudesOfF8 to = {};
+  for (unsigned size = 0; size < 128; ++size) {
+    unsigned bits = (size << 4) + (120u << 7);
+    if (size < 8) {  // steps of 2^-9
+      unsigned exponent = 118, steps = size;
+      while (steps > 1) steps >>= 1, ++exponent;
+      bits = size == 0 ? 0 : (exponent << 7) + ((size << 7 >> (exponent - 118)) & 0x7fu);
+    }
+    to.bits[size] = static_cast<uint16_t>(size == 127 ? 0x7fc0u : bits);
+  }
+  return to;
+}
+alignas(64) constexpr MagnitudesOfF8 kMagnitudesOfF8 = magnitudes_of_f8();
+
+// Looked up, two features at a time, in two tables of 64: six steps for two vectors, and one more each to part them.
+template <>
+constexpr bool kOwnColumns<f8e4m3> = true;
+template <>
+constexpr bool kOwnColumnsOfSquares<f8e4m3> = true;
+template <int G, class F>
+ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const F &f) {
+  const uint16_t *const table = kMagnitudesOfF8.bits;
+  const __m512i t0 = _mm512_load_si512(table), t1 = _mm512_load_si512(table + 32), t2 = _mm512_load_si512(table + 64),
+                t3 = _mm512_load_si512(table + 96), signs = _mm512_set1_epi16(static_cast<int16_t>(0x8000));
+  // Of the lower byte of 16 bits; its sign is the top bit of `high`.
+  const auto pairs_of = [&](__m512i low, __m512i high) __attribute__((always_inline)) {
+    const __m512i small = _mm512_permutex2var_epi16(t0, low, t1), large = _mm512_permutex2var_epi16(t2, low, t3);
+    const __m512i size = _mm512_mask_mov_epi16(small, _mm512_test_epi16_mask(low, _mm512_set1_epi16(0x40)), large);
+    return _mm512_ternarylogic_epi32(size, high, signs, 0xf8);  // size | (high & signs)
+  };
+  __m512i quads[4][G];
+  quads_of(RowsOfSquares<G>(p, stride), 0, quads);
+  ATTEND_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    vec<float> column[4][G];
+    ATTEND_UNROLL
+    for (int g = 0; g < G; ++g) {
+      const __m512i even = pairs_of(quads[i][g], _mm512_slli_epi16(quads[i][g], 8)),
+                    odd = pairs_of(_mm512_srli_epi16(quads[i][g], 8), quads[i][g]);
+      column[0][g] = lower_bf16(even), column[1][g] = lower_bf16(odd);
+      column[2][g] = upper_bf16(even), column[3][g] = upper_bf16(odd);
+    }
+    ATTEND_UNROLL
+    for (int k = 0; k < 4; ++k) f(4 * i + k, column[k]);
   }
 }
 

@@ -33,5 +33,27 @@ ATTEND_INLINE void transpose(__m512 (&r)[16]) {
   }
 }
 
+// Sixteen rows of each of G squares, `stride` bytes apart, by four registers each and the addressing modes. (Left to itself
+// g++ keeps an offset a row, in vector registers where others run out.)
+template <int G>
+struct RowsOfSquares {
+  const char *row[G][4];
+  int64_t stride, stride3;
+  template <class S>
+  ATTEND_INLINE RowsOfSquares(const S *const (&p)[G], int64_t bytes) : stride(bytes), stride3(3 * bytes) {
+    ATTEND_UNROLL
+    for (int g = 0; g < G; ++g) {
+      ATTEND_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        row[g][i] = reinterpret_cast<const char *>(p[g]) + 4 * i * stride;
+        __asm__("" : "+r"(row[g][i]));
+      }
+    }
+    __asm__("" : "+r"(stride), "+r"(stride3));
+  }
+  // Row i + 4 * of, i < 4.
+  ATTEND_INLINE const char *at(int g, int i, int of) const { return row[g][of] + (i == 3 ? stride3 : i * stride); }
+};
+
 }  // namespace
 }  // namespace attend

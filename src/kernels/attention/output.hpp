@@ -63,8 +63,13 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
       // Of far keys those of the next chunk, from end to end, the passes over the features sharing them.
       const S *next = v + kRowsAhead * v_item;
       if (piece.ahead != nullptr) next = static_cast<const S *>(piece.ahead) + f * (x.far ? piece.keys : 1);
-      const PanelAhead<T, MV, S> ahead = {next, x.far ? MV * W : v_item};
-      tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
+      if (x.far) {
+        const PanelAhead<T, MV, S, 2> ahead = {next, MV * W};
+        tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
+      } else {
+        const PanelAhead<T, MV, S, 3> ahead = {next, v_item};
+        tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
+      }
     }
   }
   // Copies: a store might, for all the compiler knows, change the tile.
@@ -144,7 +149,7 @@ void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const K
       for (int64_t q = 0; q < t.count; q += kRows) {
         const int64_t rows = smaller<int64_t>(kRows, t.count - q);
         with_power_above<kRows>(rows, [&](auto nq) {
-          constexpr int NQ = decltype(nq)::value, MV = NQ < 4 ? Tiles<T>::kFewVectors : Tiles<T>::kOutVectors;
+          constexpr int NQ = decltype(nq)::value, MV = NQ < 4 ? Tiles<T>::kFewVectors : Tiles<T>::kGroupVectors;
           for (int64_t f = 0; f < x.value_features;) {
             with_power<MV>((x.value_features - f) / kLanes<T>, [&](auto mv) {
               constexpr int M = decltype(mv)::value;
@@ -162,6 +167,9 @@ template <class T>
 ATTEND_INLINE void output_by_features(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySlice<T> &slice,
                                       const KeyPieces &pieces) {
   if (is_narrow<T>(slice.v.type)) return output_of_stored(x, t, slice, pieces);
+  if constexpr (Tiles<T>::kGroupVectors > Tiles<T>::kOutVectors) {
+    if (t.count == 4 && t.s_row != 1) return output_tiles<T, Tiles<T>::kGroupVectors, 4>(x, t, slice, pieces, t.s_row);
+  }
   if (t.count <= Tiles<T>::kFewQueries) {
     output_tiles<T, Tiles<T>::kFewVectors, Tiles<T>::kFewQueries>(x, t, slice, pieces, t.s_row);
   } else if (t.s_row == 1) {
@@ -210,7 +218,16 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
     return output_without_hidden(x, t, slice, sums_of(x, t), x.by_features ? x.ld : 1, x.by_features ? 1 : t.lanes);
   }
   KeyPieces pieces;
-  chunk.v.pieces(runs, slice.begin, x.far ? &chunk.k : nullptr, Contract<T>::kKeyChunk, &pieces);
+  if (!x.far) {
+    chunk.v.pieces(runs, slice.begin, nullptr, 0, &pieces);
+  } else if (chunk.end < x.seen.end) {
+    chunk.v.pieces(runs, slice.begin, &chunk.k, Contract<T>::kKeyChunk, &pieces);
+  } else if (x.next.data != nullptr) {
+    const StagedPart<T> next = next_keys(x, chunk);
+    chunk.v.pieces(runs, slice.begin, &next, -chunk.begin, &pieces);
+  } else {  // what is here already
+    chunk.v.pieces(runs, slice.begin, &chunk.v, 0, &pieces);
+  }
   if (x.by_features) return output_by_features(x, t, slice, pieces);
   with_constant<Tiles<T>::kScoreVectors>(
       t.vectors, [&](auto mv)

@@ -47,60 +47,84 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
   const int64_t value_bytes = size_of(slice.v.type) * x.value_features;
   const S *k[G];
   const char *next[G];
-  int64_t k_item[G];
+  int64_t k_item = slice.k.col_stride;
   vec<T> acc[G][NQ];
   const int64_t keys = smaller<int64_t>(W, slice.size() - j);  // of each group: W if there are several
+  bool parted = false;
+  // (Were any loop over g not unrolled, acc would not lie in registers.)
+  ATTEND_UNROLL
   for (int g = 0; g < G; ++g) {
     const KeyPiece *&piece = *pieces;
     const int64_t key = j + g * W;
     while (key >= piece->key + piece->keys) ++piece;
-    k_item[g] = slice.k.col_stride;
-    k[g] = static_cast<const S *>(piece->data) + (key - piece->key) * k_item[g];
+    k[g] = static_cast<const S *>(piece->data) + (key - piece->key) * k_item;
     next[g] = x.far ? static_cast<const char *>(piece->ahead) + (key - piece->key) * value_bytes : nullptr;
-    if (key + keys > piece->key + piece->keys) {
-      S *const room = reinterpret_cast<S *>(x.scratch + x.layout.copied) + g * W * x.features;
-      gather_keys(part, slice.begin + key, keys, room);
-      k[g] = room;
-      k_item[g] = x.features;
-    }
+    parted |= key + keys > piece->key + piece->keys;
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[g][q] = broadcast(T(0));
   }
-  int64_t f = 0;
-  const T *query = t.queries;
-  for (; keys == W && f + W <= x.features; f += W) {
+  if (parted) {
+    k_item = x.features;
+    S *room = reinterpret_cast<S *>(x.scratch + x.layout.copied);
     ATTEND_UNROLL
-    for (int g = 0; g < G; ++g) {
-      if (x.far && f % kLine == 0) {
-        ATTEND_UNROLL
-        for (int i = 0; i < W; ++i) __builtin_prefetch(next[g] + (f / kLine * W + i) * 64, 0, 3);
-      }
-      each_column<T>(
-          k[g] + f, k_item[g], [&](int i, vec<T> column) __attribute__((always_inline)) {
-            const T *const at = query + i * t.lanes;
-            ATTEND_UNROLL
-            for (int q = 0; q < NQ; ++q) acc[g][q] = fma(column, broadcast(at[q]), acc[g][q]);
-          });
+    for (int g = 0; g < G; ++g, room += W * k_item) {
+      gather_keys(part, slice.begin + j + g * W, keys, room);
+      k[g] = room;
     }
-    query += W * t.lanes;
+  }
+  int64_t f = 0;
+  const T *query = t.queries;  // in one vector's lanes: constant offsets leave registers for the rows of K
+  for (; keys == W && f + W <= x.features; f += W) {
+    if (x.far && f % kLine == 0) {
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) {
+        ATTEND_UNROLL
+        for (int i = 0; i < W; ++i) __builtin_prefetch(next[g] + (f / kLine * W + i) * 64, 0, 2);
+      }
+    }
+    if constexpr (G > 1 && kOwnColumnsOfSquares<S>) {
+      const S *square[G];
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) square[g] = k[g] + f;
+      columns_of(
+          square, k_item, [&](int i, const vec<T>(&column)[G]) __attribute__((always_inline)) {
+            ATTEND_UNROLL
+            for (int q = 0; q < NQ; ++q) {
+              const vec<T> y = broadcast(query[i * W + q]);
+              ATTEND_UNROLL
+              for (int g = 0; g < G; ++g) acc[g][q] = fma(column[g], y, acc[g][q]);
+            }
+          });
+    } else {
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) {
+        each_column<T>(
+            k[g] + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
+              ATTEND_UNROLL
+              for (int q = 0; q < NQ; ++q) acc[g][q] = fma(column, broadcast(query[i * W + q]), acc[g][q]);
+            });
+      }
+    }
+    query += W * W;
   }
   for (; f < x.features; f += W) {  // partial squares
     const int64_t depth = smaller<int64_t>(W, x.features - f);
     T square[W * W];
+    ATTEND_UNROLL
     for (int g = 0; g < G; ++g) {
-      if constexpr (kIsSame<T, S>) {
-        pack_square<T>(W, keys, depth, k[g] + f, k_item[g], broadcast(T(1)), square);
+      if constexpr (kIsSame<T, S> && G == 1) {
+        pack_square<T>(W, keys, depth, k[g] + f, k_item, broadcast(T(1)), square);
       } else {
-        pack_end(W, keys, depth, k[g] + f, k_item[g], square);
+        pack_end(W, keys, depth, k[g] + f, k_item, square);
       }
       for (int64_t i = 0; i < depth; ++i) {
         ATTEND_UNROLL
         for (int q = 0; q < NQ; ++q) {
-          acc[g][q] = fma(load(square + i * W), broadcast(query[i * t.lanes + q]), acc[g][q]);
+          acc[g][q] = fma(load(square + i * W), broadcast(query[i * W + q]), acc[g][q]);
         }
       }
     }
-    query += depth * t.lanes;
+    query += depth * W;
   }
   T lines[NQ * W];
   ATTEND_UNROLL

@@ -123,6 +123,16 @@ struct StagedChunk {
   ATTEND_INLINE MatrixRef<const T> values(int64_t key) { return v.numbers(key); }
 };
 
+// The keys of the next block, as those of a chunk.
+template <class T>
+ATTEND_INLINE StagedPart<T> next_keys(const AttentionBlock<T> &x, const StagedChunk<T> &chunk) {
+  StagedPart<T> next = chunk.k;
+  next.begin = 0;
+  next.at.data = const_cast<void *>(x.next.data);
+  next.pages = x.next.pages.entries != nullptr ? &x.next.pages : nullptr;
+  return next;
+}
+
 // The keys [begin, end) of one chunk. What has the type of the arithmetic and is to be copied for its strides is copied now.
 template <class T>
 ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, int64_t end) {

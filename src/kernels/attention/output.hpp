@@ -61,9 +61,10 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
       tile.template accumulate<kPartial>(piece.keys, v, v_item, weights, t.s_key, s_row, last_lanes);
     } else {
       // Of far keys those of the next chunk, from end to end, the passes over the features sharing them.
+      const bool far = output_asks(x, t);
       const S *next = v + kRowsAhead * v_item;
-      if (piece.ahead != nullptr) next = static_cast<const S *>(piece.ahead) + f * (x.far ? piece.keys : 1);
-      if (x.far) {
+      if (piece.ahead != nullptr) next = static_cast<const S *>(piece.ahead) + f * (far ? piece.keys : 1);
+      if (far) {
         const PanelAhead<T, MV, S, 2> ahead = {next, MV * W};
         tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
       } else {
@@ -218,12 +219,12 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
     return output_without_hidden(x, t, slice, sums_of(x, t), x.by_features ? x.ld : 1, x.by_features ? 1 : t.lanes);
   }
   KeyPieces pieces;
-  if (!x.far) {
+  if (!output_asks(x, t)) {
     chunk.v.pieces(runs, slice.begin, nullptr, 0, &pieces);
   } else if (chunk.end < x.seen.end) {
     chunk.v.pieces(runs, slice.begin, &chunk.k, Contract<T>::kKeyChunk, &pieces);
   } else if (x.next.data != nullptr) {
-    const StagedPart<T> next = next_keys(x, chunk);
+    const StagedPart<T> next = next_keys(x, chunk.k);
     chunk.v.pieces(runs, slice.begin, &next, -chunk.begin, &pieces);
   } else {  // what is here already
     chunk.v.pieces(runs, slice.begin, &chunk.v, 0, &pieces);

@@ -46,10 +46,12 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
   const int64_t value_bytes = size_of(slice.v.type) * x.value_features;
   const S *k[G];
-  const char *next[G];
+  const char *next[G], *later[G];  // values beside the group, and keys some 16 KiB on
   int64_t k_item = slice.k.col_stride;
   vec<T> acc[G][NQ];
   const int64_t keys = smaller<int64_t>(W, slice.size() - j);  // of each group: W if there are several
+  const bool asks = kScoresAskForKeys<T> && x.far;
+  const int64_t behind = asks ? W * (1 + (16 << 10) / (W * part.column_bytes + 1)) : 0;
   bool parted = false;
   // (Were any loop over g not unrolled, acc would not lie in registers.)
   ATTEND_UNROLL
@@ -59,6 +61,7 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
     while (key >= piece->key + piece->keys) ++piece;
     k[g] = static_cast<const S *>(piece->data) + (key - piece->key) * k_item;
     next[g] = x.far ? static_cast<const char *>(piece->ahead) + (key - piece->key) * value_bytes : nullptr;
+    later[g] = asks ? key_asked(x, part, slice.begin + key + behind) : nullptr;
     parted |= key + keys > piece->key + piece->keys;
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[g][q] = broadcast(T(0));
@@ -75,7 +78,17 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
   int64_t f = 0;
   const T *query = t.queries;  // in one vector's lanes: constant offsets leave registers for the rows of K
   for (; keys == W && f + W <= x.features; f += W) {
-    if (x.far && f % kLine == 0) {
+    if (asks) {  // as many lines of each as the square has, from end to end
+      constexpr int kLines = W * W * static_cast<int>(sizeof(S)) / 64;
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) {
+        ATTEND_UNROLL
+        for (int i = 0; i < kLines; ++i) {
+          __builtin_prefetch(later[g] + (f / W * kLines + i) * 64, 0, 2);
+          __builtin_prefetch(next[g] + (f / W * kLines + i) * 64, 0, 2);
+        }
+      }
+    } else if (x.far && f % kLine == 0) {
       ATTEND_UNROLL
       for (int g = 0; g < G; ++g) {
         ATTEND_UNROLL

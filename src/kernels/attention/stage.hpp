@@ -123,14 +123,23 @@ struct StagedChunk {
   ATTEND_INLINE MatrixRef<const T> values(int64_t key) { return v.numbers(key); }
 };
 
-// The keys of the next block, as those of a chunk.
+// The keys of the next block, as those of a chunk. `k`: of this one.
 template <class T>
-ATTEND_INLINE StagedPart<T> next_keys(const AttentionBlock<T> &x, const StagedChunk<T> &chunk) {
-  StagedPart<T> next = chunk.k;
+ATTEND_INLINE StagedPart<T> next_keys(const AttentionBlock<T> &x, const StagedPart<T> &k) {
+  StagedPart<T> next = k;
   next.begin = 0;
   next.at.data = const_cast<void *>(x.next.data);
   next.pages = x.next.pages.entries != nullptr ? &x.next.pages : nullptr;
   return next;
+}
+// Where key `key` lies; behind the last one the next block's, or what is here already.
+template <class T>
+__attribute__((noinline)) const char *key_behind(const AttentionBlock<T> &x, const StagedPart<T> &k, int64_t key) {
+  return x.next.data != nullptr ? next_keys(x, k).where(key - x.seen.end) : k.where(k.begin);
+}
+template <class T>
+ATTEND_INLINE const char *key_asked(const AttentionBlock<T> &x, const StagedPart<T> &k, int64_t key) {
+  return key < x.seen.end ? k.where(key) : key_behind(x, k, key);
 }
 
 // The keys [begin, end) of one chunk. What has the type of the arithmetic and is to be copied for its strides is copied now.

@@ -112,7 +112,7 @@ template <int G, class F>
 ATTEND_INLINE void columns_of(const float *const (&p)[G], int64_t stride, const F &f) {
   const RowsOfSquares<G> rows(p, 4 * stride);
   const auto four = [&](int g, int i, int of, int b) __attribute__((always_inline)) {
-    return _mm_loadu_ps(reinterpret_cast<const float *>(rows.at(g, i, of)) + b);
+    return _mm_castsi128_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(rows.at(g, i, of) + 4 * b)));
   };
   ATTEND_UNROLL
   for (int b = 0; b < 16; b += 4) {

@@ -245,6 +245,40 @@ TEST_CASE_TEMPLATE("spans of keys: the formula, and the bits of any number of th
   }
 }
 
+// By calls of at most 8 chunks, whose sums are those of their chunks in order, whatever their own spans.
+TEST_CASE("spans of keys are the least power of two of chunks of which there are at most 8, and are added in order") {
+  Random random(1607);
+  const struct {
+    int64_t keys, span;
+  } cases[] = {{9 * 256 - 5, 512}, {16 * 256, 512}, {17 * 256, 1024}, {24 * 256 + 1, 1024}};
+  for (const auto &c : cases) {
+    INFO("keys " << c.keys);
+    Plain p(random, ATTEND_F32, 5, 4, 3, c.keys, 1, 1);
+    p.options.scale = 1;
+    for_each_isa([&] {
+      p.forward();
+      if (!p.backward()) return;
+      const int64_t elements = 5 * 3;
+      Array of_span = p.d_q.like({5, 3, 1, 1});
+      std::vector<float> sum(static_cast<size_t>(elements));
+      for (int64_t begin = 0; begin < c.keys; begin += c.span) {
+        const int64_t keys = std::min(c.span, c.keys - begin);
+        const attend_tensor k = part(p.k.t, 1, begin, keys), v = part(p.v.t, 1, begin, keys);
+        ok(attend_attention_backward(&p.q.t, &k, &v, &p.out.t, &p.d_out.t, &of_span.t, nullptr, nullptr, &p.gradients,
+                                     &p.options));
+        for (int64_t i = 0; i < elements; ++i) {
+          const float x = *reinterpret_cast<float *>(element(of_span.t, i % 5, i / 5));
+          float &to = sum[static_cast<size_t>(i)];
+          to = begin == 0 ? x : to + x;
+        }
+      }
+      for (int64_t i = 0; i < elements; ++i) {
+        CHECK(std::memcmp(element(p.d_q.t, i % 5, i / 5), &sum[static_cast<size_t>(i)], sizeof(float)) == 0);
+      }
+    });
+  }
+}
+
 TEST_CASE("what a query does not see leaks into no gradient; a query that sees nothing has none") {
   Random random(1604);
   const float kNan = std::nanf("");

@@ -201,7 +201,7 @@ class Builder:
                       {t: {n: v for n, v in g.items() if n != "blocked"} for t, g in grouped(self.rows, heads, gflops).items()},
                       "GFLOP/s")
         shapes = dict.fromkeys(r.shape for r in select(self.rows, "decode"))
-        decode = grouped(self.rows, {s.replace("/", ", ").replace(":", " "): ("decode", s) for s in shapes}, gigabytes)
+        decode = grouped(self.rows, {table.spelled(s): ("decode", s) for s in shapes}, gigabytes)
         self.clusters("Decode", "One query against a cache of keys and values, D = 128, f32, one thread; grouped heads share "
                       "the keys of one. Bytes of the cache once over time.", decode, "GB/s")
         self.options()

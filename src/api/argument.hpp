@@ -47,6 +47,7 @@ namespace attend {
   X(backward_options_size, "backward_options.size")                     \
   X(backward_options_flags, "backward_options.flags")                   \
   X(backward_options_threads, "backward_options.threads")               \
+  X(backward_options_reserved, "backward_options.reserved")             \
   X(backward_options_workspace, "backward_options.workspace")           \
   X(backward_options_workspace_size, "backward_options.workspace_size") \
   X(backward_options_message, "backward_options.message")               \

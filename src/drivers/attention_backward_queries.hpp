@@ -57,9 +57,7 @@ AttentionBlock<T> inputs_of_head(const BackwardCall<T> &call, const BackwardUnit
   return x;
 }
 
-// exp(score - lse) as exp(score - m) / l, m and l being found as by the forward call: lse = m + log l where m is so large
-// that log l, or its digits, are lost beside it. Of the queries for which lse is beyond this.
-constexpr double kLargeLse = 1024;
+// exp(score - lse) as exp(score - m) / l, m and l being found as by the forward call.
 template <class T>
 bool is_large_lse(T lse) {
   return std::isfinite(lse) && std::fabs(lse) > static_cast<T>(kLargeLse);

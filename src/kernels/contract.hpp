@@ -49,6 +49,10 @@ struct Contract {
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
 };
 
+// Beyond this, on either side, an lse = m + log l is too large to hold log l well: weights of gradients are found from the
+// maximum and the sum then.
+constexpr double kLargeLse = 1024;
+
 // Drivers and kernels share some functions, which no object file exports: always inlined, and static.
 #define ATTEND_SHARED static inline __attribute__((always_inline))
 

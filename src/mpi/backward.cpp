@@ -157,19 +157,21 @@ class Backward : public Computation {
   // One machine finds the weights of a query whose lse is large in another way than pieces can.
   void find_large(Fault *fault) const {
     const attend_tensor lse = four_extents(*call_.attention.lse);
-    for (int64_t b = 0; b < lse.shape[3]; ++b)
-      for (int64_t h = 0; h < lse.shape[2]; ++h)
+    for (int64_t b = 0; b < lse.shape[3]; ++b) {
+      for (int64_t h = 0; h < lse.shape[2]; ++h) {
         for (int64_t i = 0; i < lse.shape[1]; ++i) {
           const int64_t at = i * lse.stride[1] + h * lse.stride[2] + b * lse.stride[3];
           const double x = lse.dtype == ATTEND_F64 ? static_cast<const double *>(lse.data)[at]
                                                    : static_cast<const float *>(lse.data)[at];
-          if (!std::isfinite(x) || std::fabs(x) <= kMostLse || *fault) continue;
+          if (!std::isfinite(x) || std::fabs(x) <= kLargeLse || *fault) continue;
           fault->set(
               ATTEND_UNSUPPORTED, Argument::attention_options_lse,
               "is %g for a query, but over ranks %g is the most: scores are too large, or too low where all keys "
               "are as good as hidden",
-              x, kMostLse);
+              x, kLargeLse);
         }
+      }
+    }
   }
 
   // One call of libattend, or with `need` how much workspace that takes. Its head is that of the call.
@@ -296,7 +298,6 @@ class Backward : public Computation {
                    given(d_v), b, a, need);
   }
 
-  static constexpr double kMostLse = 1024;
   char *delta_memory_ = nullptr;
   const Arrays of_keys_, of_queries_;
   const Pieces key_pieces_, query_pieces_;

@@ -47,7 +47,8 @@ bool is_headless(const Struct &o, const Name &name, Fault *fault) {
                {o.workspace_size != 0, Argument::options_workspace_size},
                {o.message != nullptr, Argument::options_message},
                {o.message_size != 0, Argument::options_message_size},
-               {o.executor != nullptr, Argument::options_executor}};
+               {o.executor != nullptr, Argument::options_executor},
+               {o.reserved != 0, Argument::options_reserved}};
   for (const auto &h : heads) {
     if (h.is_given) return !fault->set(ATTEND_INVALID_VALUE, name(h.argument), "must be 0 here: `options` has it");
   }
@@ -178,9 +179,7 @@ bool Call::read_backward(const attend_attention_backward_options *given, Fault *
   if (!read_struct(given, kFirstVersionOfBackward, Argument::backward_options_size, &backward, fault)) return false;
   const attend_attention_backward_options &b = backward;
   const auto name = [](Argument of_head) {
-    return static_cast<Argument>(static_cast<int>(of_head) - static_cast<int>(Argument::options_threads) +
-                                 static_cast<int>(Argument::backward_options_threads) -
-                                 (of_head > Argument::options_reserved ? 1 : 0));
+    return Fault::moved(of_head, Argument::options_size, Argument::backward_options_size);
   };
   if (!is_headless(b, name, fault)) return false;
   const struct {

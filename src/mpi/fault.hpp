@@ -53,17 +53,18 @@ struct Fault {
     return moves ? in_attention_options(argument) : argument;
   }
   static Argument in_backward_options(Argument argument) {
-    const auto moved = [argument](Argument first, Argument to) {
-      return static_cast<Argument>(static_cast<int>(argument) - static_cast<int>(first) + static_cast<int>(to));
-    };
     if (argument == Argument::options_flags) return Argument::backward_options_flags;
     if (argument >= Argument::options_d_lse && argument <= Argument::options_d_sinks) {
-      return moved(Argument::options_d_lse, Argument::backward_options_d_lse);
+      return moved(argument, Argument::options_d_lse, Argument::backward_options_d_lse);
     }
     if (argument >= Argument::options_delta && argument <= Argument::options_total_keys) {
-      return moved(Argument::options_delta, Argument::backward_options_delta);
+      return moved(argument, Argument::options_delta, Argument::backward_options_delta);
     }
     return argument;
+  }
+  // As far behind `to` as it is behind `first`.
+  static Argument moved(Argument argument, Argument first, Argument to) {
+    return static_cast<Argument>(static_cast<int>(argument) - static_cast<int>(first) + static_cast<int>(to));
   }
 
   void add_rank(int rank, int ranks) {

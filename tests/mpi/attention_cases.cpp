@@ -108,11 +108,8 @@ void check(unsigned stream, int round) {
     if (scale != nullptr && scale->shape[0] == 1) bytes_of_key += 4 * scale->shape[2] * scale->shape[3];
   }
   char text[400] = "";
-  attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
-  o.threads = static_cast<int32_t>(own.in(1, 2));
+  attend_mpi_options o = options_of_rank(own, text);
   if (own.one_in(3)) o.flags = ATTEND_MPI_COMPUTE_THREAD;
-  o.message = text, o.message_size = sizeof text;
-  o.timeout = 60;
   give_queries(queries, &o), give_keys(keys, &o);
   uint64_t bytes = 0;
   std::vector<char> workspace;

@@ -110,11 +110,8 @@ void check(unsigned stream, int round, uint32_t acc) {
   a.lse = &lse.t;
   if (g.d_lse != nullptr) g.d_lse = &d_lse.t;
   char text[400] = "";
-  attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
-  o.threads = static_cast<int32_t>(own.in(1, 2));
+  attend_mpi_options o = options_of_rank(own, text);
   if (own.one_in(3)) o.flags = ATTEND_MPI_COMPUTE_THREAD;
-  o.message = text, o.message_size = sizeof text;
-  o.timeout = 60;
   give_queries(queries, &o), give_keys(keys, &o);
   const attend_tensor *const to_q = w.if_wanted(0, d_q), *const to_k = w.if_wanted(1, d_k),
                              *const to_v = w.if_wanted(2, d_v);
@@ -218,6 +215,7 @@ TEST_CASE("gradients over ranks: a rank's fault is every rank's") {
   expect(ATTEND_UNSUPPORTED, "backward_options.flags", [](Call &c) { c.g.flags = c.here ? 1 : 0; });
   expect(ATTEND_UNSUPPORTED, "backward_options.flags", [](Call &c) { c.g.flags = c.here ? ATTEND_PARTIAL : 0; });
   expect(ATTEND_INVALID_VALUE, "backward_options.threads", [](Call &c) { c.g.threads = c.here; });
+  expect(ATTEND_INVALID_VALUE, "backward_options.reserved", [](Call &c) { c.g.reserved = c.here; });
   expect(ATTEND_INVALID_VALUE, "backward_options.executor", [](Call &c) {
     static const attend_executor executor = {};
     c.g.executor = c.here ? &executor : nullptr;

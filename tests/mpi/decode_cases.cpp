@@ -49,7 +49,8 @@ void check(unsigned stream, int round) {
   }
 
   const OwnIsa isa(own);
-  attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
+  char text[400] = "";
+  attend_mpi_options o = options_of_rank(own, text);
   o.root = static_cast<int32_t>(random.in(0, world().ranks - 1));
   if (random.one_in(2)) o.flags = ATTEND_MPI_ALL_RANKS;
   const bool is_root = world().rank == o.root, gets_results = is_root || o.flags != 0;
@@ -65,10 +66,6 @@ void check(unsigned stream, int round) {
   if (a.lse != nullptr) a.lse = &null_lse;
   if (dtype == ATTEND_I8) a.k_scale = a.v_scale = &own_scales.t;
   give_keys(keys, &o);
-  char text[400] = "";
-  o.message = text, o.message_size = sizeof text;
-  o.threads = static_cast<int32_t>(own.in(1, 2));
-  o.timeout = 60;
   uint64_t bytes = 0;
   std::vector<char> workspace;
   if (random.one_in(2)) {

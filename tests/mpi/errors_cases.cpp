@@ -73,6 +73,7 @@ TEST_CASE("a rank's fault is every rank's, and names it") {
     if (c.here) c.o.workspace = c.workspace, c.o.workspace_size = sizeof c.workspace;
   });
   expect(ATTEND_INVALID_VALUE, "attention_options.threads", where, [](Call &c) { c.a.threads = c.here; });
+  expect(ATTEND_INVALID_VALUE, "attention_options.reserved", where, [](Call &c) { c.a.reserved = c.here; });
   expect(ATTEND_UNSUPPORTED, "attention_options.key_offset", where, [](Call &c) { c.a.key_offset = c.here ? 256 : 0; });
   expect(ATTEND_UNSUPPORTED, "attention_options.flags", where,
          [](Call &c) { c.a.flags |= c.here ? ATTEND_PARTIAL : 0; });

@@ -71,6 +71,15 @@ bool are_own_columns(const attend_tensor &own, const attend_tensor &whole, const
 // Keys, or queries, that this rank sends when all of them go around the ring, as the header says.
 int64_t columns_sent(const Split &split, int64_t columns);
 
+// What every rank's call has: threads of its own choice, room for a message, an end.
+template <size_t N>
+attend_mpi_options options_of_rank(Random &own, char (&text)[N]) {
+  attend_mpi_options o = ATTEND_MPI_OPTIONS_INIT;
+  o.threads = static_cast<int32_t>(own.in(1, 2));
+  o.message = text, o.message_size = sizeof text;
+  o.timeout = 60;
+  return o;
+}
 // For attend_mpi_options, which they must outlive.
 void give_queries(const Split &split, attend_mpi_options *options);
 void give_keys(const Split &split, attend_mpi_options *options);

@@ -29,12 +29,13 @@ build_library() {
 # libattend0 and libattend-dev; libattend-mpi0 and libattend-mpi-dev where there is an MPI.
 deb() {
   build_library
-  rm -rf "$out/deb" "$out/library/tree"
+  rm -rf "$out/deb"
   (cd "$out/library" && cpack -G DEB -B "$out/deb")
   rm -r "$out/deb/_CPack_Packages"
   # CPack calls ldconfig in scripts of the package; dpkg's trigger, which is there too, does the same.
   for package in "$out"/deb/libattend[0-9]*.deb "$out"/deb/libattend-mpi[0-9]*.deb; do
     [ -e "$package" ] || continue
+    rm -rf "$out/library/tree"
     dpkg-deb -R "$package" "$out/library/tree"
     rm -f "$out/library/tree/DEBIAN/postinst" "$out/library/tree/DEBIAN/postrm"
     dpkg-deb --root-owner-group -b "$out/library/tree" "$package"

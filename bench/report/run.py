@@ -196,7 +196,8 @@ def measure_ranks(arguments):
     print("attention across MPI ranks, about 20 s", flush=True)
     # Open MPI refuses root, and more ranks than CPUs, unless it is told to; 4 and 5 are told differently.
     variables = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                 "OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+                 "OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1",
+                 "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     with tempfile.TemporaryDirectory() as folder:
         lines = pathlib.Path(folder) / "lines"
         for ranks in (1, 2, 4):

@@ -18,7 +18,7 @@ template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
   StoredMatrix a, b, c, bias;
-  bool transposes, pack_a, pack_b, one_column;
+  bool transposes, pack_a, pack_b, long_columns;
   bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
   bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
@@ -34,7 +34,7 @@ struct MatmulPlan {
         b(right),
         c(to),
         bias(added),
-        transposes(turns(rows, columns, to.row_stride, to.col_stride)) {
+        transposes(turns(left, right, to, rows, columns, depth)) {
     if (transposes) {
       m = columns, n = rows;
       a = transposed(right), b = transposed(left);
@@ -44,10 +44,10 @@ struct MatmulPlan {
     if (static_cast<T>(alpha) == T(0)) k = 0;
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
-    one_column = n == 1 && m > kMostSmall && k > 0 && a.row_stride == 1 && !pays_b();
-    pack_a =
-        k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !one_column) : a.col_stride != 1 || n > kFewColumns);
-    pack_b = k > 0 && (pays_b() || (is_narrow(b) && !one_column && !reads_rows()));
+    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
+    pack_a = k > 0 &&
+             (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : a.col_stride != 1 || n > kFewColumns);
+    pack_b = k > 0 && !long_columns && (pays_b() || (is_narrow(b) && !reads_rows()));
     scales = a.type == Dtype::i8 || b.type == Dtype::i8;
     rounds = scales || is_narrow(c);
     starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
@@ -60,13 +60,20 @@ struct MatmulPlan {
   static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
+  // More than the last cache is likely to hold for this thread.
+  bool beyond_caches() const {
+    return static_cast<double>(m) * static_cast<double>(k * size_of(a.type)) >= 2 * kUsualL3Share;
+  }
+
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
   // of a power of two few sets of the caches. Packing costs about 2 / n of the product. (n = 192 to 512 on an L1 of 32 KiB,
-  // in place against packed: 0.86 to 1.0 where lines are whole, 0.75 to 1.0 of A 16 bytes off them.)
+  // in place against packed: 0.86 to 1.0 where lines are whole, 0.75 to 1.0 of A 16 bytes off them. From memory, m and k
+  // 3000 to 4096: 0.56 to 0.73 of n = 16 to 64.)
   bool pays_a() const {
     constexpr int64_t kManyColumns = 192;
     const int64_t span = std::abs(a.col_stride) * kElement * depth();
-    return m > kRowUnit && (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2));
+    return m > kRowUnit &&
+           (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) || (n > kLongColumns && beyond_caches()));
   }
   // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
   // which repeat every 4 KiB. Of contiguous rows a panel reads a part of a line for each k: in place that took 1.2 to 1.6
@@ -89,8 +96,8 @@ struct MatmulPlan {
   // size.
   int64_t row_block(int64_t rows) const {
     int64_t most = Contract<T>::kMc;
-    if (rounds && one_column) return std::min(rows, Contract<T>::kLongColumn);
-    if (one_column || rows <= most) return rows;
+    if (rounds && long_columns) return std::min(rows, c_rows());
+    if (long_columns || rows <= most) return rows;
     if (rounds) return most;
     if (!pack_a) most = std::max(most, kUsualL2 / 2 / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
@@ -99,11 +106,15 @@ struct MatmulPlan {
   // Rows and columns of C whose sums are in the scratch at a time: a block of A is then widened once for so many
   // columns.
   static constexpr int64_t kRoundedColumns = 4 * kColumnUnit;
-  int64_t c_rows() const { return std::min(m, one_column ? Contract<T>::kLongColumn : Contract<T>::kMc); }
+  int64_t c_rows() const {
+    return std::min(m, long_columns ? Contract<T>::kLongColumn / long_sums() : Contract<T>::kMc);
+  }
+  // Columns whose sums are in the scratch for long ones: a power of two.
+  int64_t long_sums() const { return n <= 2 ? n : n <= kFewColumns ? kFewColumns : kLongColumns; }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
     if (pack_b || starts_up || (k > 0 && (is_narrow(a) || is_narrow(b)))) return Contract<T>::kMatmulPanels;
-    return one_column ? Contract<T>::kLongColumn : 0;
+    return long_columns ? Contract<T>::kLongColumn : 0;
   }
 
   // Rounded up to whole panels of any MR up to kRowUnit.
@@ -129,7 +140,7 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   x.beta = plan.scales ? T(0) : static_cast<T>(beta);
   x.pack_a = plan.pack_a;
   x.pack_b = plan.pack_b;
-  x.one_column = plan.one_column;
+  x.long_columns = plan.long_columns;
   x.far = plan.far();
   return x;
 }
@@ -155,7 +166,7 @@ void start(const MatmulCall<T> &call, const StoredMatrix &c, const StoredMatrix 
   x.k = 0;
   x.begins = true;
   x.a.data = x.b.data = nullptr;
-  x.pack_a = x.pack_b = x.one_column = false;
+  x.pack_a = x.pack_b = x.long_columns = false;
   for (int64_t j = 0; j < columns; j += strip) {
     x.n = std::min(strip, columns - j);
     x.c.data = to.data + j * to.col_stride;

@@ -18,7 +18,8 @@ struct Plan {
   explicit Plan(const Matmul &problem)
       : p(problem),
         sums(problem.a.dtype == Dtype::bf16 ? Dtype::f32 : Dtype::i32),
-        transposes(turns(p.c.rows(), p.c.columns(), p.c.stride[0], p.c.stride[1])),
+        transposes(turns(p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0), p.c.matrix(0, 0, 0, 0), p.c.rows(),
+                         p.c.columns(), p.a.columns())),
         m(transposes ? p.c.columns() : p.c.rows()),
         n(transposes ? p.c.rows() : p.c.columns()),
         k(static_cast<float>(p.alpha) == 0 ? 0 : p.a.columns()),

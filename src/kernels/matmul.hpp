@@ -214,7 +214,7 @@ void matmul(const MatmulBlock<T> &x) {
                  x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
   if (x.pack_a) pack_a(x, &p);
   if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x);
-  if (x.one_column && x.k > 0) return one_column(x);
+  if (x.long_columns && x.k > 0) return long_columns(x);
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b.row_stride == 1;

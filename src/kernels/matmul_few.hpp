@@ -8,9 +8,18 @@
 namespace attend {
 namespace {
 
+// Elements before rows, which all begin alike, reach a whole vector, 0 if they do not. (A vector that is not whole lies in two
+// lines, of which the second is needed again: where rows share the sets of the L1 it is not there any more.)
+template <int W, class S>
+ATTEND_INLINE int64_t whole_vectors_after(const S *row, int64_t stride) {
+  constexpr int64_t kElement = sizeof(S), kBytes = W * kElement;
+  const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % kBytes);
+  return stride * kElement % kBytes == 0 && past % kElement == 0 ? (kBytes - past) % kBytes / kElement : 0;
+}
+
 // Rows of A contiguous along k, NB blocks of W of them from i on: W x W elements at a time are transposed in registers and
 // used at once, and the chains of FMAs run beside the shuffles.
-template <class T, int NR, int NB, class S>
+template <class T, int NR, int NB, bool kWholeRows, class S>
 ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &right, int64_t i) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(S));  // lines of each row
@@ -27,26 +36,24 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(T(0));
   }
-  int64_t k = 0;
-  for (; rows == NB * W && k + W <= x.k; k += W, a += W, b += W * b_row) {
+  const int64_t lead = whole_vectors_after<W>(a, a_row);
+  for (int64_t k = 0, depth; k < x.k; k += depth, a += depth, b += depth * b_row) {
+    depth = smaller<int64_t>(k == 0 && lead > 0 ? lead : W, x.k - k);
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
       const S *const block = a + n * W * a_row;
-      for (int l = 0; kAsks && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
-      each_column<T>(
-          block, a_row, [&](int l, vec<T> column) __attribute__((always_inline)) {
-            ATTEND_UNROLL
-            for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
-          });
-    }
-  }
-  for (; k < x.k; k += W, a += W, b += W * b_row) {
-    const int64_t depth = smaller<int64_t>(W, x.k - k);
-    ATTEND_UNROLL
-    for (int n = 0; n < NB; ++n) {
+      if (depth == W && rows == NB * W) {
+        const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
+          if (kAsks && x.far) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
+          ATTEND_UNROLL
+          for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
+        };
+        kWholeRows ? each_column_of_rows<T>(block, a_row, add) : each_column<T>(block, a_row, add);
+        continue;
+      }
       if constexpr (!kIsSame<T, S>) {
         T square[W * W];
-        pack_end(W, larger<int64_t>(0, smaller<int64_t>(W, rows - n * W)), depth, a + n * W * a_row, a_row, square);
+        pack_end(W, larger<int64_t>(0, smaller<int64_t>(W, rows - n * W)), depth, block, a_row, square);
         for (int64_t l = 0; l < depth; ++l) {
           ATTEND_UNROLL
           for (int j = 0; j < NR; ++j) {
@@ -58,7 +65,7 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
       vec<T> r[W];
       ATTEND_UNROLL
       for (int l = 0; l < W; ++l) {
-        r[l] = n * W + l < rows ? load_some<T>(a + (n * W + l) * a_row, depth) : broadcast(T(0));
+        r[l] = n * W + l < rows ? load_some<T>(block + l * a_row, depth) : broadcast(T(0));
       }
       transpose(r);
       ATTEND_UNROLL
@@ -156,6 +163,7 @@ ATTEND_INLINE void few_columns_of_bytes(const MatmulBlock<float> &x, const Matri
 template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
+  const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
   int64_t i = 0;
   if constexpr (kIsSame<S, int8_t>) {
     constexpr int NB = smaller(kFewColumnsRows / W, 8 / NR);
@@ -163,46 +171,64 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   } else if constexpr (NR <= 2) {
     // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but rows a multiple of 4 KiB
     // apart share the sets of the L1, which hold 8 of them, and memory is slower than one chain.
-    const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
-    for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) few_columns<T, NR, 2, S>(x, b, i);
+    for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) {
+      few_columns<T, NR, 2, false, S>(x, b, i);
+    }
   }
-  for (; i < x.m; i += W) few_columns<T, NR, 1, S>(x, b, i);
+  for (; kOwnColumns<S> && kIsSame<T, S> && shares_sets && i < x.m; i += W) few_columns<T, NR, 1, true, S>(x, b, i);
+  for (; i < x.m; i += W) few_columns<T, NR, 1, false, S>(x, b, i);
 }
 
-// One column, A's columns contiguous: 32 KiB of rows at a time, so that memory is read in long runs (4 KiB: three
-// quarters of the speed); four columns of A between a load and a store of the sums.
-template <class T, class S>
-void one_column_of(const MatmulBlock<T> &x, const T *column, int64_t b_k) {
-  constexpr int W = kLanes<T>, kColumns = 4;
-  constexpr int64_t kRows = Contract<T>::kLongColumn;
+// Few columns, A's columns contiguous: sums of long runs of rows for NR columns after the other, so that memory is read in
+// long runs too (one column, 4 KiB of rows: three quarters of the speed); some columns of A between a load and a store of
+// the sums.
+template <class T, int NR, class S>
+void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
+  constexpr int W = kLanes<T>, kColumns = NR == 4 && W * sizeof(T) < 64 ? 2 : 4;  // their factors stay in registers
+  const int64_t run = Contract<T>::kLongColumn / (x.n <= NR ? NR : kLongColumns);
   T *const sums = x.b_panel;
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t a_k = x.a.col_stride;
   const bool far = x.far;
-  for (int64_t i = 0; i < x.m; i += kRows) {
-    const int64_t rows = smaller(kRows, x.m - i);
+  for (int64_t i = 0; i < x.m; i += run) {
+    const int64_t rows = smaller(run, x.m - i);
     for (int64_t k = 0; k < x.k; k += kColumns) {
       const int columns = static_cast<int>(smaller<int64_t>(kColumns, x.k - k));
       const S *a = static_cast<const S *>(x.a.data) + i + k * a_k;
-      const T *b = column + k * b_k;
-      vec<T> factor[kColumns];
-      for (int l = 0; l < kColumns; ++l) factor[l] = broadcast(l < columns ? b[l * b_k] : T(0));
-      for (int64_t r = 0; r < rows; r += W) {
-        vec<T> sum = k == 0 ? broadcast(T(0)) : load(sums + r);
-        if (columns == kColumns && r + W <= rows) {
-          ATTEND_UNROLL
-          for (int l = 0; l < kColumns; ++l) {
-            if (far) __builtin_prefetch(a + r + (l + kColumns) * a_k, 0, 2);
-            sum = fma(load_as<T>(a + r + l * a_k), factor[l], sum);
+      for (int64_t first = 0; first < x.n; first += NR) {
+        vec<T> factor[kColumns][NR];
+        for (int l = 0; l < kColumns; ++l) {
+          for (int j = 0; j < NR; ++j) {
+            const bool is_there = l < columns && first + j < x.n;
+            factor[l][j] = broadcast(is_there ? b.data[(k + l) * b.row_stride + (first + j) * b.col_stride] : T(0));
           }
-        } else {
-          const int64_t count = smaller<int64_t>(W, rows - r);
-          for (int l = 0; l < columns; ++l) sum = fma(load_some<T>(a + r + l * a_k, count), factor[l], sum);
         }
-        store(sums + r, sum);
+        T *const to = sums + first * run;
+        const bool asks = far && first == 0;
+        for (int64_t r = 0; r < rows; r += W) {
+          vec<T> sum[NR];
+          ATTEND_UNROLL
+          for (int j = 0; j < NR; ++j) sum[j] = k == 0 ? broadcast(T(0)) : load(to + j * run + r);
+          const int64_t count = smaller<int64_t>(W, rows - r);
+          const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
+            ATTEND_UNROLL
+            for (int j = 0; j < NR; ++j) sum[j] = fma(column, factor[l][j], sum[j]);
+          };
+          if (columns == kColumns && count == W) {
+            ATTEND_UNROLL
+            for (int l = 0; l < kColumns; ++l) {
+              if (asks) __builtin_prefetch(a + r + (l + kColumns) * a_k, 0, 2);
+              add(l, load_as<T>(a + r + l * a_k));
+            }
+          } else {
+            for (int l = 0; l < columns; ++l) add(l, load_some<T>(a + r + l * a_k, count));
+          }
+          ATTEND_UNROLL
+          for (int j = 0; j < NR; ++j) store(to + j * run + r, sum[j]);
+        }
       }
     }
-    finish_general(x, i, rows, 0, 1, sums, kRows);
+    finish_general(x, i, rows, 0, x.n, sums, run);
   }
 }
 
@@ -210,7 +236,8 @@ void one_column_of(const MatmulBlock<T> &x, const T *column, int64_t b_k) {
 template <class T>
 __attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) {
   constexpr int64_t kHeight = Contract<T>::kMatmulHeight;
-  static_assert(Contract<T>::kLongColumn + kFewColumns * kHeight <= Contract<T>::kMatmulPanels, "room beside the sums");
+  static_assert(Contract<T>::kLongColumn + kLongColumns * kHeight <= Contract<T>::kMatmulPanels,
+                "room beside the sums");
   T *const to = x.b_panel + Contract<T>::kLongColumn;
   with_factor<T>(x.b.type, [&](auto stored) {
     const auto *from = static_cast<const decltype(stored) *>(x.b.data);
@@ -247,9 +274,11 @@ void few_columns(const MatmulBlock<T> &x) {
 }
 
 template <class T>
-void one_column(const MatmulBlock<T> &x) {
+void long_columns(const MatmulBlock<T> &x) {
   const MatrixRef<const T> b = numbers_of_b(x);
-  with_factor<T>(x.a.type, [&](auto stored) { one_column_of<T, decltype(stored)>(x, b.data, b.row_stride); });
+  with_factor<T>(x.a.type, [&](auto stored) {
+    with_power_above<kFewColumns>(x.n, [&](auto nr) { long_columns<T, decltype(nr)::value, decltype(stored)>(x, b); });
+  });
 }
 
 }  // namespace

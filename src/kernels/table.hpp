@@ -29,6 +29,8 @@ enum CpuFeature : uint64_t {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
+// Whose sums of long runs are kept in the scratch, at most.
+constexpr int kLongColumns = 8;
 // So many such rows at a time, from end to end: memory is read in long runs.
 constexpr int kFewColumnsRows = 32;
 
@@ -43,7 +45,7 @@ struct MatmulBlock {
   T alpha, beta;
   bool begins;
   bool pack_a, pack_b;  // copy the operand into its panel first
-  bool one_column;      // n = 1, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
+  bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   T *a_panel;           // scratch: m, rounded up to a panel, times k
   T *b_panel;           // scratch: kMatmulPanels; its upper part is where B of few columns is widened

@@ -1,0 +1,121 @@
+// attend_matmul with few rows or columns beside an operand that no cache holds, which is read in long runs: the bits of the
+// same rows in a small product.
+#include "stored.hpp"
+
+using namespace attend::test;
+
+namespace {
+
+// Elements of A may lie upon each other, so that many of them need little memory: A(i, k) = memory[i rows + k columns].
+struct Overlapping {
+  std::vector<unsigned char> memory;
+  attend_tensor tensor;
+  Overlapping(Random &random, uint32_t dtype, int64_t rows, int64_t columns, int64_t row_stride, int64_t col_stride) {
+    const int64_t element = dtype == ATTEND_I8 ? 1 : dtype == ATTEND_F32 ? 4 : dtype == ATTEND_F64 ? 8 : 2;
+    const int64_t count = (rows - 1) * row_stride + (columns - 1) * col_stride + 1;
+    // 16 bytes off a line, as malloc gives them.
+    memory.resize(static_cast<size_t>(count * element) + 128);
+    const auto past = reinterpret_cast<uintptr_t>(memory.data()) % 64;
+    unsigned char *const first = memory.data() + (80 - past) % 64;
+    for (int64_t i = 0; i < count; ++i) {
+      const double v = dtype == ATTEND_I8 ? static_cast<double>(random.in(-127, 127)) : random.normal();
+      if (dtype == ATTEND_F64) {
+        std::memcpy(first + i * 8, &v, 8);
+      } else {
+        const uint32_t bits = nearest_in(dtype, v);
+        std::memcpy(first + i * element, &bits, static_cast<size_t>(element));
+      }
+    }
+    tensor = {first, dtype, 2, {rows, columns, 1, 1}, {row_stride, col_stride, 0, 0}};
+  }
+};
+
+struct Case {
+  uint32_t a, b;
+  int64_t m, n, k;
+  int64_t row_stride, col_stride;  // of A
+  double alpha, beta;
+  bool biased;
+};
+
+// C = A B, and C^T = B^T A^T, whose C is the other way round.
+template <class T>
+void check_thin(Random &random, const Case &x, int32_t threads, bool turned) {
+  const auto flipped = [](attend_tensor t) {
+    std::swap(t.shape[0], t.shape[1]);
+    std::swap(t.stride[0], t.stride[1]);
+    return t;
+  };
+  const bool scales = x.a == ATTEND_I8;
+  Overlapping a(random, x.a, x.m, x.k, x.row_stride, x.col_stride), b(random, x.b, x.k, x.n, 1, x.k + 4),
+      bias(random, kDtype<T>, x.m, x.n, 1, x.m);
+  Operand<T> c({x.m, x.n, 1, 1}, {}), scale({x.m, 1, 1, 1}, {});
+  c.fill(random);
+  scale.fill(random);
+  INFO("A's type " << x.a << " m " << x.m << " n " << x.n << " k " << x.k << " strides " << x.row_stride << ' '
+                   << x.col_stride << " threads " << threads << " turned " << turned);
+  const auto multiply = [&](int64_t first, int64_t rows, Operand<T> *result, int32_t on) {
+    const auto part = [&](attend_tensor t) {
+      const int64_t element = t.dtype == ATTEND_I8 ? 1 : t.dtype == ATTEND_F64 ? 8 : t.dtype == ATTEND_F32 ? 4 : 2;
+      t.data = static_cast<char *>(t.data) + first * t.stride[0] * element;
+      t.shape[0] = rows;
+      return t;
+    };
+    attend_tensor ta = part(a.tensor), tb = b.tensor, tc = *result->tensor(), tbias = part(bias.tensor),
+                  factor = part(*scale.tensor());
+    tc = part(tc);
+    if (turned) {
+      ta = flipped(ta), tb = flipped(tb), tc = flipped(tc), tbias = flipped(tbias), factor = flipped(factor);
+    }
+    attend_matmul_options options = options_with<attend_matmul_options>(on);
+    options.bias = x.biased ? &tbias : nullptr;
+    if (scales) (turned ? options.b_scale : options.a_scale) = &factor;
+    return ok(turned ? attend_matmul(x.alpha, &tb, &ta, x.beta, &tc, &options)
+                     : attend_matmul(x.alpha, &ta, &tb, x.beta, &tc, &options));
+  };
+  for_each_isa([&] {
+    Operand<T> whole = c, parts = c;
+    if (!multiply(0, x.m, &whole, threads)) return;
+    constexpr int64_t kRows = 41;
+    int64_t wrong = 0;
+    for (const int64_t first : {int64_t{0}, x.m / 2 - 17, x.m - kRows}) {
+      if (!multiply(first, kRows, &parts, 1)) return;
+      for (int64_t i = first; i < first + kRows; ++i) {
+        for (int64_t j = 0; j < x.n; ++j) wrong += whole.at(i, j, 0, 0) != parts.at(i, j, 0, 0);
+      }
+    }
+    CHECK(wrong == 0);
+  });
+}
+
+constexpr uint32_t F32 = ATTEND_F32, F64 = ATTEND_F64;
+
+}  // namespace
+
+TEST_CASE("thin products from memory: columns of A contiguous") {
+  Random random(1);
+  for (const Case &x :
+       {Case{F32, F32, 4103, 2, 1030, 1, 3, 1, 0, false}, Case{F32, F32, 4103, 3, 1030, 1, 3, -0.7, 1, false},
+        Case{F32, F32, 4103, 4, 1030, 1, 3, 1, 0, true}, Case{F32, ATTEND_BF16, 4103, 5, 1030, 1, 3, 1, 0, false},
+        Case{F32, F32, 4103, 8, 1030, 1, 3, 1, 0.3, true}, Case{F32, F32, 4103, 9, 1030, 1, 3, 1, 0, false},
+        Case{ATTEND_BF16, F32, 8201, 4, 1030, 1, 3, 1, 0, true},
+        Case{ATTEND_F16, ATTEND_F16, 8201, 7, 1030, 1, 3, 1, 1, false},
+        Case{ATTEND_I8, F32, 16421, 6, 1030, 1, 3, 1, 0, true}}) {
+    check_thin<float>(random, x, static_cast<int32_t>(random.in(1, 3)), random.one_in(2));
+  }
+  check_thin<double>(random, {F64, F64, 2053, 3, 1030, 1, 3, 1, 0.3, true}, 2, false);
+  check_thin<double>(random, {F64, F64, 2053, 6, 1030, 1, 3, 1, 0, false}, 1, true);
+}
+
+// Rows that begin in the same sets of the caches are read from a whole vector on, and whole.
+TEST_CASE("thin products: rows of A contiguous, a power of two apart") {
+  Random random(2);
+  for (const int64_t n : {1, 2, 3, 4}) {
+    for (const int64_t stride : {1024, 1040, 1027}) {
+      const int64_t k = random.in(500, 1030);
+      check_thin<float>(random, {F32, F32, random.in(100, 140), n, k, stride, 1, 1, 0, false}, 1, random.one_in(2));
+      check_thin<double>(random, {F64, F64, random.in(100, 140), n, k, stride, 1, 1, 0, false}, 1, random.one_in(2));
+    }
+    check_thin<float>(random, {ATTEND_BF16, F32, random.in(100, 140), n, 700, 2048, 1, 1, 0, false}, 1, false);
+  }
+}

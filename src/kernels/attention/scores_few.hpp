@@ -78,29 +78,29 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
   int64_t f = 0;
   const T *query = t.queries;  // in one vector's lanes: constant offsets leave registers for the rows of K
   for (; keys == W && f + W <= x.features; f += W) {
-    if (asks) {  // as many lines of each as the square has, from end to end
-      constexpr int kLines = W * W * static_cast<int>(sizeof(S)) / 64;
-      ATTEND_UNROLL
-      for (int g = 0; g < G; ++g) {
-        ATTEND_UNROLL
-        for (int i = 0; i < kLines; ++i) {
-          __builtin_prefetch(later[g] + (f / W * kLines + i) * 64, 0, 2);
-          __builtin_prefetch(next[g] + (f / W * kLines + i) * 64, 0, 2);
-        }
-      }
-    } else if (x.far && f % kLine == 0) {
+    if (x.far && !asks && f % kLine == 0) {
       ATTEND_UNROLL
       for (int g = 0; g < G; ++g) {
         ATTEND_UNROLL
         for (int i = 0; i < W; ++i) __builtin_prefetch(next[g] + (f / kLine * W + i) * 64, 0, 2);
       }
     }
+    // As many lines of each as the square has, from end to end, one by one between its columns. (All before the first: 32
+    // sequences of 17 to 4096 keys took 1.03 times as long in f32, 1.11 in bf16, 1.05 in i8.)
+    const auto ask = [&](int g, int i) __attribute__((always_inline)) {
+      constexpr int kLines = W * W * static_cast<int>(sizeof(S)) / 64, kColumns = kLines > 0 ? W / kLines : W;
+      if (!asks || i % kColumns != 0) return;
+      __builtin_prefetch(later[g] + (f / W * kLines + i / kColumns) * 64, 0, 2);
+      __builtin_prefetch(next[g] + (f / W * kLines + i / kColumns) * 64, 0, 2);
+    };
     if constexpr (G > 1 && kOwnColumnsOfSquares<S>) {
       const S *square[G];
       ATTEND_UNROLL
       for (int g = 0; g < G; ++g) square[g] = k[g] + f;
       columns_of(
           square, k_item, [&](int i, const vec<T>(&column)[G]) __attribute__((always_inline)) {
+            ATTEND_UNROLL
+            for (int g = 0; g < G; ++g) ask(g, i);
             ATTEND_UNROLL
             for (int q = 0; q < NQ; ++q) {
               const vec<T> y = broadcast(query[i * W + q]);
@@ -113,6 +113,7 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
       for (int g = 0; g < G; ++g) {
         each_column<T>(
             k[g] + f, k_item, [&](int i, vec<T> column) __attribute__((always_inline)) {
+              ask(g, i);
               ATTEND_UNROLL
               for (int q = 0; q < NQ; ++q) acc[g][q] = fma(column, broadcast(query[i * W + q]), acc[g][q]);
             });

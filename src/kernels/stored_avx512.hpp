@@ -118,7 +118,7 @@ ATTEND_INLINE void columns_of(const int8_t *const (&p)[G], int64_t stride, const
       vec<float> column[G];
       ATTEND_UNROLL
       for (int g = 0; g < G; ++g) {
-        const __m512i top = b == 3 ? quads[i][g] : _mm512_slli_epi32(quads[i][g], 24 - 8 * b);
+        const __m512i top = b == 3 ? quads[i][g] : _mm512_slli_epi32(quads[i][g], static_cast<unsigned>(24 - 8 * b));
         column[g] = _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
       }
       f(4 * i + b, column);

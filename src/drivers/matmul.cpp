@@ -142,6 +142,7 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   x.pack_b = plan.pack_b;
   x.long_columns = plan.long_columns;
   x.far = plan.far();
+  x.from_memory = plan.beyond_caches();
   return x;
 }
 

@@ -84,6 +84,55 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
   finish_general(x, i, rows, 0, smaller<int64_t>(NR, x.n), buffer, NB * W);
 }
 
+#ifdef ATTEND_HALF_VECTORS
+// The same of half a vector of rows: that many runs side by side come from memory faster than a whole vector's (4096 x 4096
+// times a vector on a Zen 4: 22 GB/s for 19). From the caches they would wait for their chains.
+template <int NR>
+ATTEND_INLINE void few_columns_of_half(const MatmulBlock<float> &x, const MatrixRef<const float> &right, int64_t i) {
+  constexpr int W = kLanes<float> / 2;
+  constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(float));  // lines of each row
+  const int64_t rows = smaller<int64_t>(W, x.m - i), a_row = x.a.row_stride, b_row = right.row_stride;
+  const float *a = static_cast<const float *>(x.a.data) + i * a_row, *b = right.data;
+  half<float> acc[NR];
+  ATTEND_UNROLL
+  for (int j = 0; j < NR; ++j) acc[j] = broadcast_half(0.0f);
+  const int64_t lead = whole_vectors_after<W>(a, a_row);
+  const auto add = [&](half<float> column, int l) __attribute__((always_inline)) {
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) acc[j] = fma_half(column, broadcast_half(b[l * b_row + j * right.col_stride]), acc[j]);
+  };
+  half<float> r[W];
+  for (int64_t k = 0, depth; k < x.k; k += depth, a += depth, b += depth * b_row) {
+    depth = smaller<int64_t>(k == 0 && lead > 0 ? lead : W, x.k - k);
+    if (depth == W && rows == W) {
+      ATTEND_UNROLL
+      for (int l = 0; l < W; ++l) {
+        if (l % 2 == 0)
+          __builtin_prefetch(a + (l + k / W % 2) * a_row + kAhead, 0, 2);  // of a line's two squares each half
+        r[l] = load_half(a + l * a_row);
+      }
+      transpose_half(r);
+      ATTEND_UNROLL
+      for (int l = 0; l < W; ++l) add(r[l], l);
+      continue;
+    }
+    const Tail<float> tail(depth);
+    ATTEND_UNROLL
+    for (int l = 0; l < W; ++l) r[l] = l < rows ? load_half(a + l * a_row, tail) : broadcast_half(0.0f);
+    transpose_half(r);
+    ATTEND_UNROLL
+    for (int l = 0; l < W; ++l) {
+      if (l < depth) add(r[l], l);
+    }
+  }
+  float buffer[W * NR];
+  const Tail<float> all(W);
+  ATTEND_UNROLL
+  for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
+  finish_general(x, i, rows, 0, smaller<int64_t>(NR, x.n), buffer, W);
+}
+#endif
+
 // The same of bytes: lines of all rows at a time are first turned into the L1, as 32-bit elements of four bytes each, which
 // then are parted in their lanes. (So lines are read whole although rows may share the sets of the L1; and a third of the
 // shuffles that bytes one by one would take.)
@@ -168,7 +217,12 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   if constexpr (kIsSame<S, int8_t>) {
     constexpr int NB = smaller(kFewColumnsRows / W, 8 / NR);
     for (; i < x.m; i += NB * W) few_columns_of_bytes<NR, NB>(x, b, i);
-  } else if constexpr (NR <= 2) {
+#ifdef ATTEND_HALF_VECTORS
+  } else if constexpr (kIsSame<S, float>) {
+    for (; x.from_memory && i < x.m; i += W / 2) few_columns_of_half<NR>(x, b, i);
+#endif
+  }
+  if constexpr (NR <= 2 && !kIsSame<S, int8_t>) {
     // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but rows a multiple of 4 KiB
     // apart share the sets of the L1, which hold 8 of them, and memory is slower than one chain.
     for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) {

@@ -8,6 +8,7 @@
 #define ATTEND_ARCH xsimd::fma3<xsimd::avx2>
 #include "kernels/simd.hpp"
 #include "kernels/simd_xsimd.hpp"
+#include "kernels/transpose_avx2.hpp"
 
 namespace attend {
 namespace {
@@ -47,26 +48,7 @@ ATTEND_INLINE vec<double> zero_below(vec<double> v, vec<double> y, vec<double> c
 }
 
 // In-register transposes, r[i] lane j <-> r[j] lane i.
-ATTEND_INLINE void transpose(vec<float> (&r)[8]) {
-  __m256 t[8], u[8];
-  ATTEND_UNROLL
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  ATTEND_UNROLL
-  for (int i = 0; i < 8; i += 4) {
-    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  ATTEND_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  }
-}
+ATTEND_INLINE void transpose(vec<float> (&r)[8]) { transpose_eight(r); }
 ATTEND_INLINE void transpose(vec<double> (&r)[4]) {
   const __m256d a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
   const __m256d c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);

@@ -8,6 +8,7 @@
 #define ATTEND_ARCH xsimd::avx512bw
 #include "kernels/simd.hpp"
 #include "kernels/simd_xsimd.hpp"
+#include "kernels/transpose_avx2.hpp"
 #include "kernels/transpose_avx512.hpp"
 
 namespace attend {
@@ -221,6 +222,8 @@ ATTEND_INLINE __m256 broadcast_half(float x) { return _mm256_set1_ps(x); }
 ATTEND_INLINE __m256d broadcast_half(double x) { return _mm256_set1_pd(x); }
 ATTEND_INLINE __m256 fma_half(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 ATTEND_INLINE __m256d fma_half(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+ATTEND_INLINE void transpose_half(__m256 (&r)[8]) { transpose_eight(r); }
+ATTEND_INLINE __m256 load_half(const float *p) { return _mm256_loadu_ps(p); }
 ATTEND_INLINE __m256 load_half(const float *p, Tail<float> t) {
   return _mm256_maskz_loadu_ps(static_cast<__mmask8>(t.mask), p);
 }

@@ -60,10 +60,9 @@ struct MatmulPlan {
   static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
-  // More than the last cache is likely to hold for this thread.
-  bool beyond_caches() const {
-    return static_cast<double>(m) * static_cast<double>(k * size_of(a.type)) >= 2 * kUsualL3Share;
-  }
+  // More of A than the last cache is likely to hold for this thread, or at all.
+  double bytes_of_a() const { return static_cast<double>(m) * static_cast<double>(k * size_of(a.type)); }
+  bool beyond_caches() const { return bytes_of_a() >= 2 * kUsualL3Share; }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
   // of a power of two few sets of the caches. Packing costs about 2 / n of the product. (n = 192 to 512 on an L1 of 32 KiB,
@@ -142,7 +141,7 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   x.pack_b = plan.pack_b;
   x.long_columns = plan.long_columns;
   x.far = plan.far();
-  x.from_memory = plan.beyond_caches();
+  x.from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
   return x;
 }
 

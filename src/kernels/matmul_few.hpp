@@ -19,7 +19,7 @@ ATTEND_INLINE int64_t whole_vectors_after(const S *row, int64_t stride) {
 
 // Rows of A contiguous along k, NB blocks of W of them from i on: W x W elements at a time are transposed in registers and
 // used at once, and the chains of FMAs run beside the shuffles.
-template <class T, int NR, int NB, bool kWholeRows, class S>
+template <class T, int NR, int NB, bool kLines, class S>
 ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &right, int64_t i) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(S));  // lines of each row
@@ -36,19 +36,28 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(T(0));
   }
-  const int64_t lead = whole_vectors_after<W>(a, a_row);
+  constexpr int64_t kWhole = kLines ? 64 / static_cast<int64_t>(sizeof(S)) : W;
+  const int64_t lead = kLines ? whole_vectors_after<kWhole>(a, a_row) : 0;
   for (int64_t k = 0, depth; k < x.k; k += depth, a += depth, b += depth * b_row) {
-    depth = smaller<int64_t>(k == 0 && lead > 0 ? lead : W, x.k - k);
+    depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && rows == NB * W ? kWhole : W;
+    depth = smaller(depth, x.k - k);
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
       const S *const block = a + n * W * a_row;
+      const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
+        if (kLines && kAsks && x.far && l < W) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
+        ATTEND_UNROLL
+        for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
+      };
+      if constexpr (kLines) {
+        if (depth == kWhole) {
+          lines_of(block, a_row, add);
+          continue;
+        }
+      }
       if (depth == W && rows == NB * W) {
-        const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
-          if (kAsks && x.far) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
-        };
-        kWholeRows ? each_column_of_rows<T>(block, a_row, add) : each_column<T>(block, a_row, add);
+        for (int l = 0; kAsks && !kLines && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
+        each_column<T>(block, a_row, add);
         continue;
       }
       if constexpr (!kIsSame<T, S>) {
@@ -212,25 +221,30 @@ ATTEND_INLINE void few_columns_of_bytes(const MatmulBlock<float> &x, const Matri
 template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
+  // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 lines.
   const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
   int64_t i = 0;
-  if constexpr (kIsSame<S, int8_t>) {
+#ifdef ATTEND_HALF_VECTORS
+  if constexpr (kIsSame<S, float> && NR <= 2) {
+    for (; shares_sets && x.from_memory && i < x.m; i += W / 2) few_columns_of_half<NR>(x, b, i);
+  }
+#endif
+  if constexpr (kOwnLines<S>) {
+    for (; (shares_sets || kIsSame<S, int8_t>)&&i < x.m; i += W) few_columns<T, NR, 1, true, S>(x, b, i);
+  } else if constexpr (kIsSame<S, int8_t>) {
     constexpr int NB = smaller(kFewColumnsRows / W, 8 / NR);
     for (; i < x.m; i += NB * W) few_columns_of_bytes<NR, NB>(x, b, i);
-#ifdef ATTEND_HALF_VECTORS
-  } else if constexpr (kIsSame<S, float>) {
-    for (; x.from_memory && i < x.m; i += W / 2) few_columns_of_half<NR>(x, b, i);
-#endif
   }
   if constexpr (NR <= 2 && !kIsSame<S, int8_t>) {
-    // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but rows a multiple of 4 KiB
-    // apart share the sets of the L1, which hold 8 of them, and memory is slower than one chain.
+    // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but memory is slower than one
+    // chain.
     for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) {
       few_columns<T, NR, 2, false, S>(x, b, i);
     }
   }
-  for (; kOwnColumns<S> && kIsSame<T, S> && shares_sets && i < x.m; i += W) few_columns<T, NR, 1, true, S>(x, b, i);
-  for (; i < x.m; i += W) few_columns<T, NR, 1, false, S>(x, b, i);
+  if constexpr (!kIsSame<S, int8_t>) {
+    for (; i < x.m; i += W) few_columns<T, NR, 1, false, S>(x, b, i);
+  }
 }
 
 // Few columns, A's columns contiguous: sums of long runs of rows for NR columns after the other, so that memory is read in

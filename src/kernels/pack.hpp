@@ -6,23 +6,18 @@
 namespace attend {
 namespace {
 
-// f(k, r) for each k < kLanes in order, r lane i = p[i * stride + k]; each row is read once, whole.
-template <class T, class S, class F>
-ATTEND_INLINE void each_column_of_rows(const S *p, int64_t stride, const F &f) {
-  vec<T> r[kLanes<T>];
-  ATTEND_UNROLL
-  for (int i = 0; i < kLanes<T>; ++i) r[i] = load_as<T>(p + i * stride);
-  transpose(r);
-  ATTEND_UNROLL
-  for (int k = 0; k < kLanes<T>; ++k) f(k, r[k]);
-}
-// The same as the backend likes it best.
+// f(k, r) for each k < kLanes in order, r lane i = p[i * stride + k].
 template <class T, class S, class F>
 ATTEND_INLINE void each_column(const S *p, int64_t stride, const F &f) {
   if constexpr (kOwnColumns<S>) {
     own_columns(p, stride, f);
   } else {
-    each_column_of_rows<T>(p, stride, f);
+    vec<T> r[kLanes<T>];
+    ATTEND_UNROLL
+    for (int i = 0; i < kLanes<T>; ++i) r[i] = load_as<T>(p + i * stride);
+    transpose(r);
+    ATTEND_UNROLL
+    for (int k = 0; k < kLanes<T>; ++k) f(k, r[k]);
   }
 }
 

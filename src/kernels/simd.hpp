@@ -31,6 +31,7 @@
 //   bytes_of<F>(p)                 p[lane][F] as a number, p four bytes a lane; with ATTEND_STORED_VECTORS
 //   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
 //   columns_of(p, stride, f)       the same of G squares at once, f(k, r) with r[g] of p[g], if kOwnColumnsOfSquares is
+//   lines_of(p, stride, f)         f(k, r) for all k of 64 bytes of each row, which is read once, if kOwnLines is true
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once
@@ -63,6 +64,9 @@ constexpr bool kOwnColumns = false;
 // And columns_of, the same of several squares side by side.
 template <class S>
 constexpr bool kOwnColumnsOfSquares = false;
+// And lines_of.
+template <class S>
+constexpr bool kOwnLines = false;
 
 // Calls f(Int<n>()) for the run-time n in 1..Max: turns an edge's width into a compile-time tile shape.
 template <int N>

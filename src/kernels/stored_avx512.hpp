@@ -178,5 +178,43 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
   }
 }
 
+// Number `of` of those that share 32 bits with others of their row.
+ATTEND_INLINE vec<float> part_of(const float *, __m512i lanes, int) { return _mm512_castsi512_ps(lanes); }
+ATTEND_INLINE vec<float> part_of(const bf16 *, __m512i lanes, int of) {
+  return of == 0 ? lower_bf16(lanes) : upper_bf16(lanes);
+}
+ATTEND_INLINE vec<float> part_of(const f16 *, __m512i lanes, int of) {
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(of == 0 ? lanes : _mm512_srli_epi32(lanes, 16)));
+}
+ATTEND_INLINE vec<float> part_of(const int8_t *, __m512i lanes, int of) {
+  const __m512i top = of == 3 ? lanes : _mm512_slli_epi32(lanes, static_cast<unsigned>(24 - 8 * of));
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
+}
+
+// f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r lane i = p[i * stride + k]: a line of each of 16 rows is loaded once,
+// and turned as 32-bit elements. (Where rows share the sets of the L1 what columns_of loads four times comes from the L2 as
+// often.)
+template <>
+constexpr bool kOwnLines<float> = true;
+template <>
+constexpr bool kOwnLines<bf16> = true;
+template <>
+constexpr bool kOwnLines<f16> = true;
+template <>
+constexpr bool kOwnLines<int8_t> = true;
+template <class S, class F>
+ATTEND_INLINE void lines_of(const S *p, int64_t stride, const F &f) {
+  constexpr int kParts = 4 / static_cast<int>(sizeof(S));
+  vec<float> r[16];  // bits
+  ATTEND_UNROLL
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(p + i * stride);
+  transpose(r);
+  ATTEND_UNROLL
+  for (int k = 0; k < 16; ++k) {
+    ATTEND_UNROLL
+    for (int of = 0; of < kParts; ++of) f(kParts * k + of, part_of(p, _mm512_castps_si512(r[k]), of));
+  }
+}
+
 }  // namespace
 }  // namespace attend

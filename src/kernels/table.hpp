@@ -47,7 +47,7 @@ struct MatmulBlock {
   bool pack_a, pack_b;  // copy the operand into its panel first
   bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
-  bool from_memory;     // A comes from beyond all caches
+  bool from_memory;     // A is larger than all caches
   T *a_panel;           // scratch: m, rounded up to a panel, times k
   T *b_panel;           // scratch: kMatmulPanels; its upper part is where B of few columns is widened
 };

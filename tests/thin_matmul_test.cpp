@@ -137,3 +137,29 @@ TEST_CASE("thin products from memory: rows of A contiguous, a power of two apart
   Random random(3);
   for (const int64_t n : {1, 2}) check_thin<float>(random, {F32, F32, 8203, n, 1030, 1024, 1, 1, 0, false}, 2, n == 2);
 }
+
+// Of one number the chunks of k are lanes; beside another row they are one after the other.
+TEST_CASE_TEMPLATE("thin products: one number", T, float, double) {
+  Random random(4);
+  constexpr int64_t kChunk = 2048 / static_cast<int64_t>(sizeof(T));
+  for (const int64_t k :
+       {kChunk, kChunk + 1, 2 * kChunk - 1, 3 * kChunk, 16 * kChunk, 17 * kChunk + 3, 45 * kChunk + 100}) {
+    Operand<T> a({2, k, 1, 1}, {{1, 0, 2, 3}, 4, 1, 0, {1, 1, 1, 1}}), b({k, 1, 1, 1}, {}), bias({2, 1, 1, 1}, {}),
+        c({2, 1, 1, 1}, {});
+    for (Operand<T> *o : {&a, &b, &bias, &c}) o->fill(random);
+    const double beta = random.pick({0.0, 1.0, 0.3});
+    INFO("k " << k << " beta " << beta);
+    for_each_isa([&] {
+      Operand<T> both = c, one = c;
+      attend_matmul_options options = options_with<attend_matmul_options>(2);
+      options.bias = bias.tensor();
+      const attend_tensor ta = along(*a.tensor(), 0, 1, 1), tc = along(*one.tensor(), 0, 1, 1),
+                          tbias = along(*bias.tensor(), 0, 1, 1);
+      if (!ok(attend_matmul(-0.7, a.tensor(), b.tensor(), beta, both.tensor(), &options))) return;
+      options.bias = &tbias;
+      if (!ok(attend_matmul(-0.7, &ta, b.tensor(), beta, &tc, &options))) return;
+      CHECK(one.at(1, 0, 0, 0) == both.at(1, 0, 0, 0));
+      CHECK(one.at(0, 0, 0, 0) == c.at(0, 0, 0, 0));
+    });
+  }
+}

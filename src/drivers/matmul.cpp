@@ -18,7 +18,7 @@ template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
   StoredMatrix a, b, c, bias;
-  bool transposes, pack_a, pack_b, long_columns;
+  bool transposes, pack_a, pack_b, long_columns, dot;
   bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
   bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
@@ -50,6 +50,7 @@ struct MatmulPlan {
     pack_b = k > 0 && !long_columns && (pays_b() || (is_narrow(b) && !reads_rows()));
     scales = a.type == Dtype::i8 || b.type == Dtype::i8;
     rounds = scales || is_narrow(c);
+    dot = m == 1 && n == 1 && a.col_stride == 1 && b.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !rounds;
     starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
   }
   explicit MatmulPlan(const Matmul &p)
@@ -202,8 +203,9 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
       x->c.data = static_cast<T *>(element_of(c, i, j));
     }
   };
+  const int64_t depth = plan.dot ? plan.k : Contract<T>::kKc;  // of one call
   const auto chunk = [&](int64_t i, int64_t j, int64_t k) {
-    x->k = std::min(Contract<T>::kKc, plan.k - k);
+    x->k = std::min(depth, plan.k - k);
     x->begins = k == 0 && !plan.starts_up;
     x->a.data = x->k > 0 ? element_of(a, i, k) : nullptr;
     x->b.data = x->k > 0 ? element_of(b, k, j) : nullptr;
@@ -242,7 +244,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
       place(i, std::min(row_block, end - i), columns.begin, columns.size);
       chunk(i, columns.begin, k);
     }
-    k += Contract<T>::kKc;
+    k += depth;
   } while (k < plan.k);
 }
 

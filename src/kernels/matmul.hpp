@@ -6,7 +6,7 @@
 // whether B is read in place or NR columns at a time are packed before the rows pass by.
 #pragma once
 
-#include "kernels/matmul_few.hpp"
+#include "kernels/matmul_long.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/tile.hpp"
 
@@ -208,6 +208,7 @@ template <class T>
 void matmul(const MatmulBlock<T> &x) {
   constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
   static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
+  if (x.k > Contract<T>::kKc) return dot(x);
   // Without a chunk A and B may be null: nothing is added to them.
   const T *const b = static_cast<const T *>(x.b.data);
   Panels<T> p = {finish_of(x),   static_cast<const T *>(x.a.data), x.a.col_stride, x.k > 0 ? MR : 0, b,

@@ -247,59 +247,6 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   }
 }
 
-// Few columns, A's columns contiguous: sums of long runs of rows for NR columns after the other, so that memory is read in
-// long runs too (one column, 4 KiB of rows: three quarters of the speed); some columns of A between a load and a store of
-// the sums.
-template <class T, int NR, class S>
-void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  constexpr int W = kLanes<T>, kColumns = NR == 4 && W * sizeof(T) < 64 ? 2 : 4;  // their factors stay in registers
-  const int64_t run = Contract<T>::kLongColumn / (x.n <= NR ? NR : kLongColumns);
-  T *const sums = x.b_panel;
-  // Copies: a store of a vector might, for all the compiler knows, change x.
-  const int64_t a_k = x.a.col_stride;
-  const bool far = x.far;
-  for (int64_t i = 0; i < x.m; i += run) {
-    const int64_t rows = smaller(run, x.m - i);
-    for (int64_t k = 0; k < x.k; k += kColumns) {
-      const int columns = static_cast<int>(smaller<int64_t>(kColumns, x.k - k));
-      const S *a = static_cast<const S *>(x.a.data) + i + k * a_k;
-      for (int64_t first = 0; first < x.n; first += NR) {
-        vec<T> factor[kColumns][NR];
-        for (int l = 0; l < kColumns; ++l) {
-          for (int j = 0; j < NR; ++j) {
-            const bool is_there = l < columns && first + j < x.n;
-            factor[l][j] = broadcast(is_there ? b.data[(k + l) * b.row_stride + (first + j) * b.col_stride] : T(0));
-          }
-        }
-        T *const to = sums + first * run;
-        const bool asks = far && first == 0;
-        for (int64_t r = 0; r < rows; r += W) {
-          vec<T> sum[NR];
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) sum[j] = k == 0 ? broadcast(T(0)) : load(to + j * run + r);
-          const int64_t count = smaller<int64_t>(W, rows - r);
-          const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
-            ATTEND_UNROLL
-            for (int j = 0; j < NR; ++j) sum[j] = fma(column, factor[l][j], sum[j]);
-          };
-          if (columns == kColumns && count == W) {
-            ATTEND_UNROLL
-            for (int l = 0; l < kColumns; ++l) {
-              if (asks) __builtin_prefetch(a + r + (l + kColumns) * a_k, 0, 2);
-              add(l, load_as<T>(a + r + l * a_k));
-            }
-          } else {
-            for (int l = 0; l < columns; ++l) add(l, load_some<T>(a + r + l * a_k, count));
-          }
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) store(to + j * run + r, sum[j]);
-        }
-      }
-    }
-    finish_general(x, i, rows, 0, x.n, sums, run);
-  }
-}
-
 // B of few columns in the scratch, three columns as four.
 template <class T>
 __attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) {
@@ -338,14 +285,6 @@ void few_columns(const MatmulBlock<T> &x) {
     } else {  // half the shapes: three columns as four, of which numbers_of_b made one up
       with_power_above<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
     }
-  });
-}
-
-template <class T>
-void long_columns(const MatmulBlock<T> &x) {
-  const MatrixRef<const T> b = numbers_of_b(x);
-  with_factor<T>(x.a.type, [&](auto stored) {
-    with_power_above<kFewColumns>(x.n, [&](auto nr) { long_columns<T, decltype(nr)::value, decltype(stored)>(x, b); });
   });
 }
 

@@ -35,7 +35,8 @@ constexpr int kLongColumns = 8;
 constexpr int kFewColumnsRows = 32;
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, if it `begins`, fma(beta, C, bias). k = 0 gives C0.
-// k <= kKc; m <= kMc if pack_a, which must be set unless a.row_stride is 1.
+// k <= kKc, or any of one number, if A's row and B's column are contiguous and of type T; m <= kMc if pack_a, which must be
+// set unless a.row_stride is 1.
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;

@@ -54,21 +54,30 @@ void check_thin(Random &random, const Case &x, int32_t threads, bool turned) {
   Operand<T> c({x.m, x.n, 1, 1}, {}), scale({x.m, 1, 1, 1}, {});
   c.fill(random);
   scale.fill(random);
+  // Rows, or k, from the last to the first.
+  const bool backwards = random.one_in(2);
+  if (backwards) {
+    const size_t d = x.row_stride == 1 ? 0 : 1;
+    a.tensor.data = element(a.tensor, d == 0 ? x.m - 1 : 0, d == 0 ? 0 : x.k - 1);
+    a.tensor.stride[d] = -1;
+  }
   INFO("A's type " << x.a << " m " << x.m << " n " << x.n << " k " << x.k << " strides " << x.row_stride << ' '
-                   << x.col_stride << " threads " << threads << " turned " << turned);
+                   << x.col_stride << " threads " << threads << " turned " << turned << " backwards " << backwards);
   const auto multiply = [&](int64_t first, int64_t rows, Operand<T> *result, int32_t on) {
     attend_tensor ta = along(a.tensor, 0, first, rows);
-    // Rows of a part lie where they share no sets.
-    const int64_t element = bytes_of_element(x.a), apart = x.k + 1;
+    // Rows of a part lie where they share no sets, and forwards.
+    const int64_t bytes = bytes_of_element(x.a), apart = x.k + 1;
     std::vector<unsigned char> copy;
-    if (rows < x.m && x.col_stride == 1) {
-      copy.resize(static_cast<size_t>(rows * apart * element));
+    if (rows < x.m && (x.col_stride == 1 || backwards)) {
+      copy.resize(static_cast<size_t>(rows * apart * bytes));
       for (int64_t i = 0; i < rows; ++i) {
-        std::memcpy(copy.data() + i * apart * element, static_cast<char *>(ta.data) + i * x.row_stride * element,
-                    static_cast<size_t>(x.k * element));
+        for (int64_t k = 0; k < x.k; ++k) {
+          std::memcpy(copy.data() + (i * apart + k) * bytes, element(ta, i, k), static_cast<size_t>(bytes));
+        }
       }
       ta.data = copy.data();
       ta.stride[0] = apart;
+      ta.stride[1] = 1;
     }
     attend_tensor tb = b.tensor, tc = *result->tensor(), tbias = along(bias.tensor, 0, first, rows),
                   factor = along(*scale.tensor(), 0, first, rows);

@@ -18,7 +18,7 @@ template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
   StoredMatrix a, b, c, bias;
-  bool transposes, pack_a, pack_b, long_columns, dot;
+  bool transposes, flips, pack_a, pack_b, long_columns, dot;
   bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
   bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
@@ -42,13 +42,18 @@ struct MatmulPlan {
     }
     // A and B are not read where alpha, as the kernels see it, is 0.
     if (static_cast<T>(alpha) == T(0)) k = 0;
+    scales = a.type == Dtype::i8 || b.type == Dtype::i8;
+    // Thin products of rows that lie backwards in memory begin with the last.
+    flips = a.row_stride == -1 && n <= kLongColumns && m > kMostSmall && !scales;
+    if (flips) {
+      for (StoredMatrix *x : {&a, &c, &bias}) x->row_stride = -x->row_stride, *x = last_first(*x);
+    }
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
     long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
     pack_a = k > 0 &&
              (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : a.col_stride != 1 || n > kFewColumns);
     pack_b = k > 0 && !long_columns && (pays_b() || (is_narrow(b) && !reads_rows()));
-    scales = a.type == Dtype::i8 || b.type == Dtype::i8;
     rounds = scales || is_narrow(c);
     dot = m == 1 && n == 1 && a.col_stride == 1 && b.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !rounds;
     starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
@@ -56,6 +61,12 @@ struct MatmulPlan {
   explicit MatmulPlan(const Matmul &p)
       : MatmulPlan(p.c.rows(), p.c.columns(), p.a.columns(), p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0),
                    p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta) {}
+
+  // Rows the other way round: from where the first was to where the last is, the strides being turned already.
+  StoredMatrix last_first(StoredMatrix x) const {
+    if (flips && x.data != nullptr) x.data = element_of(x, 1 - m, 0);
+    return x;
+  }
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
   static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
@@ -189,8 +200,9 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     m.data = t.matrix(0, 0, head, batch).data;
     return m;
   };
-  const StoredMatrix a = slice(plan.transposes ? p.b : p.a, plan.a), b = slice(plan.transposes ? p.a : p.b, plan.b);
-  const StoredMatrix c = slice(p.c, plan.c), bias = slice(p.bias, plan.bias);
+  const StoredMatrix a = plan.last_first(slice(plan.transposes ? p.b : p.a, plan.a));
+  const StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
+  const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
   T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);

@@ -98,6 +98,11 @@ void pack_panel(int64_t any_width, int64_t lanes, int64_t depth, const S *a, int
       for (int64_t k = 0; k < depth; k += W) {
         pack_square<T>(width, count, smaller<int64_t>(W, depth - k), from + k, a_lane, factor, to + k * width);
       }
+    } else if (a_k == -1 && count * depth > 2 * W && scale == T(1)) {  // squares from their last k to the first
+      for (int64_t k = 0, d; k < depth; k += d) {
+        d = smaller<int64_t>(W, depth - k);
+        pack_end(-width, count, d, from - (k + d - 1), a_lane, to + (k + d - 1) * width);
+      }
     } else {
       for (int64_t k = 0; k < depth; ++k) {
         if (count < W) store(to + k * width, broadcast(T(0)));

@@ -51,8 +51,9 @@ struct MatmulPlan {
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
     long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
-    pack_a = k > 0 &&
-             (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : a.col_stride != 1 || n > kFewColumns);
+    // (Backwards as well, but for what the kernels read as bytes.)
+    const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
+    pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : !along_k || n > kFewColumns);
     pack_b = k > 0 && !long_columns && (pays_b() || (is_narrow(b) && !reads_rows()));
     rounds = scales || is_narrow(c);
     dot = m == 1 && n == 1 && a.col_stride == 1 && b.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !rounds;

@@ -38,7 +38,8 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
   }
   constexpr int64_t kWhole = kLines ? 64 / static_cast<int64_t>(sizeof(S)) : W;
   const int64_t lead = kLines ? whole_vectors_after<kWhole>(a, a_row) : 0;
-  for (int64_t k = 0, depth; k < x.k; k += depth, a += depth, b += depth * b_row) {
+  const bool backwards = !kLines && x.a.col_stride == -1;
+  for (int64_t k = 0, depth; k < x.k; k += depth, a += backwards ? -depth : depth, b += depth * b_row) {
     depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && rows == NB * W ? kWhole : W;
     depth = smaller(depth, x.k - k);
     ATTEND_UNROLL
@@ -55,14 +56,19 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
           continue;
         }
       }
-      if (depth == W && rows == NB * W) {
+      if (depth == W && rows == NB * W && !backwards) {
         for (int l = 0; kAsks && !kLines && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
         each_column<T>(block, a_row, add);
         continue;
       }
-      if constexpr (!kIsSame<T, S>) {
+      if (!kIsSame<T, S> || backwards) {
         T square[W * W];
-        pack_end(W, larger<int64_t>(0, smaller<int64_t>(W, rows - n * W)), depth, block, a_row, square);
+        const int64_t lanes = larger<int64_t>(0, smaller<int64_t>(W, rows - n * W)), end = depth - 1;
+        if (backwards) {
+          pack_end(-W, lanes, depth, block - end, a_row, square + end * W);
+        } else {
+          pack_end(W, lanes, depth, block, a_row, square);
+        }
         for (int64_t l = 0; l < depth; ++l) {
           ATTEND_UNROLL
           for (int j = 0; j < NR; ++j) {
@@ -222,7 +228,7 @@ template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
   // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 lines.
-  const bool shares_sets = x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
+  const bool shares_sets = x.a.col_stride == 1 && x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
   int64_t i = 0;
 #ifdef ATTEND_HALF_VECTORS
   if constexpr (kIsSame<S, float> && NR <= 2) {

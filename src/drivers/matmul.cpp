@@ -142,7 +142,7 @@ struct MatmulPlan {
 
 // What all blocks of one product share.
 template <class T>
-MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
+inline __attribute__((always_inline)) MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   MatmulBlock<T> x = {};
   x.a = plan.a;
   x.b = plan.b;
@@ -154,7 +154,6 @@ MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   x.pack_b = plan.pack_b;
   x.long_columns = plan.long_columns;
   x.far = plan.far();
-  x.from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
   return x;
 }
 
@@ -204,6 +203,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   const StoredMatrix a = plan.last_first(slice(plan.transposes ? p.b : p.a, plan.a));
   const StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
+  x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
   T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);

@@ -70,7 +70,7 @@ void long_columns(const MatmulBlock<T> &x) {
 // One number, of rows and columns that are contiguous: lanes are chunks of k, whose chains do not wait for each other and
 // meet in C one after the other, as everywhere.
 template <class T>
-void dot(const MatmulBlock<T> &x) {
+__attribute__((noinline)) void dot(const MatmulBlock<T> &x) {
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kKc;
   MatmulBlock<T> to = x;

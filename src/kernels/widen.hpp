@@ -30,10 +30,23 @@ ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
 }
 #endif
 
-// Any bytes, as a vector of as many bits. (Not by way of an array: g++ 12 copies it in halves, which the load of the whole
-// then waits for.)
+// Any bytes, as a vector of as many bits.
+#ifdef ATTEND_STORED_VECTORS
+// (Not by way of an array: g++ 12 copies it in halves, which the load of the whole then waits for.)
 ATTEND_INLINE vec<float> load_bits(const void *p) { return load(static_cast<const float *>(p)); }
 ATTEND_INLINE void store_bits(void *p, vec<float> v) { store(static_cast<float *>(p), v); }
+#else  // where a load may be one of each element, which must be aligned
+ATTEND_INLINE vec<float> load_bits(const void *p) {
+  float r[kLanes<float>];
+  __builtin_memcpy(r, p, sizeof r);
+  return load(r);
+}
+ATTEND_INLINE void store_bits(void *p, vec<float> v) {
+  float r[kLanes<float>];
+  store(r, v);
+  __builtin_memcpy(p, r, sizeof r);
+}
+#endif
 
 template <class T, class S>
 ATTEND_INLINE vec<T> load_as(const S *p) {

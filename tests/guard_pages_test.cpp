@@ -73,6 +73,24 @@ TEST_CASE_TEMPLATE("matmul stays within its operands", T, float, double) {
   });
 }
 
+// Rows that share sets of the caches, with a number of them that fills no vector; runs of rows and of columns that no cache
+// holds; one number of many chunks.
+TEST_CASE_TEMPLATE("thin products stay within their operands", T, float, double) {
+  struct Shape {
+    int64_t m, n, k;
+    bool by_rows;
+  };
+  const Place at = {true, 0};
+  for (const Shape &s : {Shape{19, 1, 1024, true}, Shape{19, 2, 1024, true}, Shape{19, 3, 1024, true},
+                         Shape{19, 4, 1024, true}, Shape{8195, 2, 1024, true}, Shape{4101, 3, 1024, false},
+                         Shape{4101, 7, 1024, false}, Shape{1, 1, 17 * 512 + 3, true}}) {
+    Guarded<T> a(s.m * s.k, at), b(s.k * s.n, at), c(s.m * s.n, at);
+    const attend_tensor ta = matrix(a.data, s.m, s.k, s.by_rows), tb = matrix(b.data, s.k, s.n, false),
+                        tc = matrix(c.data, s.m, s.n, false);
+    for_each_isa([&] { CHECK(ok(attend_matmul(1, &ta, &tb, 0, &tc, nullptr))); });
+  }
+}
+
 // The odd table's tiles have 3 rows, which do not divide the units that rows are packed in.
 TEST_CASE_TEMPLATE("packed panels of any tile stay within a workspace of the size asked for", T, float, double) {
   const int64_t n = 70, k = 70;

@@ -74,7 +74,9 @@ struct MatmulPlan {
   int64_t depth() const { return std::min(k, Contract<T>::kKc); }
 
   // More of A than the last cache is likely to hold for this thread, or at all.
-  double bytes_of_a() const { return static_cast<double>(m) * static_cast<double>(k * size_of(a.type)); }
+  double bytes_of_a() const {
+    return static_cast<double>(m) * static_cast<double>(k) * static_cast<double>(size_of(a.type));
+  }
   bool beyond_caches() const { return bytes_of_a() >= 2 * kUsualL3Share; }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
@@ -118,11 +120,7 @@ struct MatmulPlan {
   // Rows and columns of C whose sums are in the scratch at a time: a block of A is then widened once for so many
   // columns.
   static constexpr int64_t kRoundedColumns = 4 * kColumnUnit;
-  int64_t c_rows() const {
-    return std::min(m, long_columns ? Contract<T>::kLongColumn / long_sums() : Contract<T>::kMc);
-  }
-  // Columns whose sums are in the scratch for long ones: a power of two.
-  int64_t long_sums() const { return n <= 2 ? n : n <= kFewColumns ? kFewColumns : kLongColumns; }
+  int64_t c_rows() const { return std::min(m, long_columns ? long_run<T>(n) : Contract<T>::kMc); }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
     if (pack_b || starts_up || (k > 0 && (is_narrow(a) || is_narrow(b)))) return Contract<T>::kMatmulPanels;

@@ -38,9 +38,10 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
   }
   constexpr int64_t kWhole = kLines ? 64 / static_cast<int64_t>(sizeof(S)) : W;
   const int64_t lead = kLines ? whole_vectors_after<kWhole>(a, a_row) : 0;
+  const bool is_full = rows == NB * W;
   const bool backwards = !kLines && x.a.col_stride == -1;
   for (int64_t k = 0, depth; k < x.k; k += depth, a += backwards ? -depth : depth, b += depth * b_row) {
-    depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && rows == NB * W ? kWhole : W;
+    depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && is_full ? kWhole : W;
     depth = smaller(depth, x.k - k);
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
@@ -51,12 +52,12 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
         for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
       };
       if constexpr (kLines) {
-        if (depth == kWhole) {
+        if (depth == kWhole && is_full) {
           lines_of(block, a_row, add);
           continue;
         }
       }
-      if (depth == W && rows == NB * W && !backwards) {
+      if (depth == W && is_full && !backwards) {
         for (int l = 0; kAsks && !kLines && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
         each_column<T>(block, a_row, add);
         continue;

@@ -12,7 +12,7 @@ namespace {
 template <class T, int NR, class S>
 void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>, kColumns = NR == 4 && W * sizeof(T) < 64 ? 2 : 4;  // their factors stay in registers
-  const int64_t run = Contract<T>::kLongColumn / (x.n <= NR ? NR : kLongColumns);
+  const int64_t run = long_run<T>(x.n);
   T *const sums = x.b_panel;
   // Copies: a store of a vector might, for all the compiler knows, change x.
   const int64_t a_k = x.a.col_stride;

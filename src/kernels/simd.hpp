@@ -28,7 +28,7 @@
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   widened_lanes(p), narrow_lanes(p, v)   of vectors of stored elements (kernels/widen.hpp), if ATTEND_STORED_VECTORS is
 //                                  defined
-//   bytes_of<F>(p)                 p[lane][F] as a number, p four bytes a lane; with ATTEND_STORED_VECTORS
+//   bytes_of<F>(p)                 p[lane][F] as a number, p four bytes a lane, if ATTEND_BYTES_OF is defined
 //   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
 //   columns_of(p, stride, f)       the same of G squares at once, f(k, r) with r[g] of p[g], if kOwnColumnsOfSquares is
 //   lines_of(p, stride, f)         f(k, r) for all k of 64 bytes of each row, which is read once, if kOwnLines is true

@@ -24,6 +24,7 @@ ATTEND_INLINE vec<float> widened_lanes(const int8_t *p) {
 ATTEND_INLINE vec<float> widened_lanes(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight_of(p)));
 }
+#define ATTEND_BYTES_OF
 template <int F>
 ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
   const __m256i four = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));

@@ -21,11 +21,6 @@ ATTEND_INLINE vec<float> widened_lanes(const int8_t *p) {
 ATTEND_INLINE vec<float> widened_lanes(const uint8_t *p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen_bytes(p)));
 }
-template <int F>
-ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
-  const __m512i four = _mm512_loadu_si512(p);
-  return _mm512_cvtepi32_ps(_mm512_srai_epi32(F == 3 ? four : _mm512_slli_epi32(four, 24 - 8 * F), 24));
-}
 // By way of f16, of whose bits f8e4m3's are the upper ones, but for the exponent's bias, 8 less, and NaN, which is
 // f16's 480. (A sign stands twice above them when it is extended.)
 ATTEND_INLINE vec<float> widened_lanes(const f8e4m3 *p) {
@@ -80,6 +75,19 @@ ATTEND_INLINE vec<float> upper_bf16(__m512i pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
+// Number `of` of those that share 32 bits with others of their row.
+ATTEND_INLINE vec<float> part_of(const float *, __m512i lanes, int) { return _mm512_castsi512_ps(lanes); }
+ATTEND_INLINE vec<float> part_of(const bf16 *, __m512i lanes, int of) {
+  return of == 0 ? lower_bf16(lanes) : upper_bf16(lanes);
+}
+ATTEND_INLINE vec<float> part_of(const f16 *, __m512i lanes, int of) {
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(of == 0 ? lanes : _mm512_srli_epi32(lanes, 16)));
+}
+ATTEND_INLINE vec<float> part_of(const int8_t *, __m512i lanes, int of) {
+  const __m512i top = of == 3 ? lanes : _mm512_slli_epi32(lanes, static_cast<unsigned>(24 - 8 * of));
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
+}
+
 // f(k, r) for k = 0..15 in order, r[g] lane i = p[g][i * stride + k]: what 32 bits hold, two or four features, is turned as
 // one element, and parted in its lanes.
 template <>
@@ -117,10 +125,7 @@ ATTEND_INLINE void columns_of(const int8_t *const (&p)[G], int64_t stride, const
     for (int b = 0; b < 4; ++b) {
       vec<float> column[G];
       ATTEND_UNROLL
-      for (int g = 0; g < G; ++g) {
-        const __m512i top = b == 3 ? quads[i][g] : _mm512_slli_epi32(quads[i][g], static_cast<unsigned>(24 - 8 * b));
-        column[g] = _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
-      }
+      for (int g = 0; g < G; ++g) column[g] = part_of(p[g], quads[i][g], b);
       f(4 * i + b, column);
     }
   }
@@ -176,19 +181,6 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
     ATTEND_UNROLL
     for (int k = 0; k < 4; ++k) f(4 * i + k, column[k]);
   }
-}
-
-// Number `of` of those that share 32 bits with others of their row.
-ATTEND_INLINE vec<float> part_of(const float *, __m512i lanes, int) { return _mm512_castsi512_ps(lanes); }
-ATTEND_INLINE vec<float> part_of(const bf16 *, __m512i lanes, int of) {
-  return of == 0 ? lower_bf16(lanes) : upper_bf16(lanes);
-}
-ATTEND_INLINE vec<float> part_of(const f16 *, __m512i lanes, int of) {
-  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(of == 0 ? lanes : _mm512_srli_epi32(lanes, 16)));
-}
-ATTEND_INLINE vec<float> part_of(const int8_t *, __m512i lanes, int of) {
-  const __m512i top = of == 3 ? lanes : _mm512_slli_epi32(lanes, static_cast<unsigned>(24 - 8 * of));
-  return _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
 }
 
 // f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r lane i = p[i * stride + k]: a line of each of 16 rows is loaded once,

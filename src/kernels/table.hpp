@@ -29,8 +29,13 @@ enum CpuFeature : uint64_t {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
-// Whose sums of long runs are kept in the scratch, at most.
+// Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are: those of
+// the least power of two of columns fill it.
 constexpr int kLongColumns = 8;
+template <class T>
+ATTEND_SHARED int64_t long_run(int64_t columns) {
+  return Contract<T>::kLongColumn / (columns > 2 ? columns > kFewColumns ? kLongColumns : kFewColumns : columns);
+}
 // So many such rows at a time, from end to end: memory is read in long runs.
 constexpr int kFewColumnsRows = 32;
 

@@ -22,6 +22,8 @@ ATTEND_INLINE void narrow_lanes(S *p, vec<float> v) {
   store(r, v);
   for (int i = 0; i < kLanes<float>; ++i) narrow(r[i], p + i);
 }
+#endif
+#ifndef ATTEND_BYTES_OF  // defined by backends that have a better way
 template <int F>
 ATTEND_INLINE vec<float> bytes_of(const int8_t (*p)[4]) {
   float r[kLanes<float>];

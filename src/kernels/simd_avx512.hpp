@@ -105,52 +105,6 @@ ATTEND_INLINE void transpose(vec<double> (&r)[8]) {
   }
 }
 
-// f(k, r) for k = 0..15 in order, r[g] lane i = p[g][i * stride + k]. Four pieces of rows meet in a load each, which takes
-// half the shuffles (32) of whole rows: they have one port.
-template <>
-constexpr bool kOwnColumnsOfSquares<float> = true;
-template <int G, class F>
-ATTEND_INLINE void columns_of(const float *const (&p)[G], int64_t stride, const F &f) {
-  const RowsOfSquares<G> rows(p, 4 * stride);
-  const auto four = [&](int g, int i, int of, int b) __attribute__((always_inline)) {
-    return _mm_castsi128_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(rows.at(g, i, of) + 4 * b)));
-  };
-  ATTEND_UNROLL
-  for (int b = 0; b < 16; b += 4) {
-    vec<float> column[4][G];
-    ATTEND_UNROLL
-    for (int g = 0; g < G; ++g) {
-      __m512 q[4];
-      ATTEND_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        __m512 v = _mm512_castps128_ps512(four(g, i, 0, b));
-        v = _mm512_mask_broadcast_f32x4(v, 0x00f0, four(g, i, 1, b));
-        v = _mm512_mask_broadcast_f32x4(v, 0x0f00, four(g, i, 2, b));
-        q[i] = _mm512_mask_broadcast_f32x4(v, 0xf000, four(g, i, 3, b));
-      }
-      const __m512d t0 = _mm512_castps_pd(_mm512_unpacklo_ps(q[0], q[1])),
-                    t1 = _mm512_castps_pd(_mm512_unpackhi_ps(q[0], q[1])),
-                    t2 = _mm512_castps_pd(_mm512_unpacklo_ps(q[2], q[3])),
-                    t3 = _mm512_castps_pd(_mm512_unpackhi_ps(q[2], q[3]));
-      column[0][g] = _mm512_castpd_ps(_mm512_unpacklo_pd(t0, t2));
-      column[1][g] = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2));
-      column[2][g] = _mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3));
-      column[3][g] = _mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3));
-    }
-    ATTEND_UNROLL
-    for (int i = 0; i < 4; ++i) f(b + i, column[i]);
-  }
-}
-// The same of one square.
-template <>
-constexpr bool kOwnColumns<float> = true;
-template <class S, class F>
-ATTEND_INLINE void own_columns(const S *p, int64_t stride, const F &f) {
-  const S *const one[1] = {p};
-  columns_of(
-      one, stride, [&](int k, const vec<float>(&r)[1]) __attribute__((always_inline)) { f(k, r[0]); });
-}
-
 #define ATTEND_ZERO_BYTES
 ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));

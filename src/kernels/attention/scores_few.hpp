@@ -62,6 +62,8 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
     k[g] = static_cast<const S *>(piece->data) + (key - piece->key) * k_item;
     next[g] = x.far ? static_cast<const char *>(piece->ahead) + (key - piece->key) * value_bytes : nullptr;
     later[g] = asks ? key_asked(x, part, slice.begin + key + behind) : nullptr;
+    if (x.far) ask_for_last_line(next[g], W * value_bytes);
+    if (asks) ask_for_last_line(later[g], W * part.column_bytes);
     parted |= key + keys > piece->key + piece->keys;
     ATTEND_UNROLL
     for (int q = 0; q < NQ; ++q) acc[g][q] = broadcast(T(0));
@@ -93,7 +95,7 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
       __builtin_prefetch(later[g] + (f / W * kLines + i / kColumns) * 64, 0, 2);
       __builtin_prefetch(next[g] + (f / W * kLines + i / kColumns) * 64, 0, 2);
     };
-    if constexpr (G > 1 && kOwnColumnsOfSquares<S>) {
+    if constexpr (kOwnColumnsOfSquares<S>) {
       const S *square[G];
       ATTEND_UNROLL
       for (int g = 0; g < G; ++g) square[g] = k[g] + f;

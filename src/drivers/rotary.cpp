@@ -11,7 +11,7 @@ TokenStrides strides_of(const Tensor &t) {
 
 template <class T>
 void rotate(const KernelsOf<T> &kernels, const Rotary &p, int64_t begin, int64_t end) {
-  constexpr int64_t kMost = 32;
+  constexpr int64_t kMost = RotaryBlock<T>::kMost;
   typename RotaryBlock<T>::Token tokens[kMost];
   RotaryBlock<T> block = {tokens,          0,         p.x.heads(),       p.x.rows(),        p.pairs,
                           strides_of(p.x), {},        strides_of(p.cos), strides_of(p.sin), strides_of(p.scale),

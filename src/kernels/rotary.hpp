@@ -2,10 +2,11 @@
 // a time, features in pairs rotated, then converted.
 //
 // Bound by memory, or nearly. Floating-point types go from register to register; what is scaled, or whose features lie apart,
-// is widened, rotated and narrowed in the L1, each step a loop of its own. The tables of a few tokens are prepared once for
-// all heads, and lines are written in the order in which they lie in y: heads, or runs of tokens where heads are apart. 512
-// tokens of 32 heads of 128 bf16, Zen 3, caches of 64 MiB: 0.9 of memcpy with heads side by side; 0.6 with heads apart, of
-// which memcpy line by line reaches 0.85. (Runs of more tokens, and fetching the next run ahead, bring nothing.)
+// is widened, rotated and narrowed in the L1, each step a loop of its own. Tables that are not used as they are given are
+// prepared once for all heads of a few tokens, and lines are written in the order in which they lie in y: heads, or runs of
+// tokens where heads are apart, while those of the next head are asked for (a cache's new columns are cold: 1.1 as fast, and
+// 0.9 where they are not). 512 tokens of 8 / 32 heads of 128 bf16 into caches of 64 / 256 MiB, Zen 4, of memcpy: 0.95 / 1.07
+// with heads side by side, 0.58 / 0.65 with heads apart.
 #pragma once
 
 #include <cstddef>
@@ -64,6 +65,18 @@ ATTEND_INLINE int64_t table_size(const RotaryBlock<T> &b, int64_t pairs) {
   return (b.interleaved ? 4 : 2) * pairs;
 }
 
+// Where cosines and sines of the pairs lie: as they are given, or prepared.
+template <class T>
+struct RotaryTables {
+  const T *cos, *sin;
+};
+// Whether they can be used as they are given.
+template <class T>
+ATTEND_INLINE bool are_ready(const RotaryBlock<T> &b) {
+  const auto ready = [](const TokenStrides &at) { return at.row == 1 && at.type == dtype_of<T>(); };
+  return !b.interleaved && !b.inverse && ready(b.cos) && ready(b.sin);
+}
+
 // The tables of some pairs of one token and head in T. Interleaved, an entry for each feature: every number twice, the sine
 // of the pair's first feature negated.
 template <class T>
@@ -91,10 +104,10 @@ ATTEND_INLINE void prepare(const RotaryBlock<T> &b, const typename RotaryBlock<T
 // Pairs whose first features lie from values[0] on, and whose second ones from values[pairs] on; or, interleaved, each
 // beside the other.
 template <class T>
-ATTEND_INLINE void rotate(bool interleaved, int64_t pairs, const T *table, T *values) {
+ATTEND_INLINE void rotate(bool interleaved, int64_t pairs, const RotaryTables<T> &tables, T *values) {
   constexpr int W = kLanes<T>;
+  const T *const cos = tables.cos, *const sin = tables.sin;
   if (!interleaved) {
-    const T *const cos = table, *const sin = table + pairs;
     for (int64_t i = 0; i < pairs; i += W) {
       const int64_t count = smaller<int64_t>(W, pairs - i);
       const vec<T> c = load_some<T>(cos + i, count), s = load_some<T>(sin + i, count);
@@ -104,7 +117,6 @@ ATTEND_INLINE void rotate(bool interleaved, int64_t pairs, const T *table, T *va
     }
     return;
   }
-  const T *const cos = table, *const sin = table + 2 * pairs;
   if constexpr (W == 1) {
     for (int64_t i = 0; i < 2 * pairs; i += 2) {
       const T x1 = values[i], x2 = values[i + 1];
@@ -138,9 +150,9 @@ ATTEND_INLINE RotaryLine<T> line_of(const RotaryBlock<T> &b, const typename Rota
 
 // Features side by side, from one floating-point type to another: from register to register.
 template <class T, class X, class Y>
-ATTEND_INLINE void rotate_in_registers(const RotaryBlock<T> &b, const X *x, Y *y, const T *table) {
+ATTEND_INLINE void rotate_in_registers(const RotaryBlock<T> &b, const X *x, Y *y, const RotaryTables<T> &tables) {
   constexpr int W = kLanes<T>;
-  const T *const cos = table, *const sin = table + table_size(b, b.pairs) / 2;
+  const T *const cos = tables.cos, *const sin = tables.sin;
   if (!b.interleaved) {
     const auto step = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
       const vec<T> c = load_some<T>(cos + i, count), s = load_some<T>(sin + i, count);
@@ -166,12 +178,13 @@ ATTEND_INLINE void rotate_in_registers(const RotaryBlock<T> &b, const X *x, Y *y
   }
 }
 
-// Of at most kRotaryLine features, with its prepared table.
+// Of at most kRotaryLine features.
 template <class T>
-__attribute__((noinline)) void rotate_line(const RotaryBlock<T> &b, const RotaryLine<T> &line, const T *table) {
+__attribute__((noinline)) void rotate_line(const RotaryBlock<T> &b, const RotaryLine<T> &line,
+                                           const RotaryTables<T> &tables) {
   T values[kRotaryLine<T>];
   load_line(line.x, b.x.row, b.x.type, b.features, values);
-  if (b.pairs != 0) rotate(b.interleaved, b.pairs, table, values);
+  if (b.pairs != 0) rotate(b.interleaved, b.pairs, tables, values);
   if constexpr (kIsSame<T, float>) {
     if (b.computes_scale) *line.scale = scale_to(b.y.type, largest_of(values, b.features, 0.0f));
   }
@@ -197,7 +210,7 @@ ATTEND_INLINE void each_piece(const RotaryBlock<T> &b, const typename RotaryBloc
       load(i, count, values);
       load(b.pairs + i, count, values + count);
     }
-    rotate(b.interleaved, count, table, values);
+    rotate(b.interleaved, count, RotaryTables<T>{table, table + table_size(b, count) / 2}, values);
     if (b.interleaved) {
       f(2 * i, 2 * count, values);
     } else {
@@ -232,41 +245,48 @@ __attribute__((noinline)) void rotate_long_line(const RotaryBlock<T> &b, const t
   }
 }
 
-// Heads begin .. end-1 of some tokens, in the order in which y lies in memory; their tables are `size` elements each.
+// Heads begin .. end-1 of some tokens, in the order in which y lies in memory; their tables, which heads may share.
 template <class T>
 ATTEND_INLINE void rotate_lines(const RotaryBlock<T> &b, const typename RotaryBlock<T>::Token *tokens, int64_t count,
-                                int64_t begin, int64_t end, const T *tables, int64_t size) {
+                                int64_t begin, int64_t end, const RotaryTables<T> *tables, bool ready) {
+  const int64_t cos_step = ready ? b.cos.head : 0, sin_step = ready ? b.sin.head : 0;
   const int64_t heads = end - begin, apart = b.y.head < 0 ? -b.y.head : b.y.head;
   const bool by_tokens = heads == 1 || apart > 2 * b.features;
   const auto each = [&](const auto &f) __attribute__((always_inline)) {
     const int64_t inside = by_tokens ? count : heads, outside = by_tokens ? heads : count;
     for (int64_t o = 0; o < outside; ++o) {
       for (int64_t i = 0; i < inside; ++i) {
-        const int64_t t = by_tokens ? i : o;
-        f(line_of(b, tokens[t], begin + (by_tokens ? o : i)), tables + t * size);
+        const int64_t t = by_tokens ? i : o, head = by_tokens ? o : i;
+        if (by_tokens && o + 1 < outside) {
+          const char *const later = static_cast<const char *>(line_of(b, tokens[t], begin + head + 1).y);
+          for (int64_t at = 0; at < b.features * size_of(b.y.type); at += 64) __builtin_prefetch(later + at);
+        }
+        f(line_of(b, tokens[t], begin + head),
+          RotaryTables<T>{tables[t].cos + head * cos_step, tables[t].sin + head * sin_step});
       }
     }
   };
   const bool side_by_side = b.x.row == 1 && b.y.row == 1;
   if (side_by_side && b.pairs == 0 && b.x.type == b.y.type) {
     const auto bytes = static_cast<size_t>(b.features * size_of(b.x.type));
-    each([&](const RotaryLine<T> &line, const T *) { __builtin_memmove(line.y, line.x, bytes); });
+    each([&](const RotaryLine<T> &line, const RotaryTables<T> &) { __builtin_memmove(line.y, line.x, bytes); });
   } else if (side_by_side && !takes_scale(b.y.type) && kLanes<T> > 1) {
     with_float<T>(b.x.type, [&](auto from) {
       with_float<T>(b.y.type, [&](auto to) {
-        each([&](const RotaryLine<T> &line, const T *table) {
+        each([&](const RotaryLine<T> &line, const RotaryTables<T> &tables) {
           rotate_in_registers(b, static_cast<const decltype(from) *>(line.x), static_cast<decltype(to) *>(line.y),
-                              table);
+                              tables);
         });
       });
     });
   } else {
-    each([&](const RotaryLine<T> &line, const T *table) { rotate_line(b, line, table); });
+    each([&](const RotaryLine<T> &line, const RotaryTables<T> &tables) { rotate_line(b, line, tables); });
   }
 }
 
 template <class T>
 void rotary(const RotaryBlock<T> &b) {
+  constexpr int64_t kTogether = 8;  // tokens; 32 of many heads share the sets of the L1
   const int64_t size = table_size(b, b.pairs);
   if (b.features > kRotaryLine<T> || size > kRotaryLine<T>) {
     for (int64_t t = 0; t < b.count; ++t) {
@@ -274,18 +294,23 @@ void rotary(const RotaryBlock<T> &b) {
     }
     return;
   }
-  T tables[kRotaryLine<T>];
-  const bool of_all_heads = b.cos.head == 0 && b.sin.head == 0;
-  const int64_t together = b.pairs == 0 ? b.count : smaller(b.count, kRotaryLine<T> / size);
-  for (int64_t first = 0; first < b.count; first += together) {
+  const bool ready = b.pairs == 0 || are_ready(b), of_all_heads = ready || (b.cos.head == 0 && b.sin.head == 0);
+  T room[kRotaryLine<T>];
+  RotaryTables<T> tables[RotaryBlock<T>::kMost];
+  const int64_t heads = of_all_heads ? b.heads : 1;  // that rotate_lines has at a time
+  const int64_t most = b.pairs == 0 ? b.count : ready ? kTogether : kRotaryLine<T> / size;
+  for (int64_t first = 0; first < b.count; first += most) {
     const typename RotaryBlock<T>::Token *const tokens = b.tokens + first;
-    const int64_t count = smaller(together, b.count - first);
-    const int64_t heads = of_all_heads ? b.heads : 1;  // of the tables that are prepared
+    const int64_t count = smaller(most, b.count - first);
     for (int64_t head = 0; head < b.heads; head += heads) {
-      for (int64_t t = 0; b.pairs != 0 && t < count; ++t) {
-        prepare(b, tokens[t], head, 0, b.pairs, tables + t * size);
+      for (int64_t t = 0; t < count; ++t) {
+        tables[t] = {static_cast<const T *>(tokens[t].cos), static_cast<const T *>(tokens[t].sin)};
+        if (ready) continue;
+        T *const table = room + t * size;
+        prepare(b, tokens[t], head, 0, b.pairs, table);
+        tables[t] = {table, table + size / 2};
       }
-      rotate_lines(b, tokens, count, head, head + heads, tables, size);
+      rotate_lines(b, tokens, count, head, head + heads, tables, ready);
     }
   }
 }

@@ -32,14 +32,17 @@ ATTEND_INLINE vec<float> widened_lanes(const f8e4m3 *p) {
   return _mm512_mul_ps(_mm512_cvtph_ps(bits), _mm512_set1_ps(0x1p8f));
 }
 
+// (The upper halves by one permutation: a shift and a truncation take three steps.)
 ATTEND_INLINE void narrow_lanes(bf16 *p, vec<float> v) {
-  const __m512 f = v;
-  const __m512i bits = _mm512_castps_si512(f);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i bits = _mm512_castps_si512(v),
+                upper = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d,
+                                         0xb0009, 0x70005, 0x30001);
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i half = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1));
   const __m512i right =
-      _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(right, 16)));
+      _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, right)));
 }
 ATTEND_INLINE void narrow_lanes(f16 *p, vec<float> v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));

@@ -77,6 +77,7 @@ struct TokenStrides {
 // computed from the token and head and written. y may be x.
 template <class T>
 struct RotaryBlock {
+  static constexpr int64_t kMost = 32;
   // Addresses of the first feature of head 0; null: nothing is rotated, or no scale.
   struct Token {
     const void *x, *cos, *sin;
@@ -84,7 +85,8 @@ struct RotaryBlock {
     float *scale;
   };
   const Token *tokens;
-  int64_t count, heads, features, pairs;
+  int64_t count;  // at most kMost
+  int64_t heads, features, pairs;
   TokenStrides x, y, cos, sin, scale;
   bool interleaved;  // feature 2i with 2i + 1, not i with i + pairs
   bool inverse;      // with -sin

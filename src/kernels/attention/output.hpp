@@ -65,7 +65,6 @@ __attribute__((noinline)) void output_tile(const AttentionBlock<T> &x, const Que
       const S *next = v + kRowsAhead * v_item;
       if (piece.ahead != nullptr) next = static_cast<const S *>(piece.ahead) + f * (far ? piece.keys : 1);
       if (far) {
-        if (f == 0) ask_for_last_line(piece.ahead, piece.keys * v_item * static_cast<int64_t>(sizeof(S)));
         const PanelAhead<T, MV, S, 2> ahead = {next, MV * W};
         tile.accumulate(piece.keys, v, v_item, weights, t.s_key, s_row, ahead);
       } else {

@@ -12,14 +12,6 @@
 namespace attend {
 namespace {
 
-// Few rows ask for lines from the first byte on: of what begins within one there is one more, which pages do not share with
-// what follows. (Pages of 16 by AVX-512, malloc's 16 bytes off a line: 0.83 to 0.95 as fast without.)
-ATTEND_INLINE void ask_for_last_line(const void *first, int64_t bytes) {
-  if ((reinterpret_cast<uintptr_t>(first) & 63) != 0) {
-    __builtin_prefetch(static_cast<const char *>(first) + bytes - 1, 0, 2);
-  }
-}
-
 // Columns of K or V that lie evenly apart: keys of a slice, counted from its first.
 struct KeyPiece {
   const void *data;   // the first of them

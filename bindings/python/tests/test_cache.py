@@ -109,6 +109,18 @@ def test_pages_that_are_freed_are_used_again():
     assert len(cache.k) == 8
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "int8"])
+def test_pools_begin_where_the_system_s_pages_do(name):
+    cache = attend.KVCache(HKV, D, DV, dtype=dtype_of(name), page_size=4, pages=3)
+    sequence = cache.add()
+    for _ in range(3):  # grows
+        x = draw(HKV, 9, D)
+        cache.append(x, x[..., :DV], [sequence])
+        for pool, features in ((cache.k, D), (cache.v, DV)):
+            assert pool.ctypes.data % 4096 == 0 and pool.flags.c_contiguous and pool.flags.writeable
+            assert pool.shape == (len(pool), HKV, 4, features) and pool.dtype == cache.dtype
+
+
 def test_what_is_wrong_changes_nothing():
     cache = attend.KVCache(HKV, D, page_size=4, pages=2)
     a, b = cache.add(), cache.add()

@@ -138,11 +138,7 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
     T square[W * W];
     ATTEND_UNROLL
     for (int g = 0; g < G; ++g) {
-      if constexpr (kIsSame<T, S> && G == 1) {
-        pack_square<T>(W, keys, depth, k[g] + f, k_item, broadcast(T(1)), square);
-      } else {
-        pack_end(W, keys, depth, k[g] + f, k_item, square);
-      }
+      pack_end(W, keys, depth, k[g] + f, k_item, square);
       for (int64_t i = 0; i < depth; ++i) {
         ATTEND_UNROLL
         for (int q = 0; q < NQ; ++q) {

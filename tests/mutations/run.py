@@ -23,7 +23,7 @@ ROOT = HERE.parent.parent
 CONFIGURE = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1",
              "-DATTEND_BUILD_BENCH=OFF", "-DATTEND_BUILD_EXAMPLES=OFF"]
 # What the CPU must have for an instruction set, as /proc/cpuinfo spells it.
-CPU_FLAG = {"avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni"}
+CPU_FLAG = {"avx512": "avx512f", "avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni"}
 
 
 class Defect:

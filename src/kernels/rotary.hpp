@@ -248,7 +248,7 @@ __attribute__((noinline)) void rotate_long_line(const RotaryBlock<T> &b, const t
 // Heads begin .. end-1 of some tokens, in the order in which y lies in memory; their tables, which heads may share.
 template <class T>
 ATTEND_INLINE void rotate_lines(const RotaryBlock<T> &b, const typename RotaryBlock<T>::Token *tokens, int64_t count,
-                                int64_t begin, int64_t end, const RotaryTables<T> *tables, bool ready) {
+                                int64_t begin, int64_t end, const RotaryTables<T> *tables_of, bool ready) {
   const int64_t cos_step = ready ? b.cos.head : 0, sin_step = ready ? b.sin.head : 0;
   const int64_t heads = end - begin, apart = b.y.head < 0 ? -b.y.head : b.y.head;
   const bool by_tokens = heads == 1 || apart > 2 * b.features;
@@ -262,7 +262,7 @@ ATTEND_INLINE void rotate_lines(const RotaryBlock<T> &b, const typename RotaryBl
           for (int64_t at = 0; at < b.features * size_of(b.y.type); at += 64) __builtin_prefetch(later + at);
         }
         f(line_of(b, tokens[t], begin + head),
-          RotaryTables<T>{tables[t].cos + head * cos_step, tables[t].sin + head * sin_step});
+          RotaryTables<T>{tables_of[t].cos + head * cos_step, tables_of[t].sin + head * sin_step});
       }
     }
   };

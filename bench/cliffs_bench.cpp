@@ -38,6 +38,20 @@ void register_matmul(int64_t n, int64_t ld, float size, const char *what) {
                });
 }
 
+// A of contiguous rows by one to four columns: side by side, of a matrix of contiguous rows, and k backwards.
+void register_thin(int64_t n, int64_t columns, const std::string &what) {
+  register_row("cliffs/thin/n:" + std::to_string(n) + "x" + std::to_string(columns) + "/" + what,
+               {"best", Path::library, 1}, [=](benchmark::State &state) {
+                 Matrix a(n, n, n, 1), c(n, columns, n, 1);
+                 const bool apart = what == "apart", backwards = what == "backwards";
+                 Matrix b(n, apart ? n : columns, n, 1);
+                 std::swap(a.view.stride[0], a.view.stride[1]);
+                 if (apart) b.view.shape[1] = columns, std::swap(b.view.stride[0], b.view.stride[1]);
+                 if (backwards) a.view.data = static_cast<float *>(a.view.data) + n - 1, a.view.stride[1] = -1;
+                 time_calls(state, kBest, [&] { return attend_matmul(1, &a.view, &b.view, 0, &c.view, nullptr); });
+               });
+}
+
 void register_softmax(int64_t rows, int64_t columns, int64_t ld, bool turned, float size, const char *what) {
   const std::string layout = turned ? "rows" : "columns";
   register_row("cliffs/softmax/contiguous_" + layout + "/" + std::to_string(rows) + "x" + std::to_string(columns) +
@@ -70,6 +84,11 @@ int main(int argc, char **argv) {
     for (const int64_t n : {255, 256, 257, 511, 512, 513, 1023, 1024, 1025}) register_matmul(n, n, 1, "normal");
     for (const int64_t ld : {512, 528, 1024, 1040, 2048, 2064, 4096, 4112}) register_matmul(512, ld, 1, "normal");
     register_matmul(512, 528, kDenormal, "denormal");
+    for (const int64_t n : {512, 1000, 2048, 4096}) {
+      for (const int64_t columns : {1, 2, 4}) {
+        for (const char *what : {"contiguous", "apart", "backwards"}) register_thin(n, columns, what);
+      }
+    }
     for (const bool turned : {false, true}) {
       for (const int64_t ld : {1024, 1040, 2048, 2064, 4096, 4112}) {
         register_softmax(1024, 1024, ld, turned, 1, "normal");

@@ -49,8 +49,10 @@ void check_thin(Random &random, const Case &x, int32_t threads, bool turned) {
     return t;
   };
   const bool scales = x.a == ATTEND_I8;
-  Overlapping a(random, x.a, x.m, x.k, x.row_stride, x.col_stride), b(random, x.b, x.k, x.n, 1, x.k + 4),
-      bias(random, kDtype<T>, x.m, x.n, 1, x.m);
+  // Elements of B's columns side by side or, as those of a matrix by its rows are, apart.
+  const int64_t b_row = random.one_in(2) ? 1 : x.n + random.in(0, 40);
+  Overlapping a(random, x.a, x.m, x.k, x.row_stride, x.col_stride),
+      b(random, x.b, x.k, x.n, b_row, b_row == 1 ? x.k + 4 : 1), bias(random, kDtype<T>, x.m, x.n, 1, x.m);
   Operand<T> c({x.m, x.n, 1, 1}, {}), scale({x.m, 1, 1, 1}, {});
   c.fill(random);
   scale.fill(random);
@@ -62,7 +64,8 @@ void check_thin(Random &random, const Case &x, int32_t threads, bool turned) {
     a.tensor.stride[d] = -1;
   }
   INFO("A's type " << x.a << " m " << x.m << " n " << x.n << " k " << x.k << " strides " << x.row_stride << ' '
-                   << x.col_stride << " threads " << threads << " turned " << turned << " backwards " << backwards);
+                   << x.col_stride << " B's rows apart " << b_row << " threads " << threads << " turned " << turned
+                   << " backwards " << backwards);
   const auto multiply = [&](int64_t first, int64_t rows, Operand<T> *result, int32_t on) {
     attend_tensor ta = along(a.tensor, 0, first, rows);
     // Rows of a part lie where they share no sets, and forwards.

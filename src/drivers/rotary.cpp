@@ -11,8 +11,7 @@ TokenStrides strides_of(const Tensor &t) {
 
 template <class T>
 void rotate(const KernelsOf<T> &kernels, const Rotary &p, int64_t begin, int64_t end) {
-  constexpr int64_t kMost = RotaryBlock<T>::kMost;
-  typename RotaryBlock<T>::Token tokens[kMost];
+  typename RotaryBlock<T>::Token tokens[RotaryBlock<T>::kMost];
   RotaryBlock<T> block = {tokens,          0,         p.x.heads(),       p.x.rows(),        p.pairs,
                           strides_of(p.x), {},        strides_of(p.cos), strides_of(p.sin), strides_of(p.scale),
                           p.interleaved,   p.inverse, p.computes_scale};
@@ -30,7 +29,7 @@ void rotate(const KernelsOf<T> &kernels, const Rotary &p, int64_t begin, int64_t
                                p.y.matrix(0, to.column, 0, to.batch).data,
                                p.scale ? p.scale.at<float>(0, to.column, 0, to.batch) : nullptr};
     }
-    if (block.count == kMost || (block.count > 0 && token + 1 == end)) {
+    if (block.count == RotaryBlock<T>::kMost || (block.count > 0 && token + 1 == end)) {
       kernels.rotary(block);
       block.count = 0;
     }

@@ -16,6 +16,12 @@ ATTEND_INLINE int64_t whole_vectors_after(const S *row, int64_t stride) {
   const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % kBytes);
   return stride * kElement % kBytes == 0 && past % kElement == 0 ? (kBytes - past) % kBytes / kElement : 0;
 }
+// The same of rows that run backwards from their last element.
+template <int W, class S>
+ATTEND_INLINE int64_t whole_vectors_before(const S *last, int64_t stride) {
+  const int64_t after = whole_vectors_after<W>(last + 1, stride);
+  return after == 0 ? 0 : W - after;
+}
 
 // Rows of A contiguous along k, NB blocks of W of them from i on: W x W elements at a time are transposed in registers and
 // used at once, and the chains of FMAs run beside the shuffles.
@@ -37,9 +43,11 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(T(0));
   }
   constexpr int64_t kWhole = kLines ? 64 / static_cast<int64_t>(sizeof(S)) : W;
-  const int64_t lead = kLines ? whole_vectors_after<kWhole>(a, a_row) : 0;
   const bool is_full = rows == NB * W;
   const bool backwards = !kLines && x.a.col_stride == -1;
+  const int64_t lead = kLines      ? whole_vectors_after<kWhole>(a, a_row)
+                       : backwards ? whole_vectors_before<kWhole>(a, a_row)
+                                   : 0;
   for (int64_t k = 0, depth; k < x.k; k += depth, a += backwards ? -depth : depth, b += depth * b_row) {
     depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && is_full ? kWhole : W;
     depth = smaller(depth, x.k - k);
@@ -61,6 +69,20 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
         for (int l = 0; kAsks && !kLines && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
         each_column<T>(block, a_row, add);
         continue;
+      }
+      if constexpr (kIsSame<T, S>) {
+        if (depth == W && is_full) {  // backwards: each line once, and the last column first
+          vec<T> r[W];
+          ATTEND_UNROLL
+          for (int l = 0; l < W; ++l) {
+            if (kAsks && x.far) __builtin_prefetch(block + (l * a_row - kAhead), 0, 2);
+            r[l] = load(block + (l * a_row - (W - 1)));
+          }
+          transpose(r);
+          ATTEND_UNROLL
+          for (int l = 0; l < W; ++l) add(l, r[W - 1 - l]);
+          continue;
+        }
       }
       if (!kIsSame<T, S> || backwards) {
         T square[W * W];

@@ -77,7 +77,7 @@ struct TokenStrides {
 // computed from the token and head and written. y may be x.
 template <class T>
 struct RotaryBlock {
-  static constexpr int64_t kMost = 32;
+  static constexpr int kMost = 32;
   // Addresses of the first feature of head 0; null: nothing is rotated, or no scale.
   struct Token {
     const void *x, *cos, *sin;

@@ -81,13 +81,20 @@ TEST_CASE_TEMPLATE("thin products stay within their operands", T, float, double)
     bool by_rows;
   };
   const Place at = {true, 0};
-  for (const Shape &s : {Shape{19, 1, 1024, true}, Shape{19, 2, 1024, true}, Shape{19, 3, 1024, true},
-                         Shape{19, 4, 1024, true}, Shape{8195, 2, 1024, true}, Shape{4101, 3, 1024, false},
-                         Shape{4101, 7, 1024, false}, Shape{1, 1, 17 * 512 + 3, true}}) {
-    Guarded<T> a(s.m * s.k, at), b(s.k * s.n, at), c(s.m * s.n, at);
-    const attend_tensor ta = matrix(a.data, s.m, s.k, s.by_rows), tb = matrix(b.data, s.k, s.n, false),
-                        tc = matrix(c.data, s.m, s.n, false);
-    for_each_isa([&] { CHECK(ok(attend_matmul(1, &ta, &tb, 0, &tc, nullptr))); });
+  for (const Shape &s :
+       {Shape{19, 1, 1024, true}, Shape{19, 2, 1024, true}, Shape{19, 3, 1024, true}, Shape{19, 4, 1024, true},
+        Shape{131, 1, 1024, true}, Shape{131, 3, 1000, true}, Shape{8195, 2, 1024, true}, Shape{4101, 3, 1024, false},
+        Shape{4101, 7, 1024, false}, Shape{1, 1, 17 * 512 + 3, true}}) {
+    for (const bool backwards : {false, true}) {           // k of A
+      for (const int64_t apart : {1, s.n < 5 ? 17 : 1}) {  // elements of a column of B
+        Guarded<T> a(s.m * s.k, at), b(apart == 1 ? s.k * s.n : (s.k - 1) * apart + s.n, at), c(s.m * s.n, at);
+        attend_tensor ta = matrix(a.data, s.m, s.k, s.by_rows), tb = matrix(b.data, s.k, s.n, false);
+        const attend_tensor tc = matrix(c.data, s.m, s.n, false);
+        if (backwards) ta.data = a.data + (s.k - 1) * ta.stride[1], ta.stride[1] = -ta.stride[1];
+        if (apart != 1) tb.stride[0] = apart, tb.stride[1] = 1;
+        for_each_isa([&] { CHECK(ok(attend_matmul(1, &ta, &tb, 0, &tc, nullptr))); });
+      }
+    }
   }
 }
 

@@ -103,11 +103,12 @@ struct MatmulPlan {
   // Few columns, rows of A contiguous along k, which the kernels transpose as they read them.
   bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
 
-  // Few columns that all rows of A pass by again: what lies a line or more apart is copied first, and what is narrower
-  // widened. (A column of a matrix of 4096 x 4096 by its rows took 3.3 times as long as a contiguous one, of 1000 x 1000 1.15.)
+  // Few columns that all rows of A pass by again: elements a line or more apart are copied first, in one of T, if the L2 has
+  // room for them. (A column of a matrix of 4096 x 4096 by its rows took 3.3 times as long as a contiguous one, of 1000 x 1000
+  // 1.15.)
   bool gathers_b() const {
-    return reads_rows() && m > kMostSmall && n * k <= Contract<T>::kMatmulPanels &&
-           (is_narrow(b) || std::abs(b.row_stride) * kElement >= 64);
+    return reads_rows() && m > kMostSmall && std::abs(b.row_stride) * size_of(b.type) >= 64 &&
+           n * k * kElement <= kUsualL2 / 4;
   }
   int64_t gathered() const { return gathers_b() ? n * k : 0; }
 
@@ -131,7 +132,9 @@ struct MatmulPlan {
   int64_t c_rows() const { return std::min(m, long_columns ? long_run<T>(n) : Contract<T>::kMc); }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
-    if (pack_b || starts_up || (k > 0 && (is_narrow(a) || is_narrow(b)))) return Contract<T>::kMatmulPanels;
+    if (pack_b || starts_up || (k > 0 && (is_narrow(a) || (is_narrow(b) && !gathers_b())))) {
+      return Contract<T>::kMatmulPanels;
+    }
     return long_columns ? Contract<T>::kLongColumn : 0;
   }
 

@@ -257,9 +257,11 @@ ATTEND_INLINE void rotate_lines(const RotaryBlock<T> &b, const typename RotaryBl
     for (int64_t o = 0; o < outside; ++o) {
       for (int64_t i = 0; i < inside; ++i) {
         const int64_t t = by_tokens ? i : o, head = by_tokens ? o : i;
-        if (by_tokens && o + 1 < outside) {
+        if (by_tokens && b.y.row == 1 && o + 1 < outside) {
           const char *const later = static_cast<const char *>(line_of(b, tokens[t], begin + head + 1).y);
-          for (int64_t at = 0; at < b.features * size_of(b.y.type); at += 64) __builtin_prefetch(later + at);
+          const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(later) % 64);  // in its line
+          const int64_t bytes = b.features * size_of(b.y.type);
+          for (int64_t at = -before; at < bytes; at += 64) __builtin_prefetch(later + at);
         }
         f(line_of(b, tokens[t], begin + head),
           RotaryTables<T>{tables_of[t].cos + head * cos_step, tables_of[t].sin + head * sin_step});

@@ -188,8 +188,8 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
 }
 
 // f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r lane i = p[i * stride + k]: a line of each of 16 rows is loaded once,
-// and turned as 32-bit elements. (Where rows share the sets of the L1 what columns_of loads four times comes from the L2 as
-// often.)
+// and turned as 32-bit elements. (Where rows share the sets of the L1 what is loaded in two or four
+// parts comes from the L2 as often.)
 template <>
 constexpr bool kOwnLines<float> = true;
 template <>

@@ -84,7 +84,7 @@ ATTEND_INLINE void quads_of(const RowsOfSquares<G> &rows, int from, __m512i (&to
 template <int G>
 ATTEND_INLINE void octets_of(const RowsOfSquares<G> &rows, int from, __m512i (&to)[8][G]) {
   const auto eight = [&](int g, int i, int of) __attribute__((always_inline)) {
-    return _mm256_loadu_ps(reinterpret_cast<const float *>(rows.at(g, i, of) + from));
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows.at(g, i, of) + from));
   };
   ATTEND_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -94,8 +94,8 @@ ATTEND_INLINE void octets_of(const RowsOfSquares<G> &rows, int from, __m512i (&t
       __m512d q[4];
       ATTEND_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const __m512d lower = _mm512_castpd256_pd512(_mm256_castps_pd(eight(g, i, 2 * h)));
-        q[i] = _mm512_mask_broadcast_f64x4(lower, 0xf0, _mm256_castps_pd(eight(g, i, 2 * h + 1)));
+        const __m512d lower = _mm512_castpd256_pd512(_mm256_castsi256_pd(eight(g, i, 2 * h)));
+        q[i] = _mm512_mask_broadcast_f64x4(lower, 0xf0, _mm256_castsi256_pd(eight(g, i, 2 * h + 1)));
       }
       const auto ps = [](__m512d v) __attribute__((always_inline)) { return _mm512_castpd_ps(v); };
       const auto pd = [](__m512 v) __attribute__((always_inline)) { return _mm512_castps_pd(v); };

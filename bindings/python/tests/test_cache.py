@@ -142,6 +142,7 @@ def test_what_is_wrong_changes_nothing():
         (ValueError, "length: is 4, but must be 0 to 3", lambda: cache.fork(b, 4)),
         (TypeError, "multiple values for keyword argument 'pages'", lambda: cache.attend(x, pages=None)),
         (ValueError, "heads, features, page_size and pages must be 1 or more", lambda: attend.KVCache(0, 4)),
+        (ValueError, "value_features must be 0 or more", lambda: attend.KVCache(2, 4, -1)),
     ]:
         with pytest.raises(error, match=words):
             call()

@@ -72,7 +72,7 @@ ATTEND_INLINE void few_keys(const AttentionBlock<T> &x, const QueryTile<T> &t, c
     later[g] = asks ? key_asked(x, part, slice.begin + key + behind) : nullptr;
     if (asks) {
       ask_for_last_line(next[g], W * value_bytes);
-      ask_for_last_line(later[g], W * part.column_bytes);
+      ask_for_last_line(later[g], W * x.features * static_cast<int64_t>(sizeof(S)));
     }
     parted |= key + keys > piece->key + piece->keys;
     ATTEND_UNROLL

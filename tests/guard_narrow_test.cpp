@@ -64,6 +64,25 @@ TEST_CASE("products of narrow types stay within their operands") {
   });
 }
 
+// Rows a multiple of 4 KiB apart, which are read in whole lines, from a line's start and 16 bytes behind it.
+TEST_CASE("thin products of narrow types stay within their operands") {
+  Random random(313);
+  for (const uint32_t dtype : {ATTEND_BF16, ATTEND_F16, ATTEND_I8}) {
+    for (const int64_t m : {15, 19, 131}) {
+      for (const int64_t n : {1, 2, 3, 4}) {
+        const int64_t apart = 4096 / bytes_of_element(dtype),
+                      skipped = (n == 1 ? 16 : random.pick<int64_t>({0, 16, 40})) / bytes_of_element(dtype);
+        Between a(random, dtype, m, apart, 1, {true, 0}), b(random, ATTEND_F32, apart - skipped, n, 1, {true, 0}),
+            c(random, ATTEND_F32, m, n, 1, {true, 0});
+        a.view.data = a.memory.data + skipped * bytes_of_element(dtype);
+        a.view.shape[1] -= skipped, a.view.stride[0] = apart, a.view.stride[1] = 1;
+        INFO("type " << dtype << " m " << m << " n " << n << " skipped " << skipped);
+        for_each_isa([&] { CHECK(ok(attend_matmul(1, &a.view, &b.view, 0, &c.view, nullptr))); });
+      }
+    }
+  }
+}
+
 TEST_CASE("softmax of narrow types stays within its operands") {
   Random random(312);
   each_place(random, kTimes, [&](const Place &at) {

@@ -87,4 +87,22 @@ TEST_CASE("stored matmul: the workspace does not grow with the operands") {
   }
   CHECK(beside[0] == beside[1]);
   CHECK(beside[1] <= 2 * (512u << 10));
+  // Few columns whose elements lie apart are gathered, of both types alike, up to a quarter of the L2.
+  for (const int64_t k : {1024, 16384, 65536}) {
+    const auto bytes = [&](uint32_t of_b) {
+      const attend_tensor a = {nullptr, ATTEND_F32, 2, {4096, k}, {k, 1}}, b = {nullptr, of_b, 2, {k, 4}, {4096, 1}},
+                          c = {nullptr, ATTEND_F32, 2, {4096, 4}, {1, 4096}};
+      attend_matmul_options options = options_with<attend_matmul_options>(1);
+      uint64_t size = 0;
+      REQUIRE(ok(attend_matmul_workspace(1, &a, &b, 0, &c, &options, &size)));
+      return size;
+    };
+    INFO("k " << k);
+    CHECK(bytes(ATTEND_F32) <= (256u << 10) + 64);
+    if (k <= 16384) {
+      CHECK(bytes(ATTEND_BF16) == bytes(ATTEND_F32));
+    } else {
+      CHECK(bytes(ATTEND_BF16) <= 128u << 10);
+    }
+  }
 }

@@ -80,13 +80,13 @@ ATTEND_INLINE vec<float> part_of(const int8_t *, __m512i lanes, int of) {
 // f(first + k, r) for the columns of some 32-bit elements, r[g] lane i: what these hold, one to four features, is turned as one
 // and parted in its lanes.
 template <int N, class S, int G, class F>
-ATTEND_INLINE void parted_columns(const S *const (&p)[G], int first, const __m512i (&lanes)[N][G], const F &f) {
+ATTEND_INLINE void parted_columns(const S *const (&p)[G], int first, const __m512i (&lanes)[G][N], const F &f) {
   constexpr int kParts = 4 / static_cast<int>(sizeof(S));
   ATTEND_UNROLL
   for (int i = 0; i < kParts * N; ++i) {
     vec<float> column[G];
     ATTEND_UNROLL
-    for (int g = 0; g < G; ++g) column[g] = part_of(p[g], lanes[i / kParts][g], i % kParts);
+    for (int g = 0; g < G; ++g) column[g] = part_of(p[g], lanes[g][i / kParts], i % kParts);
     f(first + i, column);
   }
 }
@@ -98,8 +98,9 @@ ATTEND_INLINE void columns_by_fours(const S *const (&p)[G], int64_t stride, cons
   const RowsOfSquares<G> rows(p, kSize * stride);
   ATTEND_UNROLL
   for (int k = 0; k < 16; k += 16 / kSize) {
-    __m512i lanes[4][G];
-    quads_of(rows, k * kSize, lanes);
+    __m512i lanes[G][4];
+    ATTEND_UNROLL
+    for (int g = 0; g < G; ++g) quads_of(rows, g, k * kSize, lanes[g]);
     parted_columns(p, k, lanes, f);
   }
 }
@@ -115,8 +116,8 @@ ATTEND_INLINE void own_columns(const S *p, int64_t stride, const F &f) {
     const RowsOfSquares<1> rows(one, kSize * stride);
     ATTEND_UNROLL
     for (int k = 0; k < 16; k += 32 / kSize) {
-      __m512i lanes[8][1];
-      octets_of(rows, k * kSize, lanes);
+      __m512i lanes[1][8];
+      octets_of(rows, 0, k * kSize, lanes[0]);
       parted_columns(one, k, lanes, column);
     }
   }
@@ -134,6 +135,17 @@ ATTEND_COLUMNS_OF(float)
 ATTEND_COLUMNS_OF(bf16)
 ATTEND_COLUMNS_OF(int8_t)
 #undef ATTEND_COLUMNS_OF
+
+// f(k, r) for k = 0..7 in order, of elements of 16 bits: four of 32.
+template <class S, class F>
+ATTEND_INLINE void half_columns(const S *p, int64_t stride, const F &f) {
+  static_assert(sizeof(S) == 2);
+  const S *const one[1] = {p};
+  __m512i lanes[1][4];
+  quads_of(RowsOfSquares<1>(one, 2 * stride), 0, 0, lanes[0]);
+  parted_columns(
+      one, 0, lanes, [&](int k, const vec<float>(&r)[1]) __attribute__((always_inline)) { f(k, r[0]); });
+}
 
 // Every magnitude of f8e4m3 as bf16, which holds it exactly.
 struct MagnitudesOfF8 {
@@ -170,15 +182,17 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
     const __m512i size = _mm512_mask_mov_epi16(small, _mm512_test_epi16_mask(low, _mm512_set1_epi16(0x40)), large);
     return _mm512_ternarylogic_epi32(size, high, signs, 0xf8);  // size | (high & signs)
   };
-  __m512i quads[4][G];
-  quads_of(RowsOfSquares<G>(p, stride), 0, quads);
+  __m512i quads[G][4];
+  const RowsOfSquares<G> rows(p, stride);
+  ATTEND_UNROLL
+  for (int g = 0; g < G; ++g) quads_of(rows, g, 0, quads[g]);
   ATTEND_UNROLL
   for (int i = 0; i < 4; ++i) {
     vec<float> column[4][G];
     ATTEND_UNROLL
     for (int g = 0; g < G; ++g) {
-      const __m512i even = pairs_of(quads[i][g], _mm512_slli_epi16(quads[i][g], 8)),
-                    odd = pairs_of(_mm512_srli_epi16(quads[i][g], 8), quads[i][g]);
+      const __m512i even = pairs_of(quads[g][i], _mm512_slli_epi16(quads[g][i], 8)),
+                    odd = pairs_of(_mm512_srli_epi16(quads[g][i], 8), quads[g][i]);
       column[0][g] = lower_bf16(even), column[1][g] = lower_bf16(odd);
       column[2][g] = upper_bf16(even), column[3][g] = upper_bf16(odd);
     }
@@ -188,8 +202,8 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
 }
 
 // f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r lane i = p[i * stride + k]: a line of each of 16 rows is loaded once,
-// and turned as 32-bit elements. (Where rows share the sets of the L1 what is loaded in two or four
-// parts comes from the L2 as often.)
+// and turned as 32-bit elements. (Where rows share the sets of the L1 what is loaded in two or four parts comes from
+// the L2 as often.)
 template <>
 constexpr bool kOwnLines<float> = true;
 template <>

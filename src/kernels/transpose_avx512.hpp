@@ -55,60 +55,53 @@ struct RowsOfSquares {
   ATTEND_INLINE const char *at(int g, int i, int of) const { return row[g][of] + (i == 3 ? stride3 : i * stride); }
 };
 
-// Lane i of to[k][g]: 32-bit element k of sixteen bytes of row i, from byte `from` on, k = 0..3.
+// In each 128 bits: element i of to[k] is element k of q[i].
+ATTEND_INLINE void turn_fours(const __m512i (&q)[4], __m512i (&to)[4]) {
+  const __m512i t0 = _mm512_unpacklo_epi32(q[0], q[1]), t1 = _mm512_unpacklo_epi32(q[2], q[3]);
+  const __m512i t2 = _mm512_unpackhi_epi32(q[0], q[1]), t3 = _mm512_unpackhi_epi32(q[2], q[3]);
+  to[0] = _mm512_unpacklo_epi64(t0, t1), to[1] = _mm512_unpackhi_epi64(t0, t1);
+  to[2] = _mm512_unpacklo_epi64(t2, t3), to[3] = _mm512_unpackhi_epi64(t2, t3);
+}
+
+// Lane i of to[k]: 32-bit element k of sixteen bytes of row i of square g, from byte `from` on, k = 0..3.
 template <int G>
-ATTEND_INLINE void quads_of(const RowsOfSquares<G> &rows, int from, __m512i (&to)[4][G]) {
-  const auto sixteen = [&](int g, int i, int of) __attribute__((always_inline)) {
+ATTEND_INLINE void quads_of(const RowsOfSquares<G> &rows, int g, int from, __m512i (&to)[4]) {
+  const auto sixteen = [&](int i, int of) __attribute__((always_inline)) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows.at(g, i, of) + from));
   };
+  __m512i q[4];
   ATTEND_UNROLL
-  for (int g = 0; g < G; ++g) {
+  for (int i = 0; i < 4; ++i) {
+    __m512i v = _mm512_castsi128_si512(sixteen(i, 0));
+    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, sixteen(i, 1));
+    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, sixteen(i, 2));
+    q[i] = _mm512_mask_broadcast_i32x4(v, 0xf000, sixteen(i, 3));
+  }
+  turn_fours(q, to);
+}
+
+// Lane i of to[k]: 32-bit element k of 32 bytes of row i of square g, from byte `from` on, k = 0..7. Rows meet in pairs as they
+// are loaded: 24 shuffles, where whole rows take 32 and four rows a load 16; but a load into a part of 512 bits takes the time
+// of two of 256, and those of four rows take longer than the shuffles.
+template <int G>
+ATTEND_INLINE void octets_of(const RowsOfSquares<G> &rows, int g, int from, __m512i (&to)[8]) {
+  const auto eight = [&](int i, int of) __attribute__((always_inline)) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows.at(g, i, of) + from));
+  };
+  __m512i turned[2][4];  // of rows 0..7 and 8..15
+  ATTEND_UNROLL
+  for (int h = 0; h < 2; ++h) {
     __m512i q[4];
     ATTEND_UNROLL
     for (int i = 0; i < 4; ++i) {
-      __m512i v = _mm512_castsi128_si512(sixteen(g, i, 0));
-      v = _mm512_mask_broadcast_i32x4(v, 0x00f0, sixteen(g, i, 1));
-      v = _mm512_mask_broadcast_i32x4(v, 0x0f00, sixteen(g, i, 2));
-      q[i] = _mm512_mask_broadcast_i32x4(v, 0xf000, sixteen(g, i, 3));
+      q[i] = _mm512_mask_broadcast_i64x4(_mm512_castsi256_si512(eight(i, 2 * h)), 0xf0, eight(i, 2 * h + 1));
     }
-    const __m512i t0 = _mm512_unpacklo_epi32(q[0], q[1]), t1 = _mm512_unpacklo_epi32(q[2], q[3]);
-    const __m512i t2 = _mm512_unpackhi_epi32(q[0], q[1]), t3 = _mm512_unpackhi_epi32(q[2], q[3]);
-    to[0][g] = _mm512_unpacklo_epi64(t0, t1), to[1][g] = _mm512_unpackhi_epi64(t0, t1);
-    to[2][g] = _mm512_unpacklo_epi64(t2, t3), to[3][g] = _mm512_unpackhi_epi64(t2, t3);
+    turn_fours(q, turned[h]);
   }
-}
-
-// Lane i of to[k][g]: 32-bit element k of 32 bytes of row i, from byte `from` on, k = 0..7. Rows meet in pairs as they are
-// loaded: 24 shuffles, where whole rows take 32 and four rows a load 16; but a load into a part of 512 bits takes the time of
-// two of 256, and those of four rows take longer than the shuffles.
-template <int G>
-ATTEND_INLINE void octets_of(const RowsOfSquares<G> &rows, int from, __m512i (&to)[8][G]) {
-  const auto eight = [&](int g, int i, int of) __attribute__((always_inline)) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows.at(g, i, of) + from));
-  };
   ATTEND_UNROLL
-  for (int g = 0; g < G; ++g) {
-    __m512 turned[2][4];  // rows 0..7 and 8..15
-    ATTEND_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      __m512d q[4];
-      ATTEND_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const __m512d lower = _mm512_castpd256_pd512(_mm256_castsi256_pd(eight(g, i, 2 * h)));
-        q[i] = _mm512_mask_broadcast_f64x4(lower, 0xf0, _mm256_castsi256_pd(eight(g, i, 2 * h + 1)));
-      }
-      const auto ps = [](__m512d v) __attribute__((always_inline)) { return _mm512_castpd_ps(v); };
-      const auto pd = [](__m512 v) __attribute__((always_inline)) { return _mm512_castps_pd(v); };
-      const __m512d t0 = pd(_mm512_unpacklo_ps(ps(q[0]), ps(q[1]))), t1 = pd(_mm512_unpackhi_ps(ps(q[0]), ps(q[1]))),
-                    t2 = pd(_mm512_unpacklo_ps(ps(q[2]), ps(q[3]))), t3 = pd(_mm512_unpackhi_ps(ps(q[2]), ps(q[3])));
-      turned[h][0] = ps(_mm512_unpacklo_pd(t0, t2)), turned[h][1] = ps(_mm512_unpackhi_pd(t0, t2));
-      turned[h][2] = ps(_mm512_unpacklo_pd(t1, t3)), turned[h][3] = ps(_mm512_unpackhi_pd(t1, t3));
-    }
-    ATTEND_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      to[k][g] = _mm512_castps_si512(_mm512_shuffle_f32x4(turned[0][k], turned[1][k], 0x88));
-      to[k + 4][g] = _mm512_castps_si512(_mm512_shuffle_f32x4(turned[0][k], turned[1][k], 0xdd));
-    }
+  for (int k = 0; k < 4; ++k) {
+    to[k] = _mm512_shuffle_i32x4(turned[0][k], turned[1][k], 0x88);
+    to[k + 4] = _mm512_shuffle_i32x4(turned[0][k], turned[1][k], 0xdd);
   }
 }
 

@@ -21,7 +21,8 @@ from peers.attend_library import Options, Tensor
 
 F32, BF16, F16, I8, I32 = 1, 3, 4, 5, 8
 DTYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16, torch.int8: I8, torch.int32: I32}
-CAUSAL_BOTTOM_RIGHT = 2
+CAUSAL_BOTTOM_RIGHT, NATIVE_DOT = 2, 0x10000
+PRODUCTS = ((torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, NATIVE_DOT))
 sdpa, linear = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.linear
 
 
@@ -48,9 +49,9 @@ class Attend:
         self.library.attend_matmul.argtypes = [ctypes.c_double, *[ctypes.c_void_p] * 2, ctypes.c_double,
                                                *[ctypes.c_void_p] * 2]
 
-    def product(self, a, b, c, scale=None):
+    def product(self, a, b, c, scale=None, flags=0):
         """c = a b, as the views stand; a call without arguments."""
-        options = MatmulOptions(ctypes.sizeof(MatmulOptions), 0, self.threads)
+        options = MatmulOptions(ctypes.sizeof(MatmulOptions), flags, self.threads)
         if scale is not None:
             options.a_scale = ctypes.pointer(Tensor(scale.data_ptr(), F32, 1, (scale.numel(), 1, 1, 1), (1, 1, 1, 1)))
         pointers = [ctypes.addressof(x) for x in (a, b, c, options)]
@@ -71,6 +72,10 @@ class Attend:
         return checked_call
 
 
+def label(dtype, flags):
+    return str(dtype).removeprefix("torch.") + (", NATIVE_DOT" if flags else "")
+
+
 def normal(*shape, dtype=torch.float32, size=1.0):
     return (torch.randn(*shape) * size).to(dtype)
 
@@ -78,10 +83,11 @@ def normal(*shape, dtype=torch.float32, size=1.0):
 def product_rows(attend, out, inner, items):
     """Linear layers with weights of a type, activations and results of PyTorch's choice."""
     name = f"linear {out} x {inner}, {items} items"
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, flags in PRODUCTS:
         w, x = normal(out, inner, dtype=dtype), normal(items, inner, dtype=dtype)
         y = torch.empty(items, out, dtype=dtype)
-        yield name, dtype, attend.product(weight(w), tensor(x), tensor(y)), functools.partial(linear, x, w), y
+        ours = attend.product(weight(w), tensor(x), tensor(y), flags=flags)
+        yield name, label(dtype, flags), ours, functools.partial(linear, x, w), y
     x, y = normal(items, inner), torch.empty(items, out)
     w, scale = torch.randint(-127, 128, (out, inner), dtype=torch.int8), torch.rand(out) / 64
     bf16, of_bf16 = x.to(torch.bfloat16), scale.to(torch.bfloat16)
@@ -103,13 +109,14 @@ def attention_rows(attend, heads, kv_heads, queries, keys, features, causal):
         k, v = (normal(1, kv_heads, keys, features, dtype=dtype) for _ in range(2))
         out = torch.empty_like(q)
         theirs = functools.partial(sdpa, q, k, v, is_causal=causal, enable_gqa=heads != kv_heads)
-        yield (f"attention {heads} on {kv_heads} heads, {queries} x {keys} x {features}", dtype,
+        yield (f"attention {heads} on {kv_heads} heads, {queries} x {keys} x {features}", label(dtype, 0),
                attend.attention(q, k, v, out, causal), theirs, out)
 
 
 def layer_rows(attend, tokens, past, hidden=2048, heads=32, kv_heads=8, features=64):
     """Q, K, V projections, attention over `past` keys of a cache and the new ones, the output projection."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, flags in PRODUCTS:
+        product = functools.partial(attend.product, flags=flags)
         x = normal(tokens, hidden, dtype=dtype)
         rows = [heads * features, kv_heads * features, kv_heads * features]
         w_q, w_k, w_v, w_o = (normal(n, hidden, dtype=dtype, size=hidden**-0.5) for n in (*rows, hidden))
@@ -117,14 +124,14 @@ def layer_rows(attend, tokens, past, hidden=2048, heads=32, kv_heads=8, features
         keys, values = (normal(1, kv_heads, past + tokens, features, dtype=dtype) for _ in range(2))
         q, out = (torch.empty(tokens, heads, features, dtype=dtype) for _ in range(2))
         y = torch.empty(tokens, hidden, dtype=dtype)
-        steps = [attend.product(weight(w_q), tensor(x), tensor(q.view(tokens, -1)))]
+        steps = [product(weight(w_q), tensor(x), tensor(q.view(tokens, -1)))]
         for w, cache in ((w_k, keys), (w_v, values)):
             # A weight for each head: (features, hidden, heads), and the cache's (features, tokens, heads).
             by_head = tensor(w.view(kv_heads, features, hidden).transpose(1, 2))
-            steps.append(attend.product(by_head, tensor(x), tensor(cache[0, :, past:])))
+            steps.append(product(by_head, tensor(x), tensor(cache[0, :, past:])))
         turn = lambda t: t.transpose(0, 1)[None]
         steps.append(attend.attention(turn(q), keys, values, turn(out), tokens > 1))
-        steps.append(attend.product(weight(w_o), tensor(out.view(tokens, -1)), tensor(y)))
+        steps.append(product(weight(w_o), tensor(out.view(tokens, -1)), tensor(y)))
 
         def ours(keep=(q, out, keys, values)):
             for step in steps:
@@ -137,7 +144,7 @@ def layer_rows(attend, tokens, past, hidden=2048, heads=32, kv_heads=8, features
             o = sdpa(of_q, keys, values, is_causal=tokens > 1, enable_gqa=True)
             return linear(o[0].transpose(0, 1).reshape(tokens, -1), w_o)
 
-        yield f"Llama layer, {tokens} tokens after {past}", dtype, ours, theirs, y
+        yield f"Llama layer, {tokens} tokens after {past}", label(dtype, flags), ours, theirs, y
 
 
 def milliseconds(call, count):
@@ -183,8 +190,8 @@ def main():
                 for call, count in counts.items():
                     times[call].append(milliseconds(call, count))
             mine, other = (statistics.median(times[call]) for call in (ours, theirs))
-            rows.append([name, str(dtype).removeprefix("torch."), mine, other, other / mine])
-            print(f"| {name} | {rows[-1][1]} | {mine:.3f} | {other:.3f} | {other / mine:.2f} |", flush=True)
+            rows.append([name, dtype, mine, other, other / mine])
+            print(f"| {name} | {dtype} | {mine:.3f} | {other:.3f} | {other / mine:.2f} |", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows))
 

@@ -18,8 +18,10 @@ struct Plan {
   explicit Plan(const Matmul &problem)
       : p(problem),
         sums(problem.a.dtype == Dtype::bf16 ? Dtype::f32 : Dtype::i32),
-        transposes(turns(p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0), p.c.matrix(0, 0, 0, 0), p.c.rows(),
-                         p.c.columns(), p.a.columns())),
+        transposes(sums == Dtype::f32 && std::min(p.c.rows(), p.c.columns()) <= kFewColumns
+                       ? p.c.rows() < p.c.columns()
+                       : turns(p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0), p.c.matrix(0, 0, 0, 0), p.c.rows(),
+                               p.c.columns(), p.a.columns())),
         m(transposes ? p.c.columns() : p.c.rows()),
         n(transposes ? p.c.rows() : p.c.columns()),
         k(static_cast<float>(p.alpha) == 0 ? 0 : p.a.columns()),
@@ -28,9 +30,14 @@ struct Plan {
   StoredMatrix turned(const StoredMatrix &x) const { return transposes ? transposed(x) : x; }
 
   StoredMatrix a() const { return turned((transposes ? p.b : p.a).matrix(0, 0, 0, 0)); }
+  StoredMatrix b() const { return turned((transposes ? p.a : p.b).matrix(0, 0, 0, 0)); }
 
   // Where A is read in place, in long runs: all of its rows, or of its columns, one after the other.
   int64_t most_rows() const { return !pack_a && a().col_stride != 1 ? IntegerBlock::kThinRows : IntegerBlock::kRows; }
+  // Where `dots` reads both where they lie, it reads them to their ends: the same sums.
+  int64_t depth() const {
+    return sums == Dtype::f32 && !pack_a && b().row_stride == 1 ? std::max<int64_t>(k, 1) : IntegerBlock::kDepth;
+  }
   int64_t block_rows() const { return std::min(m, most_rows()); }
   int64_t block_columns() const { return std::min(n, IntegerBlock::kColumns); }
   int64_t ld() const { return rounded_up(block_rows(), 16); }
@@ -74,8 +81,8 @@ struct Plan {
           x.a_zero = numbers<int32_t>(transposes ? p.scales->b_zero : p.scales->a_zero, of_a, i, head, batch);
           x.sums = static_cast<int32_t *>(direct ? element_of(c, i, j) : scratch);
           x.ld = direct ? c.col_stride : ld();
-          for (int64_t done = 0; done < k; done += IntegerBlock::kDepth) {
-            x.k = std::min(IntegerBlock::kDepth, k - done);
+          for (int64_t done = 0; done < k; done += depth()) {
+            x.k = std::min(depth(), k - done);
             x.a = moved(left, i, done);
             x.b = moved(right, done, j);
             x.begins = done == 0;
@@ -97,8 +104,9 @@ struct Plan {
 }  // namespace
 
 bool takes_dots(const Matmul &problem) {
-  return problem.native_dot && problem.a.dtype == Dtype::bf16 && problem.b.dtype == Dtype::bf16 &&
-         std::min(problem.c.rows(), problem.c.columns()) > kFewColumns && Plan(problem).k > 0;
+  if (!problem.native_dot || problem.a.dtype != Dtype::bf16 || problem.b.dtype != Dtype::bf16) return false;
+  const Plan plan(problem);
+  return plan.k > 0 && plan.n > 0 && (std::min(plan.m, plan.n) > kFewColumns || plan.a().col_stride == 1);
 }
 
 Need integer_matmul_need(const Matmul &problem) { return Plan(problem).need(); }

@@ -18,8 +18,9 @@ namespace {
 template <bool U>
 struct ByteProducts {
   using Element = uint8_t;
-  static ATTEND_INLINE Bytes add(Bytes sums, Bytes of_a, Bytes of_b) { return add_quads<U>(sums, of_a, of_b); }
-  static ATTEND_INLINE Bytes total(Bytes sums) { return sums; }
+  using Sums = Bytes;
+  static ATTEND_INLINE Sums add(Sums sums, Bytes of_a, Bytes of_b) { return add_quads<U>(sums, of_a, of_b); }
+  static ATTEND_INLINE Bytes total(Sums sums) { return sums; }
 };
 
 // Moves the elements of A when it is added, if they have B's type.

@@ -47,13 +47,50 @@ ATTEND_INLINE void add_scaled(const ScaleBlock &x, const S *sums, int64_t first,
   }
 }
 
+ATTEND_INLINE float column_scale(const ScaleBlock &x, int64_t j) {
+  return x.b_scale.data == nullptr ? 1.0f : x.b_scale.data[j * x.b_scale.step];
+}
+
+ATTEND_INLINE vec<float> load_sums(const float *sums, int64_t count) { return load_some<float>(sums, count); }
+ATTEND_INLINE vec<float> load_sums(const int32_t *sums, int64_t count) {
+  float some[kLanes<float>] = {};
+  for (int64_t i = 0; i < count; ++i) some[i] = static_cast<float>(sums[i]);
+  return load(some);
+}
+
+// The same without C0 and with rows side by side, from register to register: by way of the buffers it took a tenth of
+// 1536 x 384 x 128 by `dots`.
+template <class S>
+void scale_lines(const ScaleBlock &x) {
+  constexpr int W = kLanes<float>;
+  const vec<float> alpha = broadcast(x.alpha), zero = broadcast(0.0f);
+  with_float<float>(x.c.type, [&](auto stored) {
+    for (int64_t j = 0; j < x.n; ++j) {
+      const auto *const sums = static_cast<const S *>(element_of(x.sums, 0, j));
+      auto *const c = static_cast<decltype(stored) *>(element_of(x.c, 0, j));
+      const vec<float> of_column = broadcast(column_scale(x, j));
+      for (int64_t i = 0; i < x.m; i += W) {
+        const int64_t count = smaller<int64_t>(W, x.m - i);
+        vec<float> scale = of_column;
+        if (x.a_scale.data != nullptr) scale = load_some<float>(x.a_scale.data + i, count) * scale;
+        store_some(c + i, fma(alpha, scale * load_sums(sums + i, count), zero), count);
+      }
+    }
+  });
+}
+ATTEND_INLINE bool is_plain(const ScaleBlock &x) {
+  return x.c.type != Dtype::i32 && x.c.row_stride == 1 && x.beta == 0 && x.bias.data == nullptr &&
+         x.sums.data != nullptr && (x.a_scale.data == nullptr || x.a_scale.step == 1);
+}
+
 void scale(const ScaleBlock &x) {
+  if (is_plain(x)) return x.sums.type == Dtype::i32 ? scale_lines<int32_t>(x) : scale_lines<float>(x);
   for (int64_t j = 0; j < x.n; ++j) {
     if (x.c.type == Dtype::i32) {
       scale_to_i32(x, j);
       continue;
     }
-    const float of_column = x.b_scale.data == nullptr ? 1.0f : x.b_scale.data[j * x.b_scale.step];
+    const float of_column = column_scale(x, j);
     for (int64_t first = 0; first < x.m; first += kConverted) {
       const int64_t count = smaller(kConverted, x.m - first);
       float c[kConverted];

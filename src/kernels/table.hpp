@@ -101,11 +101,11 @@ struct NumbersRef {
 };
 
 // One chunk of k of a product of 8-bit integers: sums (+)= sum over k of (a - a_zero)(b - b_zero), modulo 2^32. Of the row
-// `dots`: of a b, both bf16, in f32; A is packed.
+// `dots`: of a b, both bf16, in f32; A is packed, or its rows are contiguous, and if B's columns are too, k is any.
 struct IntegerBlock {
   // k of a chunk at most; columns of B in a panel, int16_t for each of them, and columns that are packed at a time; rows and
   // columns of a block at most.
-  static constexpr int64_t kDepth = 1024, kTile = 6, kHeight = kDepth + 32, kGroup = 48, kRows = 96, kColumns = 384;
+  static constexpr int64_t kDepth = 1024, kTile = 6, kHeight = kDepth + 32, kGroup = 48, kRows = 96, kColumns = 528;
   static constexpr int64_t kThinRows = 4096;  // of a block whose A is not packed and has contiguous columns
   int64_t m, n, k;                            // none of them 0
   StoredMatrix a, b;                          // i8 or u8

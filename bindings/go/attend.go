@@ -99,7 +99,10 @@ type MatmulOptions struct {
 	Bias           Operand
 	AScale, BScale *Tensor[float32]
 	AZero, BZero   *Tensor[int32]
-	Threads        int
+	// Allows the CPU's dot products of BFloat16 where both factors are BFloat16: about twice the speed where ISA() is
+	// avx512bf16, within attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
+	NativeDot bool
+	Threads   int
 }
 
 // Matmul computes c = alpha a b + beta c + bias; a (M, K, H, B), b (K, N, H, B), c (M, N, H, B). Each, the bias too, may
@@ -118,8 +121,12 @@ func Matmul(a, b, c Operand, options MatmulOptions) error {
 	if options.Alpha != nil {
 		alpha = *options.Alpha
 	}
-	return o.failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), threads(options.Threads), pa, pb, pc, pbias,
-		aScale, bScale, aZero, bZero, &o.views[0], &o.message[0]))
+	var flags C.uint32_t
+	if options.NativeDot {
+		flags = C.ATTEND_NATIVE_DOT
+	}
+	return o.failure(C.shim_matmul(C.double(alpha), C.double(options.Beta), flags, threads(options.Threads), pa, pb, pc,
+		pbias, aScale, bScale, aZero, bZero, &o.views[0], &o.message[0]))
 }
 
 // SoftmaxOptions: the zero value is a plain softmax.

@@ -14,11 +14,11 @@ static attend_tensor *tensor(attend_tensor *t, void *data, const shim_view *view
   return t;
 }
 
-attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
-                          void *a_scale, void *b_scale, void *a_zero, void *b_zero, const shim_view views[8],
-                          char message[shim_message_size]) {
+attend_status shim_matmul(double alpha, double beta, uint32_t flags, int32_t threads, void *a, void *b, void *c,
+                          void *bias, void *a_scale, void *b_scale, void *a_zero, void *b_zero,
+                          const shim_view views[8], char message[shim_message_size]) {
   attend_tensor t[8];
-  attend_matmul_options options = {.size = sizeof options, .threads = threads};
+  attend_matmul_options options = {.size = sizeof options, .flags = flags, .threads = threads};
   options.message = message;
   options.message_size = shim_message_size;
   options.bias = tensor(&t[3], bias, &views[3]);

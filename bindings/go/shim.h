@@ -17,9 +17,9 @@ typedef struct shim_view {
 /* What attend says of a call that fails. */
 enum { shim_message_size = 512 };
 
-attend_status shim_matmul(double alpha, double beta, int32_t threads, void *a, void *b, void *c, void *bias,
-                          void *a_scale, void *b_scale, void *a_zero, void *b_zero, const shim_view views[8],
-                          char message[shim_message_size]);
+attend_status shim_matmul(double alpha, double beta, uint32_t flags, int32_t threads, void *a, void *b, void *c,
+                          void *bias, void *a_scale, void *b_scale, void *a_zero, void *b_zero,
+                          const shim_view views[8], char message[shim_message_size]);
 
 attend_status shim_softmax(double scale, uint32_t flags, int32_t threads, void *x, void *y, void *mask, void *bias,
                            void *lse, const shim_view views[5], char message[shim_message_size]);

@@ -98,6 +98,38 @@ func TestNarrowTypesOfOtherFunctions(t *testing.T) {
 	same(t, outA, wideOutA, ToFloat16)
 }
 
+func TestNativeDot(t *testing.T) {
+	numbers := func(n int, of func() float32) []BFloat16 {
+		x := make([]BFloat16, n)
+		for i := range x {
+			x[i] = ToBFloat16(of())
+		}
+		return x
+	}
+	product := func(a, b []BFloat16, native bool) []float32 {
+		t.Helper()
+		c := make([]float32, 64*32)
+		must(t, Matmul(Weight(a, 1, 64, 96), Of(b, 32, 96), Of(c, 32, 64), MatmulOptions{NativeDot: native}))
+		return c
+	}
+	small := func() float32 { return float32(rand.Intn(19) - 9) }
+	a, b := numbers(64*96, small), numbers(96*32, small)
+	sameBits(t, product(a, b, true), product(a, b, false))
+
+	// The CPU's dot products count what lies below the smallest normal number as 0.
+	tiny := func() float32 { return 0x1p-70 }
+	a, b = numbers(64*96, tiny), numbers(96*32, tiny)
+	sum := make([]float32, 64*32)
+	for i := range sum {
+		sum[i] = 96 * 0x1p-140
+	}
+	sameBits(t, product(a, b, false), sum)
+	if ISA() == "avx512bf16" {
+		sum = make([]float32, 64*32)
+	}
+	sameBits(t, product(a, b, true), sum)
+}
+
 // Scales of powers of two, with which it makes no difference when they are multiplied; below one, so that no weight is
 // subnormal, whose products are rounded.
 func TestKeysAndValuesOfEightBits(t *testing.T) {

@@ -28,7 +28,7 @@ const prepare = {
     }), a.shape.at(-2), b.shape.at(-1)]);
     // (A B)^T = B^T A^T
     const operands = [reversed(b), reversed(a), reversed(out), reversed(operand(options.bias, 'bias')), ...numbers.map(reversed)];
-    return [out, pack('matmul', operands, [0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
+    return [out, pack('matmul', operands, [options.nativeDot ? 0x10000 : 0, integer(options.threads, 0, 'threads', 31), number(options.alpha, 1, 'alpha'),
       number(options.beta, 0, 'beta')]), () => MATRICES];
   },
 
@@ -165,7 +165,7 @@ function attentionOptions(options, batch, [queries, keys, sequences]) {
 
 const ATTENTION = ['out', 'causal', 'window', 'scale', 'softcap', 'queryOffset', 'queryOffsets', 'kvLengths', 'kvFirst',
   'queryStarts', 'mask', 'bias', 'alibiSlopes', 'sinks', 'lse', 'scores', 'scoresStage', 'threads'];
-const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'aScale', 'bScale', 'aZero', 'bZero', 'threads'],
+const OPTIONS = { matmul: ['out', 'alpha', 'beta', 'bias', 'aScale', 'bScale', 'aZero', 'bZero', 'nativeDot', 'threads'],
   softmax: ['axis', 'out', 'log', 'scale', 'mask', 'bias', 'lse', 'threads'],
   attention: [...ATTENTION, 'kScale', 'vScale', 'keyStarts', 'pages', 'state', 'pauses', 'keyOffset'], merge: ['threads'], selfAttention: ATTENTION,
   convert: ['dtype', 'out', 'scale', 'computeScale', 'threads'],

@@ -20,6 +20,7 @@ program types_test
 
   call of_functions(bf16, f16)
   call of_functions(f16, bf16)
+  call of_native_dot()
   call of_eight_bits()
   call of_conversion(bf16)
   call of_conversion(f16)
@@ -125,6 +126,28 @@ contains
     lse_a = 0
     call attend_merge(view(wide_y), view(lse_a), view(wide_x), view(lse_b))
     call check(all(y == nearest_in(f, wide_y)), 'merge')
+  end subroutine
+
+  ! The same of integers; the CPU's dot products count what lies below the smallest normal number as 0.
+  subroutine of_native_dot()
+    integer(c_int16_t), target :: a(64, 96), b(96, 32)
+    real(c_float), target :: c(64, 32), plain(64, 32)
+    real(c_float) :: u(64, 96), v(96, 32), tiny
+    call random_number(u)
+    call random_number(v)
+    a = nearest_in(bf16, anint(18 * u - 9))
+    b = nearest_in(bf16, anint(18 * v - 9))
+    call attend_matmul(view(a, attend_bf16), view(b, attend_bf16), view(c), native_dot=.true.)
+    call attend_matmul(view(a, attend_bf16), view(b, attend_bf16), view(plain))
+    call check(all(c == plain), 'native dot products of integers')
+    a = nearest_in(bf16, 2.0**(-70))
+    b = nearest_in(bf16, 2.0**(-70))
+    tiny = scale(96.0, -140)
+    call attend_matmul(view(a, attend_bf16), view(b, attend_bf16), view(c), native_dot=.false.)
+    call check(all(c == tiny), 'no native dot products')
+    if (attend_isa() == 'avx512bf16') tiny = 0
+    call attend_matmul(view(a, attend_bf16), view(b, attend_bf16), view(c), native_dot=.true.)
+    call check(all(c == tiny), 'native dot products')
   end subroutine
 
   ! Scales of powers of two, with which it makes no difference when they are multiplied; below one, so that no weight is

@@ -100,7 +100,9 @@ static attend_status run(call *c) {
   const double *s = c->scalars;
   const int32_t threads = (int32_t)s[1];
   if (c->function == kMatmul) {
-    attend_matmul_options options = {.size = sizeof options, .threads = threads, .bias = o[3], WITH_MESSAGE(c)};
+    attend_matmul_options options = {
+        .size = sizeof options, .flags = (uint32_t)s[0], .threads = threads, WITH_MESSAGE(c)};
+    options.bias = o[3];
     options.a_scale = o[4];
     options.b_scale = o[5];
     options.a_zero = o[6];

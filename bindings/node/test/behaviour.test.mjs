@@ -95,7 +95,7 @@ test('messages', async () => {
   await says('q: the view reaches elements 0 to 29 of an array of 24.', (a) => a.attention({ ...q, shape: [2, 3, 5], strides: [15, 5, 1] }, k, k));
   await says('kv_lengths: is unknown: did you mean kvLengths?', (a) => a.attention(q, k, k, { kv_lengths: [5] }));
   await says('axes: is unknown: did you mean axis?', (a) => a.softmax(q, { axes: 0 }));
-  await says('xyzzy: is unknown: there are out, alpha, beta, bias, aScale, bScale, aZero, bZero, threads.', (a) => a.matmul(q, k, { xyzzy: 1 }));
+  await says('xyzzy: is unknown: there are out, alpha, beta, bias, aScale, bScale, aZero, bZero, nativeDot, threads.', (a) => a.matmul(q, k, { xyzzy: 1 }));
   await says('weights.w_q: is unknown: did you mean wq?', (a) => a.selfAttention(x(3, 4), { w_q: x(4, 4) }));
 });
 

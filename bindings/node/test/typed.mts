@@ -9,6 +9,7 @@ const small = attend.convert(x, { dtype: 'int8', scale: new Float32Array(3), com
 const narrow: attend.View = { data: new Uint16Array(12), shape: [3, 4], dtype: 'bfloat16' };
 attend.attention(narrow, small, x, { kScale: new Float32Array(1) });
 const sums = attend.matmul(small, small, { aZero: new Int32Array(1) }).data satisfies Int32Array | Float32Array;
+attend.matmul(narrow, narrow, { nativeDot: true });
 const pages: attend.View<Int32Array> = { data: new Int32Array(4), shape: [2, 2] };
 attend.attention(x, small, small, { pages, kvLengths: [3, 4], queryStarts: BigInt64Array.of(0n, 1n, 3n) as unknown as number[] });
 attend.attention(x, x, x, { state: attend.attention(x, x, x, { pauses: true }), keyOffset: 256 });

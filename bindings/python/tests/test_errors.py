@@ -149,7 +149,7 @@ def test_the_name_is_told_as_it_was_given(name, said):
     (r"dim: softmax\(\) has no such argument; .* has axis=", lambda: attend.softmax(X, dim=-1)),
     (r"axes: matmul\(\) has no such argument; .* numpy.moveaxis", lambda: attend.matmul(X, X.T, axes=[(-2, -1)] * 3)),
     ("kv_length: .*; did you mean kv_lengths=?", lambda: attend.attention(X, X, X, kv_length=[6])),
-    ("xyzzy: .*; there are a, b, out, bias, alpha, beta, a_scale, b_scale, a_zero, b_zero, threads$",
+    ("xyzzy: .*; there are a, b, out, bias, alpha, beta, a_scale, b_scale, a_zero, b_zero, native_dot, threads$",
      lambda: attend.matmul(X, X.T, xyzzy=1)),
 ])
 def test_arguments_of_other_libraries(words, call):

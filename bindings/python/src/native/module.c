@@ -28,15 +28,15 @@ static uint32_t product_dtype(uint32_t a, uint32_t b, const attend_matmul_option
   return options->a_scale || options->b_scale ? ATTEND_F32 : ATTEND_I32;
 }
 
-/* (a, b, out, bias, alpha, beta, threads, a_scale, b_scale, a_zero, b_zero): row-major arrays, so (A B)^T = B^T A^T with
- * the names changed over. */
+/* (a, b, out, bias, alpha, beta, threads, a_scale, b_scale, a_zero, b_zero, native_dot): row-major arrays, so (A B)^T =
+ * B^T A^T with the names changed over. */
 static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   static renaming renamed[] = {
       {"a", "b"},           {"b", "a"},           {"c", "out"}, {"a_scale", "b_scale"}, {"b_scale", "a_scale"},
       {"a_zero", "b_zero"}, {"b_zero", "a_zero"}, {NULL, NULL}};
   static const naming names = {renamed, {"columns", "rows", "along axis -3", "along axis -4"}};
   (void)module;
-  if (!expect_count(count, 11)) return NULL;
+  if (!expect_count(count, 12)) return NULL;
   call self;
   call_begin(&self, &names);
   const attend_tensor *a = take_required(&self, args[0], "a", AS_ACTIVATION);
@@ -49,6 +49,7 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
   options.a_scale = take_input(&self, args[8], "b_scale", AS_ACTIVATION);
   options.b_zero = take_input(&self, args[9], "a_zero", AS_ACTIVATION);
   options.a_zero = take_input(&self, args[10], "b_zero", AS_ACTIVATION);
+  if (args[11] == Py_True) options.flags = ATTEND_NATIVE_DOT;
   for (int i = 0; i < 2 && !self.failed; ++i) {
     const view *factor = &self.views[i];
     if (factor->array.axes >= 2) continue;

@@ -1,5 +1,7 @@
 """The operators in PyTorch's machinery: opcheck, gradients, compile, export, vmap."""
 
+import functools
+
 import attend.torch
 import pytest
 import torch
@@ -91,6 +93,25 @@ def test_linear(lead):
     torch.library.opcheck(torch.ops.attend.linear.default, tuple(t.detach().float().requires_grad_() for t in inputs))
     with pytest.raises(ValueError, match="weight"):
         attend.torch.linear(x, weight[:, :4])
+
+
+def test_linear_by_native_dots():
+    linear, native = attend.torch.linear, functools.partial(attend.torch.linear, native_dot=True)
+    x, weight = torch.randint(-4, 5, (64, 96)).bfloat16(), torch.randint(-4, 5, (32, 96)).bfloat16()
+    assert torch.equal(native(x, weight), linear(x, weight))
+    # The CPU's dot products count what lies below the smallest normal number as 0.
+    x, weight = torch.full((64, 96), 2.0**-70).bfloat16(), torch.full((32, 96), 2.0**-70).bfloat16()
+    wanted = torch.full((64, 32), 2.0**-133).bfloat16()  # 96 * 2**-140, rounded
+    assert torch.equal(linear(x, weight), wanted)
+    if attend.isa() == "avx512bf16":
+        wanted.zero_()
+    assert torch.equal(native(x, weight), wanted)
+    assert torch.equal(torch.compile(native, fullgraph=True, backend="aot_eager")(x, weight), wanted)
+    assert torch.equal(torch.vmap(native, (None, 0))(x, weight[None])[0], wanted)
+    x.requires_grad_()
+    assert torch.equal(native(x, weight), wanted)
+    assert torch.equal(*(torch.autograd.grad(f(x, weight).sum(), x)[0] for f in (native, linear)))
+    torch.library.opcheck(torch.ops.attend.linear.default, (x, weight, None, True))
 
 
 class Block(torch.nn.Module):

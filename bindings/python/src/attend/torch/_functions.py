@@ -198,15 +198,15 @@ def _softmax(input: Tensor, dim: int, dtype: torch.dtype | None, log: bool) -> T
     return result
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, native_dot: bool = False) -> Tensor:
     """``torch.nn.functional.linear`` by attend: input ``[..., K]``, weight ``[N, K]``, bias ``[N]``; a new ``[..., N]``.
 
     Types may be mixed as in :func:`scaled_dot_product_attention`; the result has input's. Threads as there; gradients by
-    PyTorch's own products.
+    PyTorch's own products. native_dot as of :func:`attend.matmul`.
     """
     if input.shape[-1] != weight.shape[-1]:
         raise ValueError(f"weight: is {list(weight.shape)}, but input has {input.shape[-1]} features")
     if direct((input, weight) if bias is None else (input, weight, bias)):
-        return _operators.run_linear(input, weight, bias)
-    result: Tensor = torch.ops.attend.linear.default(input, weight, bias)
+        return _operators.run_linear(input, weight, bias, native_dot)
+    result: Tensor = torch.ops.attend.linear.default(input, weight, bias, native_dot)
     return result

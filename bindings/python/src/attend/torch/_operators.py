@@ -25,7 +25,7 @@ torch.library.define(
     f"(Tensor d_out, Tensor? d_lse, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, {_OPTIONS}, int wanted) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 torch.library.define("attend::softmax", "(Tensor x, int dim, bool log) -> Tensor")
-torch.library.define("attend::linear", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+torch.library.define("attend::linear", "(Tensor x, Tensor weight, Tensor? bias, bool native_dot=False) -> Tensor")
 
 
 # -------------------------------------------------------------------------------------------------------- attention --
@@ -324,40 +324,41 @@ torch.library.register_autograd("attend::softmax", _softmax_backward, setup_cont
 torch.library.register_vmap("attend::softmax", _one_by_one(torch.ops.attend.softmax.default))
 
 
-def run_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def run_linear(x: Tensor, weight: Tensor, bias: Tensor | None, native_dot: bool) -> Tensor:
     x, weight = resolved(x), resolved(weight)
     rows = x.reshape(-1, x.shape[-1])
     out = x.new_empty((rows.shape[0], weight.shape[0]))
     _attend.matmul(
         describe("input", rows), describe("weight", weight.t()), describe("out", out),
-        None if bias is None else describe("bias", resolved(bias)), 1.0, 0.0, _threads(), None, None, None, None)
+        None if bias is None else describe("bias", resolved(bias)), 1.0, 0.0, _threads(), None, None, None, None,
+        bool(native_dot))
     return out.view(*x.shape[:-1], weight.shape[0])
 
 
 @torch.library.impl("attend::linear", "CPU")
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return run_linear(x, weight, bias)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, native_dot: bool = False) -> Tensor:
+    return run_linear(x, weight, bias, native_dot)
 
 
 @torch.library.register_fake("attend::linear")
-def _linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None, native_dot: bool = False) -> Tensor:
     torch._check(x.shape[-1] == weight.shape[1], lambda: "linear: input has other features than weight")
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
 def _setup_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias = inputs
+    x, weight, bias, _ = inputs
     ctx.save_for_backward(x, weight)
     ctx.bias_dtype = None if bias is None else bias.dtype
 
 
 def _linear_backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    need_x, need_weight, need_bias = ctx.needs_input_grad
+    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]  # native_dot is left out where it is the default
     rows = d_out.reshape(-1, d_out.shape[-1])
     d_x = (rows @ weight.to(rows.dtype)).reshape(x.shape) if need_x else None
     d_weight = (rows.t() @ x.reshape(-1, x.shape[-1])).to(weight.dtype) if need_weight else None
-    return d_x, d_weight, rows.sum(0).to(ctx.bias_dtype) if need_bias else None
+    return d_x, d_weight, rows.sum(0).to(ctx.bias_dtype) if need_bias else None, None
 
 
 torch.library.register_autograd("attend::linear", _linear_backward, setup_context=_setup_linear)

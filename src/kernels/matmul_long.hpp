@@ -77,7 +77,9 @@ __attribute__((noinline)) void dot(const MatmulBlock<T> &x) {
   to.k = kChunk;
   const auto turned = [](const T *p, const auto &f) __attribute__((always_inline)) {
     if constexpr (kOwnLines<T>) {
-      lines_of(p, kChunk, f);
+      const T *const one[1] = {p};
+      lines_of(
+          one, kChunk, [&](int i, const vec<T>(&column)[1]) __attribute__((always_inline)) { f(i, column[0]); });
     } else {
       each_column<T>(p, kChunk, f);
     }

@@ -201,7 +201,7 @@ ATTEND_INLINE void columns_of(const f8e4m3 *const (&p)[G], int64_t stride, const
   }
 }
 
-// f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r lane i = p[i * stride + k]: a line of each of 16 rows is loaded once,
+// f(k, r) for k = 0 .. 64 / sizeof(S) - 1 in order, r[g] lane i = p[g][i * stride + k]: a line of each of 16 rows is loaded once,
 // and turned as 32-bit elements. (Where rows share the sets of the L1 what is loaded in two or four parts comes from
 // the L2 as often.)
 template <>
@@ -212,17 +212,25 @@ template <>
 constexpr bool kOwnLines<f16> = true;
 template <>
 constexpr bool kOwnLines<int8_t> = true;
-template <class S, class F>
-ATTEND_INLINE void lines_of(const S *p, int64_t stride, const F &f) {
+template <int G, class S, class F>
+ATTEND_INLINE void lines_of(const S *const (&p)[G], int64_t stride, const F &f) {
   constexpr int kParts = 4 / static_cast<int>(sizeof(S));
-  vec<float> r[16];  // bits
+  vec<float> r[G][16];  // bits; of two, half of them in memory
   ATTEND_UNROLL
-  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(p + i * stride);
-  transpose(r);
+  for (int g = 0; g < G; ++g) {
+    ATTEND_UNROLL
+    for (int i = 0; i < 16; ++i) r[g][i] = _mm512_loadu_ps(p[g] + i * stride);
+    transpose(r[g]);
+  }
   ATTEND_UNROLL
   for (int k = 0; k < 16; ++k) {
     ATTEND_UNROLL
-    for (int of = 0; of < kParts; ++of) f(kParts * k + of, part_of(p, _mm512_castps_si512(r[k]), of));
+    for (int of = 0; of < kParts; ++of) {
+      vec<float> column[G];
+      ATTEND_UNROLL
+      for (int g = 0; g < G; ++g) column[g] = part_of(p[g], _mm512_castps_si512(r[g][k]), of);
+      f(kParts * k + of, column);
+    }
   }
 }
 

@@ -37,7 +37,7 @@ void few_dots(const IntegerBlock &x, const QuadColumns &b) {
   constexpr int64_t kSize = sizeof(uint16_t);
   const auto *const a = static_cast<const uint8_t *>(x.a.data);
   const uint8_t *column[NR];
-  for (int j = 0; j < NR; ++j) column[j] = b.first + smaller<int64_t>(j, x.n - 1) * b.step;
+  for (int64_t j = 0; j < NR; ++j) column[j] = b.first + smaller(j, x.n - 1) * b.step;
   for (int64_t i = 0; i < x.m; i += R) {
     const uint8_t *row[R];
     for (int r = 0; r < R; ++r) row[r] = a + smaller(i + r, x.m - 1) * x.a.row_stride * kSize;
@@ -62,8 +62,9 @@ void few_dots(const IntegerBlock &x, const QuadColumns &b) {
           for (int j = 0; j < NR; ++j) acc[j][r] = _mm512_dpbf16_ps(acc[j][r], of_a, of_b[j]);
         }
       };
-      for (; k + kLine <= end; k += kLine)
+      for (; k + kLine <= end; k += kLine) {
         step([&](const uint8_t *p) __attribute__((always_inline)) { return _mm512_loadu_si512(p + k * kSize); });
+      }
       if (k < end) {
         const auto there = static_cast<__mmask32>((uint64_t{1} << (end - k)) - 1);
         step([&](const uint8_t *p)
@@ -84,7 +85,10 @@ void few_columns(const IntegerBlock &x) {
   const QuadColumns b =
       in_place ? QuadColumns{static_cast<const uint8_t *>(x.b.data), x.b.col_stride * int64_t{sizeof(uint16_t)}}
                : columns_of<uint16_t>(x, 0, x.n);
-  with_power_above<kFewColumns>(x.n, [&](auto nr) { few_dots<decltype(nr)::value>(x, b); });
+  with_power_above<kFewColumns>(x.n, [&](auto nr) {
+    constexpr int NR = decltype(nr)::value;
+    few_dots<NR>(x, b);
+  });
 }
 
 void dots(const IntegerBlock &x) {

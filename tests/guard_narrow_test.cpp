@@ -53,14 +53,16 @@ TEST_CASE("products of narrow types stay within their operands") {
     Between a(random, of_a, m, k, 1, at), b(random, of_b, k, n, 1, at), c(random, of_c, m, n, 1, at);
     const uint32_t of_bias = kind == 1 ? of_c : any();
     Between bias(random, of_bias, m, 1, 1, at), scale(random, ATTEND_F32, 1, n, 1, at),
-        zero(random, ATTEND_I32, m, 1, 1, at);
+        zero(random, ATTEND_I32, m, 1, 1, at), row_scale(random, ATTEND_F32, m, 1, 1, at);
     std::fill_n(zero.memory.data, m * 4, static_cast<unsigned char>(0));
     attend_matmul_options o = ATTEND_MATMUL_OPTIONS_INIT;
     if (random.one_in(2)) o.flags = ATTEND_NATIVE_DOT;
     if (random.one_in(2)) o.bias = &bias.view;
     if (random.one_in(2) && (kind == 2 || kind == 4)) o.b_scale = &scale.view;
+    if (random.one_in(2) && (kind == 2 || kind == 3)) o.a_scale = &row_scale.view;
     if (random.one_in(2) && (kind == 1 || kind == 2)) o.a_zero = &zero.view;
-    CHECK(ok(attend_matmul(1, &a.view, &b.view, kind == 1 ? 0 : 0.5, &c.view, &o)));
+    const double beta = kind == 1 || random.one_in(2) ? 0 : 0.5;
+    CHECK(ok(attend_matmul(1, &a.view, &b.view, beta, &c.view, &o)));
   });
 }
 

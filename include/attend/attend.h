@@ -234,8 +234,9 @@ typedef struct attend_matmul_options {
  * and an error bound instead of the above. M or N may be 4 or less if a, or with M < N b, is contiguous along K, as the
  * weights of y = W x are; elsewhere such thin products keep the above. C is within (K + 3) (2^-24 S + 2^-126) of the exact
  * result, S = |alpha| sum |a b| + |beta C| + |bias|, and then rounded to c's type: elements, and sums on the way, below
- * 2^-126 count as 0. Still the same bits for any number of threads, but not those of other instruction sets. In all other
- * calls, and on all other CPUs, the flag changes nothing.
+ * 2^-126 count as 0; where sums of some of the products overflow, to either sign, it may be infinite or NaN. Still the same
+ * bits for any number of threads, but not those of other instruction sets. In all other calls, and on all other CPUs, the
+ * flag changes nothing.
  *
  * beta = 0 never reads C: NaN there is overwritten. alpha = 0 does not read A or B. K = 0 leaves C0. Inf, NaN and
  * denormals behave as IEEE 754 says. alpha and beta are rounded to the type of the arithmetic first. M, N, H or B of 0

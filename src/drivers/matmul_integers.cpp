@@ -35,9 +35,8 @@ struct Plan {
   // Where A is read in place, in long runs: all of its rows, or of its columns, one after the other.
   int64_t most_rows() const { return !pack_a && a().col_stride != 1 ? IntegerBlock::kThinRows : IntegerBlock::kRows; }
   // Where `dots` reads both where they lie, it reads them to their ends: the same sums.
-  int64_t depth() const {
-    return sums == Dtype::f32 && !pack_a && b().row_stride == 1 ? std::max<int64_t>(k, 1) : IntegerBlock::kDepth;
-  }
+  bool in_place() const { return sums == Dtype::f32 && !pack_a && b().row_stride == 1; }
+  int64_t depth() const { return in_place() ? std::max<int64_t>(k, 1) : IntegerBlock::kDepth; }
   int64_t block_rows() const { return std::min(m, most_rows()); }
   int64_t block_columns() const { return std::min(n, IntegerBlock::kColumns); }
   int64_t ld() const { return rounded_up(block_rows(), 16); }
@@ -45,7 +44,7 @@ struct Plan {
   int64_t sums_bytes() const { return aligned(ld() * rounded_up(block_columns(), 2) * int64_t{sizeof(int32_t)}); }
   int64_t b_bytes() const {
     const int64_t columns = std::min(IntegerBlock::kGroup, rounded_up(n, IntegerBlock::kTile));
-    return k == 0 ? 0 : aligned(columns * IntegerBlock::kHeight * int64_t{sizeof(int16_t)});
+    return k == 0 || in_place() ? 0 : aligned(columns * IntegerBlock::kHeight * int64_t{sizeof(int16_t)});
   }
   int64_t a_bytes() const {
     return !pack_a ? 0 : aligned(ld() * rounded_up(std::min(k, IntegerBlock::kDepth), 2) * int64_t{sizeof(int16_t)});
@@ -106,7 +105,7 @@ struct Plan {
 bool takes_dots(const Matmul &problem) {
   if (!problem.native_dot || problem.a.dtype != Dtype::bf16 || problem.b.dtype != Dtype::bf16) return false;
   const Plan plan(problem);
-  return plan.k > 0 && plan.n > 0 && (std::min(plan.m, plan.n) > kFewColumns || plan.a().col_stride == 1);
+  return plan.k > 0 && (std::min(plan.m, plan.n) > kFewColumns || plan.a().col_stride == 1);
 }
 
 Need integer_matmul_need(const Matmul &problem) { return Plan(problem).need(); }

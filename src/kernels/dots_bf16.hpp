@@ -1,7 +1,7 @@
 // Products of bf16 by AVX512_BF16: a step, vdpbf16ps, adds the two products of a lane's pairs to its sum, one after the other.
 // Each addition is rounded, to nearest even whatever the mode; operands and sums below 2^-126 are 0. So the sums are those
 // of a chain over k that takes the second of two before the first: an f32 product's error bound, other bits. Of few columns
-// the lanes run along k, and are summed at the end of each kDepth numbers: A's rows pass by as they lie, at memory's pace.
+// the lanes run along k, and are summed, as the mode says, at the end of each kDepth numbers: A's rows pass by as they lie, at memory's pace.
 #pragma once
 
 #include "kernels/quad_panels.hpp"
@@ -74,7 +74,7 @@ void few_dots(const IntegerBlock &x, const QuadColumns &b) {
       for (int j = 0; j < NR; ++j) {
         auto *const to = reinterpret_cast<float *>(x.sums + j * x.ld + i);
         const bool begins = x.begins && begin == 0;
-        _mm_storeu_ps(to, _mm_add_ps(totals(acc[j]), begins ? _mm_setzero_ps() : _mm_loadu_ps(to)));  // never -0
+        _mm_storeu_ps(to, _mm_add_ps(totals(acc[j]), begins ? _mm_setzero_ps() : _mm_loadu_ps(to)));  // not -0
       }
     }
   }

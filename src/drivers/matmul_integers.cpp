@@ -69,6 +69,7 @@ struct Plan {
     x.a_panel = reinterpret_cast<int16_t *>(scratch + sums_bytes() + b_bytes());
     const StoredMatrix all = {k == 0 ? nullptr : scratch, 1, ld(), sums};
     const auto kernel = sums == Dtype::f32 ? kernels.dots : kernels.integers;
+    const int64_t most = depth();
     const auto blocks = [&](int64_t begin, int64_t end, bool direct) {
       const int64_t columns_end = columns.begin + columns.size;
       const int64_t most_columns = direct ? columns.size : IntegerBlock::kColumns;
@@ -80,8 +81,8 @@ struct Plan {
           x.a_zero = numbers<int32_t>(transposes ? p.scales->b_zero : p.scales->a_zero, of_a, i, head, batch);
           x.sums = static_cast<int32_t *>(direct ? element_of(c, i, j) : scratch);
           x.ld = direct ? c.col_stride : ld();
-          for (int64_t done = 0; done < k; done += depth()) {
-            x.k = std::min(depth(), k - done);
+          for (int64_t done = 0; done < k; done += most) {
+            x.k = std::min(most, k - done);
             x.a = moved(left, i, done);
             x.b = moved(right, done, j);
             x.begins = done == 0;

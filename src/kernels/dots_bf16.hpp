@@ -1,7 +1,9 @@
 // Products of bf16 by AVX512_BF16: a step, vdpbf16ps, adds the two products of a lane's pairs to its sum, one after the other.
 // Each addition is rounded, to nearest even whatever the mode; operands and sums below 2^-126 are 0. So the sums are those
-// of a chain over k that takes the second of two before the first: an f32 product's error bound, other bits. Of few columns
-// the lanes run along k, and are summed, as the mode says, at the end of each kDepth numbers: A's rows pass by as they lie, at memory's pace.
+// of a chain over k that takes the second of two before the first: an f32 product's error bound, other bits.
+//
+// Of few columns the lanes run along k, and are summed at the end of each kDepth numbers, where the mode counts: A's rows
+// pass by as they lie, at memory's pace.
 #pragma once
 
 #include "kernels/quad_panels.hpp"

@@ -58,8 +58,8 @@ ATTEND_INLINE vec<float> load_sums(const int32_t *sums, int64_t count) {
   return load(some);
 }
 
-// The same without C0 and with rows side by side, from register to register: by way of the buffers it took a tenth of
-// 1536 x 384 x 128 by `dots`.
+// The same without C0 and with rows side by side, from register to register. (By way of the buffers 1536 x 384 x 128 by
+// `dots` took 1.06 times as long.)
 template <class S>
 void scale_lines(const ScaleBlock &x) {
   constexpr int W = kLanes<float>;

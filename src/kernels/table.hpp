@@ -118,7 +118,8 @@ struct IntegerBlock {
   int32_t *sums;  // or f32: m up to a multiple of 16, n up to an even number: columns so many apart
   int64_t ld;
   int16_t *a_panel,
-      *b_panel;  // scratch: m, up to a multiple of 16, times k, of 2; n, at most kGroup, of kTile, times kHeight
+      *b_panel;  // scratch: m, up to a multiple of 16, times k, of 2; n, at most kGroup, of kTile, times kHeight, or none
+                 // where k may be any
 };
 
 // C from the sums of a product with 8-bit integers, f32 or i32: C = fma(alpha, (a_scale b_scale) sum, C0), C0 =

@@ -98,22 +98,48 @@ list(APPEND ATTEND_KERNEL_OPTIONS -fno-lto -fno-math-errno -fno-rtti
   $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-sign-conversion>)
 
-# Makes an object library attend_kernels_<name> of each row, ATTEND_ISAS the list of names, and attend_isa_list.inc with
-# a line ATTEND_ISA(<name>) each, which dispatch/registry.cpp includes.
+# An object library attend_kernels_<name>_<unit> of each unit of a file of kernels (kernels/define_table.hpp), or one,
+# attend_kernels_<name>, if `units` is empty. ATTEND_TABLES are what stands behind attend_kernels_, ATTEND_OBJECTS the objects.
+set(ATTEND_UNITS attention_f32 attention_f64 products columns)  # who compiles longest first
+function(attend_add_tables name file units)
+  list(TRANSFORM units REPLACE "(.+)" "${name}_\\1" OUTPUT_VARIABLE tables)
+  if(NOT units)
+    set(tables ${name})
+  endif()
+  set(objects "")
+  foreach(table IN LISTS tables)
+    add_library(attend_kernels_${table} OBJECT ${file})
+    target_link_libraries(attend_kernels_${table} PRIVATE attend_build $<TARGET_NAME_IF_EXISTS:xsimd>)
+    target_compile_options(attend_kernels_${table} PRIVATE ${ARGN})
+    if(units)
+      string(REPLACE ${name}_ "" unit ${table})
+      target_compile_definitions(attend_kernels_${table} PRIVATE ATTEND_UNIT=${unit})
+    endif()
+    list(APPEND objects $<TARGET_OBJECTS:attend_kernels_${table}>)
+  endforeach()
+  # Of the file, whose options come behind attend_build's.
+  set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ATTEND_KERNEL_OPTIONS}")
+  set(ATTEND_TABLES ${tables} PARENT_SCOPE)
+  set(ATTEND_OBJECTS ${objects} PARENT_SCOPE)
+endfunction()
+
+# The tables of each row. ATTEND_ISAS is the list of names, ATTEND_OBJECTS_<name> has the objects of each, and
+# attend_isa_list.inc, which dispatch/registry.cpp includes, a line ATTEND_ISA(<table>) for each table.
 function(attend_add_kernels)
   foreach(row IN LISTS ATTEND_ISA_ROWS)
     separate_arguments(flags UNIX_COMMAND "${row}")
     list(POP_FRONT flags name)
     list(APPEND names ${name})
-    string(APPEND lines "ATTEND_ISA(${name})\n")
-
-    add_library(attend_kernels_${name} OBJECT kernels/isa/${name}.cpp)
-    target_include_directories(attend_kernels_${name} PRIVATE .)
-    target_link_libraries(attend_kernels_${name} PRIVATE attend_build $<TARGET_NAME_IF_EXISTS:xsimd>)
-    target_compile_options(attend_kernels_${name} PRIVATE ${flags})
-    # Of the file, whose options come behind attend_build's.
-    set_source_files_properties(kernels/isa/${name}.cpp PROPERTIES COMPILE_OPTIONS "${ATTEND_KERNEL_OPTIONS}")
-    set_target_properties(attend_kernels_${name} PROPERTIES ${ATTEND_LIBRARY_PROPERTIES})
+    set(units ${ATTEND_UNITS})
+    if(name IN_LIST ATTEND_ISA_PARTS)
+      set(units "")
+    endif()
+    attend_add_tables(${name} kernels/isa/${name}.cpp "${units}" -I${CMAKE_CURRENT_SOURCE_DIR} ${flags})
+    foreach(table IN LISTS ATTEND_TABLES)
+      set_target_properties(attend_kernels_${table} PROPERTIES ${ATTEND_LIBRARY_PROPERTIES})
+      string(APPEND lines "ATTEND_ISA(${table})\n")
+    endforeach()
+    set(ATTEND_OBJECTS_${name} ${ATTEND_OBJECTS} PARENT_SCOPE)
   endforeach()
   file(CONFIGURE OUTPUT attend_isa_list.inc CONTENT "${lines}")
   set(ATTEND_ISAS ${names} PARENT_SCOPE)

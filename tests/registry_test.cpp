@@ -11,7 +11,7 @@ namespace {
 template <class T>
 unsigned rows_of(const KernelsOf<T> &kernels, const KernelsOf<T> *other = nullptr) {
   unsigned rows = 0, row = 1;
-#define ATTEND_KERNEL(name, argument)                                                        \
+#define ATTEND_KERNEL(name, argument, unit)                                                        \
   if (other == nullptr ? kernels.name != nullptr : kernels.name == other->name) rows |= row; \
   row <<= 1;
 #include "kernels/kernels.def"
@@ -22,7 +22,7 @@ unsigned rows_of(const KernelsOf<T> &kernels, const KernelsOf<T> *other = nullpt
 template <class T>
 unsigned without_rows(KernelsOf<T> *kernels, unsigned missing) {
   unsigned row = 1;
-#define ATTEND_KERNEL(name, argument)                \
+#define ATTEND_KERNEL(name, argument, unit)                \
   if ((missing & row) != 0) kernels->name = nullptr; \
   row <<= 1;
 #include "kernels/kernels.def"
@@ -34,7 +34,7 @@ unsigned without_rows(KernelsOf<T> *kernels, unsigned missing) {
 // one lane.
 struct Mixed {
   KernelTable upper = *available_kernels(0), table;
-  const KernelTable &lower = attend_kernels_odd_tiles;
+  const KernelTable &lower = odd_tiles();
 
   Mixed(unsigned missing_f32, unsigned missing_f64) {
     upper.name = "mixed";
@@ -118,7 +118,7 @@ TEST_CASE_TEMPLATE("a table with the rows of two computes what each of them woul
   const KernelTable &best = *available_kernels(0);
   set_active_kernels(&best);
   const auto of_best = results<T>();
-  set_active_kernels(&attend_kernels_odd_tiles);
+  set_active_kernels(&odd_tiles());
   const auto of_lower = results<T>();
   KernelTable none = best;
   const unsigned all = without_rows(&none.f32, 0);

@@ -93,7 +93,7 @@ TEST_CASE_TEMPLATE("keys in pieces: every combination of features", T, float, do
 
 TEST_CASE_TEMPLATE("keys in pieces over several spans", T, float, double) {
   Random random(sizeof(T) == 4 ? 1303 : 1304);
-  set_active_kernels(&attend_kernels_short_spans);
+  set_active_kernels(&short_spans());
   const int count = rounds(40, 1000);
   for (int round = 0; round < count; ++round) {
     check_pieces<T>(random, random.in(400, 3000), random.pick<int64_t>({1, 2, 5, 40}));
@@ -124,7 +124,7 @@ TEST_CASE("a piece alone is the call without state, and only says where its keys
 // What attend_mpi_decode folds spans with.
 TEST_CASE_TEMPLATE("a key that nobody sees closes the span before it", T, float, double) {
   Random random(sizeof(T) == 4 ? 1306 : 1307);
-  set_active_kernels(&attend_kernels_short_spans);
+  set_active_kernels(&short_spans());
   for (int round = 0; round < 10; ++round) {
     const int64_t d = 8, dv = random.pick<int64_t>({1, 8, 33}), nq = random.pick<int64_t>({1, 3, 40}), heads = 4;
     const int64_t nk = random.in(513, 3000), half = dv + 2;

@@ -19,7 +19,7 @@ constexpr int kRounds = 30;
 
 // Uses the table with short spans while it lives.
 struct ShortSpans {
-  ShortSpans() { set_active_kernels(&attend_kernels_short_spans); }
+  ShortSpans() { set_active_kernels(&short_spans()); }
   ~ShortSpans() { set_active_kernels(nullptr); }
   ShortSpans(const ShortSpans &) = delete;
   ShortSpans &operator=(const ShortSpans &) = delete;

@@ -6,10 +6,10 @@
 #include "dispatch/registry.hpp"
 #include "support.hpp"
 
-// Scalars in tiles of odd shapes, and vectors of four floats in such tiles with spans of 512 keys.
-extern "C" const attend::KernelTable attend_kernels_odd_tiles, attend_kernels_short_spans;
-
 namespace attend::test {
+
+// Scalars in tiles of odd shapes, and vectors of four floats in such tiles with spans of 512 keys.
+const KernelTable &odd_tiles(), &short_spans();
 
 // Runs f for every table, the scalar one with odd tiles too. Bits must agree within a `group`: all tables with FMA are
 // one.
@@ -21,7 +21,7 @@ inline void for_each_table(const std::function<void(const std::string &table, co
     f(name, fma ? "FMA" : name);
   };
   for (int i = 0; const KernelTable *table = available_kernels(i); ++i) run(table, (table->required & kFma) != 0);
-  run(&attend_kernels_odd_tiles, true);
+  run(&odd_tiles(), true);
   set_active_kernels(nullptr);
 }
 

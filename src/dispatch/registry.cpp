@@ -8,33 +8,43 @@
 
 #include "dispatch/cpu_features.hpp"
 
-#define ATTEND_ISA(isa) extern "C" const attend::KernelTable attend_kernels_##isa;
+#define ATTEND_ISA(table) extern "C" const attend::KernelTable attend_kernels_##table;
 #include "attend_isa_list.inc"
 #undef ATTEND_ISA
 
 namespace attend {
 namespace {
 
-// Every table built into this library, best first: the order of cmake/AttendIsa.cmake.
+// Every table built into this library, best first: the order of cmake/AttendIsa.cmake. The units of a set of kernels are
+// beside each other, of one name.
 const KernelTable *const kBuilt[] = {
-#define ATTEND_ISA(isa) &attend_kernels_##isa,
+#define ATTEND_ISA(table) &attend_kernels_##table,
 #include "attend_isa_list.inc"
 #undef ATTEND_ISA
 };
-constexpr int kTableCount = static_cast<int>(sizeof kBuilt / sizeof kBuilt[0]);
+constexpr int kBuiltCount = static_cast<int>(sizeof kBuilt / sizeof kBuilt[0]);
 
-// The same without holes, made once.
-KernelTable g_tables[kTableCount];
+// The same, made once: one table for each name, without holes.
+struct Tables {
+  KernelTable of[kBuiltCount];
+  int count;
+} g_tables;
 pthread_once_t g_made = PTHREAD_ONCE_INIT;
 
 void make_tables() {
-  for (int i = kTableCount - 1; i >= 0; --i) {
-    g_tables[i] = *kBuilt[i];
-    if (i + 1 < kTableCount) fill_holes(&g_tables[i], g_tables[i + 1]);
+  KernelTable *table = nullptr;
+  for (int i = 0; i < kBuiltCount; ++i) {
+    if (table != nullptr && std::strcmp(kBuilt[i]->name, table->name) == 0) {
+      fill_holes(table, *kBuilt[i]);
+    } else {
+      table = &g_tables.of[g_tables.count++];
+      *table = *kBuilt[i];
+    }
   }
+  for (int i = g_tables.count - 2; i >= 0; --i) fill_holes(&g_tables.of[i], g_tables.of[i + 1]);
 }
 
-const KernelTable *tables() {
+const Tables &tables() {
   pthread_once(&g_made, make_tables);
   return g_tables;
 }
@@ -46,7 +56,7 @@ void fill_holes(KernelsOf<T> *kernels, const KernelsOf<T> &lower) {
     kernels->attention_rows = lower.attention_rows;
     kernels->key_span = lower.key_span;
   }
-#define ATTEND_KERNEL(name, argument) \
+#define ATTEND_KERNEL(name, argument, unit) \
   if (kernels->name == nullptr) kernels->name = lower.name;
 #include "kernels/kernels.def"
 #undef ATTEND_KERNEL
@@ -58,16 +68,17 @@ std::atomic<const KernelTable *> g_active{nullptr};
 // The best available table that is not above the one ATTEND_ISA names.
 const KernelTable *choose() {
   const uint64_t features = cpu_features();
+  const Tables &all = tables();
   int first = 0;
   if (const char *limit = std::getenv("ATTEND_ISA")) {
-    for (int i = 0; i < kTableCount; ++i) {
-      if (std::strcmp(tables()[i].name, limit) == 0) first = i;
+    for (int i = 0; i < all.count; ++i) {
+      if (std::strcmp(all.of[i].name, limit) == 0) first = i;
     }
   }
-  for (int i = first; i < kTableCount - 1; ++i) {
-    if ((tables()[i].required & ~features) == 0) return &tables()[i];
+  for (int i = first; i < all.count - 1; ++i) {
+    if ((all.of[i].required & ~features) == 0) return &all.of[i];
   }
-  return &tables()[kTableCount - 1];  // generic: runs everywhere
+  return &all.of[all.count - 1];  // generic: runs everywhere
 }
 
 }  // namespace
@@ -92,8 +103,9 @@ const KernelTable *active_kernels() {
 
 const KernelTable *available_kernels(int index) {
   const uint64_t features = cpu_features();
-  for (int i = 0; i < kTableCount; ++i) {
-    if ((tables()[i].required & ~features) == 0 && index-- == 0) return &tables()[i];
+  const Tables &all = tables();
+  for (int i = 0; i < all.count; ++i) {
+    if ((all.of[i].required & ~features) == 0 && index-- == 0) return &all.of[i];
   }
   return nullptr;
 }

@@ -179,7 +179,7 @@ template <class T>
 struct KernelsOf {
   // Of the row attention: lanes of a vector, rows of a query tile at most, and the keys of a span.
   int64_t attention_lanes, attention_rows, key_span;
-#define ATTEND_KERNEL(name, argument) void (*name)(const argument<T> &);
+#define ATTEND_KERNEL(name, argument, unit) void (*name)(const argument<T> &);
 #include "kernels/kernels.def"
 #undef ATTEND_KERNEL
 };

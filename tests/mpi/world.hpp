@@ -27,7 +27,7 @@ constexpr int64_t kSpan = Contract<float>::kKeySpan;
 
 // Uses the table whose spans this program is compiled for.
 struct Spans {
-  Spans() { set_active_kernels(kSpan == 512 ? &attend_kernels_short_spans : nullptr); }
+  Spans() { set_active_kernels(kSpan == 512 ? &short_spans() : nullptr); }
   ~Spans() { set_active_kernels(nullptr); }
   Spans(const Spans &) = delete;
   Spans &operator=(const Spans &) = delete;

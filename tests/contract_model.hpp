@@ -65,7 +65,7 @@ class ContractModel {
   T score(int64_t i, int64_t j, int64_t h, int64_t b) {
     T s = 0;
     for (int64_t f = 0; f < q_.shape()[0]; ++f) s = std::fma(scale_ * q_.at(f, i, h, b), k_.at(f, j, kv_head(h), b), s);
-    if (spec_.softcap > 0) s = softcapped(broadcast(s), static_cast<T>(spec_.softcap)).lane[0];
+    if (spec_.softcap > 0) s = Softcap<T>(static_cast<T>(spec_.softcap))(broadcast(s)).lane[0];
     if (spec_.slopes != nullptr) {
       const int64_t ahead = i + spec_.offset(keys(), q_.shape()[1], b) - j;
       s = std::fma(-static_cast<T>(spec_.slopes[h]), static_cast<T>(ahead < 0 ? -ahead : ahead), s);

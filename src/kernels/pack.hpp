@@ -35,18 +35,39 @@ ATTEND_INLINE vec<float> hidden_lanes<float>(const uint8_t *visible) {
 }
 #endif
 
-// Eight bytes at a time: v - 0x01.. & ~v has a high bit where v has a byte of 0.
+// Eight bytes at a time. The high bit of each byte of v & kLow + kLow | v is 0 if that byte is; the product moves bit 8 i to
+// 56 + i.
 #ifndef ATTEND_ZERO_BYTES  // defined by backends that have a better way
 ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
-  constexpr uint64_t kOnes = 0x0101010101010101u, kHigh = 0x8080808080808080u;
-  uint64_t v[4], set = 0, unset = 0;
-  __builtin_memcpy(v, p, sizeof v);
-  for (const uint64_t w : v) {
-    set |= w;
-    unset |= (w - kOnes) & ~w;
+  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7fu, kGather = 0x0102040810204080u;
+  uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i) {
+    uint64_t v;
+    __builtin_memcpy(&v, p + 8 * i, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    const uint64_t zero = ~(((v & kLow) + kLow) | v | kLow) >> 7;
+    bits |= static_cast<uint32_t>((zero * kGather) >> 56) << 8 * i;
   }
-  return set == 0 ? 0xffffffffu : (unset & kHigh) != 0 ? 1u : 0u;
+  return bits;
 }
+#endif
+
+// Which of 32 keys each lane does not see, bit k of rows[lane] for the k-th. Asked key by key, in order: s, -inf where hidden.
+#ifndef ATTEND_HIDDEN_KEYS  // defined by backends that have a better way
+template <class T>
+struct HiddenKeys {
+  explicit HiddenKeys(const uint32_t *of_rows) : rows(of_rows), bit(1) {}
+  const uint32_t *rows;
+  uint32_t bit;
+  ATTEND_INLINE vec<T> hide_next(vec<T> s) {
+    T of_key[kLanes<T>];
+    for (int l = 0; l < kLanes<T>; ++l) of_key[l] = (rows[l] & bit) != 0 ? T(1) : T(0);
+    bit <<= 1;
+    return select(load(of_key) == broadcast(T(0)), s, broadcast(-static_cast<T>(__builtin_inff())));
+  }
+};
 #endif
 
 // kLanes x kLanes elements from[lane * a_lane + k] to panel[k * width + lane]: transposed in registers. Elements

@@ -22,9 +22,9 @@
 //                                  is defined (simd_avx512.hpp)
 //   stream_store(p, v), stream_fence()  a store past the caches to aligned memory; orders these before later stores
 //   any(b)                         whether any lane of a comparison is true
-//   zero_bytes(p)                  0 if none of 32 bytes is 0, all bits if all are, else anything else
-//   hidden_square(rows, to)        the lanes that kLanes bytes of each of kLanes rows hide, if ATTEND_HIDDEN_SQUARE is
-//                                  defined
+//   all(b)                         whether every lane is
+//   zero_bytes(p)                  bit k: whether byte k of 32 is 0, if ATTEND_ZERO_BYTES is defined
+//   HiddenKeys<T>                  pack.hpp, if ATTEND_HIDDEN_KEYS is defined
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   widened_lanes(p), narrow_lanes(p, v)   of vectors of stored elements (kernels/widen.hpp), if ATTEND_STORED_VECTORS is
 //                                  defined

@@ -71,33 +71,33 @@ ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
   return _mm256_and_ps(_mm256_castsi256_ps(hidden), _mm256_set1_ps(-__builtin_inff()));
 }
 
-// hidden_lanes of each of 8 keys, a lane a row of 8 bytes: the bytes are turned, a quarter of the work of turning floats.
-#define ATTEND_HIDDEN_SQUARE
-ATTEND_INLINE void hidden_square(const uint8_t *const (&row)[8], float *to) {
-  const auto bytes = [&](int i) __attribute__((always_inline)) {
-    return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(row[i]));
-  };
-  __m128i pairs[4], fours[4], keys[4];  // bytes of two rows, of four, of all eight for two keys
-  ATTEND_UNROLL
-  for (int i = 0; i < 4; ++i) pairs[i] = _mm_unpacklo_epi8(bytes(2 * i), bytes(2 * i + 1));
-  ATTEND_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    fours[i] = _mm_unpacklo_epi16(pairs[2 * i], pairs[2 * i + 1]);
-    fours[2 + i] = _mm_unpackhi_epi16(pairs[2 * i], pairs[2 * i + 1]);
+// The bit of the key at hand becomes the sign, by which blends choose.
+#define ATTEND_HIDDEN_KEYS
+template <class T>
+struct HiddenKeys;
+template <>
+struct HiddenKeys<float> {
+  explicit HiddenKeys(const uint32_t *of_rows)
+      : rows(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(of_rows))), up(_mm256_set1_epi32(31)) {}
+  __m256i rows, up;
+  ATTEND_INLINE vec<float> hide_next(vec<float> s) {
+    const __m256 sign = _mm256_castsi256_ps(_mm256_sllv_epi32(rows, up));
+    up = _mm256_sub_epi32(up, _mm256_set1_epi32(1));
+    return _mm256_blendv_ps(s, _mm256_set1_ps(-__builtin_inff()), sign);
   }
-  ATTEND_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    keys[2 * i] = _mm_unpacklo_epi32(fours[2 * i], fours[2 * i + 1]);
-    keys[2 * i + 1] = _mm_unpackhi_epi32(fours[2 * i], fours[2 * i + 1]);
+};
+template <>
+struct HiddenKeys<double> {
+  explicit HiddenKeys(const uint32_t *of_rows)
+      : rows(_mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i *>(of_rows)))),
+        up(_mm256_set1_epi64x(63)) {}
+  __m256i rows, up;
+  ATTEND_INLINE vec<double> hide_next(vec<double> s) {
+    const __m256d sign = _mm256_castsi256_pd(_mm256_sllv_epi64(rows, up));
+    up = _mm256_sub_epi64(up, _mm256_set1_epi64x(1));
+    return _mm256_blendv_pd(s, _mm256_set1_pd(-__builtin_inf()), sign);
   }
-  const __m256 hides = _mm256_set1_ps(-__builtin_inff());
-  ATTEND_UNROLL
-  for (int k = 0; k < 8; ++k) {
-    const __m128i of_key = k % 2 == 0 ? keys[k / 2] : _mm_unpackhi_epi64(keys[k / 2], keys[k / 2]);
-    const __m256i hidden = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(of_key), _mm256_setzero_si256());
-    _mm256_storeu_ps(to + 8 * k, _mm256_and_ps(_mm256_castsi256_ps(hidden), hides));
-  }
-}
+};
 
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm256_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm256_stream_pd(p, v); }

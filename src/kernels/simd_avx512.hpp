@@ -117,6 +117,31 @@ ATTEND_INLINE vec<float> hidden_lanes_f32(const uint8_t *visible) {
   return _mm512_maskz_mov_ps(_mm_testn_epi8_mask(bytes, bytes), _mm512_set1_ps(-__builtin_inff()));
 }
 
+#define ATTEND_HIDDEN_KEYS
+template <class T>
+struct HiddenKeys;
+template <>
+struct HiddenKeys<float> {
+  explicit HiddenKeys(const uint32_t *of_rows) : rows(_mm512_loadu_si512(of_rows)), bit(_mm512_set1_epi32(1)) {}
+  __m512i rows, bit;
+  ATTEND_INLINE vec<float> hide_next(vec<float> s) {
+    const __mmask16 hidden = _mm512_test_epi32_mask(rows, bit);
+    bit = _mm512_add_epi32(bit, bit);
+    return _mm512_mask_mov_ps(s, hidden, _mm512_set1_ps(-__builtin_inff()));
+  }
+};
+template <>
+struct HiddenKeys<double> {
+  explicit HiddenKeys(const uint32_t *of_rows)
+      : rows(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(of_rows))), bit(_mm256_set1_epi32(1)) {}
+  __m256i rows, bit;
+  ATTEND_INLINE vec<double> hide_next(vec<double> s) {
+    const __mmask8 hidden = _mm256_test_epi32_mask(rows, bit);
+    bit = _mm256_add_epi32(bit, bit);
+    return _mm512_mask_mov_pd(s, hidden, _mm512_set1_pd(-__builtin_inf()));
+  }
+};
+
 ATTEND_INLINE void stream_store(float *p, vec<float> v) { _mm512_stream_ps(p, v); }
 ATTEND_INLINE void stream_store(double *p, vec<double> v) { _mm512_stream_pd(p, v); }
 ATTEND_INLINE void stream_fence() { _mm_sfence(); }

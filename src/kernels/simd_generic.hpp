@@ -110,6 +110,12 @@ ATTEND_INLINE bool any(vec_bool<T> b) {
   return r;
 }
 template <class T>
+ATTEND_INLINE bool all(vec_bool<T> b) {
+  bool r = true;
+  for (int i = 0; i < kLanes<T>; ++i) r &= b.lane[i];
+  return r;
+}
+template <class T>
 ATTEND_INLINE vec<T> maximum(vec<T> a, vec<T> b) {
   return each<T>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }

@@ -33,6 +33,10 @@ ATTEND_INLINE bool any(vec_bool<T> b) {
   return xsimd::any(b);
 }
 template <class T>
+ATTEND_INLINE bool all(vec_bool<T> b) {
+  return xsimd::all(b);
+}
+template <class T>
 ATTEND_INLINE vec<T> divide(vec<T> a, vec<T> b) {
   return a / b;
 }

@@ -102,9 +102,10 @@ QueryTile<T> begin_backward_tile(const BackwardBlock<T> &g, const BackwardQuerie
 // The softcap's slope 1 - tanh^2 at the scores of the tile's keys, before these are modified.
 template <class T>
 __attribute__((noinline)) void slopes_of_cap(T cap, const T *scores, int64_t count, T *slopes) {
+  const Softcap<T> capped(cap);
   const vec<T> one = broadcast(T(1)), inverse = broadcast(T(1) / cap);
   for (int64_t i = 0; i < count; i += kLanes<T>) {
-    const vec<T> t = softcapped(load(scores + i), cap) * inverse;
+    const vec<T> t = capped(load(scores + i)) * inverse;
     store(slopes + i, fma(broadcast(T(0)) - t, t, one));
   }
 }

@@ -17,80 +17,100 @@ ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
 // of tanh; nearer still, where tanh(z) is z, s itself, of which z has lost bits if c is huge. A c whose reciprocal would
 // be infinite is scaled, and s with it.
 template <class T>
-ATTEND_INLINE vec<T> softcapped(vec<T> s, T cap) {
-  constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1), kTiny = sizeof(T) == 4 ? T(1e-4) : T(1e-8);
-  constexpr T kSeries[] = {T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
-                           T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
-  const vec<T> zero = broadcast(T(0)), one = broadcast(T(1));
-  const T up = sizeof(T) == 4 ? (cap < T(0x1p-124) ? T(0x1p32) : T(1)) : (cap < T(0x1p-1020) ? T(0x1p64) : T(1));
-  const vec<T> size = select(s < zero, zero - s, s), z = size * broadcast(up) * broadcast(T(1) / (cap * up));
-  const vec_bool<T> is_small = z < broadcast(kSmall);
-  const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
-  const vec<T> near = select(is_small, z, zero), near2 = near * near;  // (elsewhere the series would overflow)
-  const vec<T> series = fma(polynomial(near2, kSeries) * near2, near, near);
-  const vec<T> t = select(is_small, series, divide(one - e, one + e)) * broadcast(cap);
-  return select(z < broadcast(kTiny), s, select(s < zero, zero - t, t));
-}
-
-// Adds the bias to what the mask left in a line for each of the rows: 0, or the -inf that stays.
-template <class T, class S>
-void added_lines(const AttentionBlock<T> &x, const RowsRef<const S> &bias, int64_t row, int64_t rows, int64_t key,
-                 int64_t keys, T *lines) {
-  constexpr int W = kLanes<T>;
-  for (int64_t i = 0; i < rows; ++i) {
-    T *line = lines + i * W;
-    const S *b = row_at(x, bias, row + i) + key * bias.element_stride;
-    if (keys == W && bias.element_stride == 1) {
-      const vec<T> r = load(line);
-      store(line, select(r == broadcast(T(0)), load_as<T>(b), r));
-    } else {
-      for (int64_t k = 0; k < keys; ++k) line[k] = line[k] == T(0) ? widened(b[k * bias.element_stride]) : line[k];
-    }
+struct Softcap {
+  static constexpr T kSmall = sizeof(T) == 4 ? T(0.4) : T(0.1), kTiny = sizeof(T) == 4 ? T(1e-4) : T(1e-8);
+  T cap, up, inverse;
+  explicit Softcap(T c) : cap(c) {
+    up = sizeof(T) == 4 ? (cap < T(0x1p-124) ? T(0x1p32) : T(1)) : (cap < T(0x1p-1020) ? T(0x1p64) : T(1));
+    inverse = T(1) / (cap * up);
   }
-}
+  // |s|, and z of it.
+  ATTEND_INLINE static vec<T> magnitude(vec<T> s) {
+    const vec<T> zero = broadcast(T(0));
+    return select(s < zero, zero - s, s);
+  }
+  ATTEND_INLINE vec<T> ratio(vec<T> size) const { return size * broadcast(up) * broadcast(inverse); }
+  // kNear: all of them are so near to 0.
+  template <bool kNear = false>
+  ATTEND_INLINE vec<T> operator()(vec<T> s) const {
+    constexpr T kSeries[] = {
+        T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
+        T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
+    const vec<T> zero = broadcast(T(0)), one = broadcast(T(1)), z = ratio(magnitude(s));
+    const vec_bool<T> is_small = z < broadcast(kSmall);
+    const vec<T> near = kNear ? z : select(is_small, z, zero), near2 = near * near;  // (elsewhere it would overflow)
+    vec<T> t = fma(polynomial(near2, kSeries) * near2, near, near);
+    if constexpr (!kNear) {
+      const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
+      t = select(is_small, t, divide(one - e, one + e));
+    }
+    t = t * broadcast(cap);
+    return select(z < broadcast(kTiny), s, select(s < zero, zero - t, t));
+  }
+};
 
-// What bias and mask add to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from
-// `key` on: [key][lane], -inf where they hide; the lanes without a row are 0.
+// The scores of `keys` keys and a vector of rows; the greatest of each lane. Most models' caps are far above nearly all of
+// their scores: where all of a square are near 0, which is asked once, they take half the time.
 template <class T>
-ATTEND_INLINE void added_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, T *added) {
+ATTEND_INLINE vec<T> cap_square(const Softcap<T> &capped, T *at, int64_t lanes, int64_t keys) {
+  vec<T> size = broadcast(T(0)), top = broadcast(kMinusInfinity<T>);
+  for (int64_t j = 0; j < keys; ++j) size = maximum(Softcap<T>::magnitude(load(at + j * lanes)), size);
+  const auto each = [&](auto near) __attribute__((always_inline)) {
+    for (int64_t j = 0; j < keys; ++j) {
+      const vec<T> s = capped.template operator()<decltype(near)::value != 0>(load(at + j * lanes));
+      top = maximum(s, top);
+      store(at + j * lanes, s);
+    }
+  };
+  all(capped.ratio(size) < broadcast(Softcap<T>::kSmall)) ? each(Int<1>()) : each(Int<0>());
+  return top;
+}
+
+// What the bias adds to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from `key` on: a
+// row for each key, a column for each lane; a whole square of the type T in place, if it may, else copied, the lanes without a row 0.
+template <class T>
+ATTEND_INLINE MatrixRef<const T> bias_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys,
+                                             bool in_place, T *copy) {
   constexpr int W = kLanes<T>;
-  const int64_t rows = smaller<int64_t>(W, x.rows - row), m_key = x.mask.element_stride;
+  const int64_t rows = smaller<int64_t>(W, x.rows - row), step = x.bias.element_stride;
   int64_t stride = 0;
-  if (x.mask.data == nullptr && is_even(x, rows_as<T>(x.bias), &stride)) {
-    return with_float<T>(x.bias.type, [&](auto stored) {
-      const auto bias = rows_as<decltype(stored)>(x.bias);
-      const int64_t b_key = bias.element_stride;
-      pack_panel<T>(W, rows, keys, row_at(x, bias, row) + key * b_key, stride, b_key, T(1), added);
-    });
+  const RowsRef<const T> own = rows_as<T>(x.bias);
+  const bool even = is_even(x, own, &stride);
+  if (in_place && even && step == 1 && rows == W && keys == W && !is_narrow<T>(x.bias.type)) {
+    return {row_at(x, own, row) + key, 1, stride};
   }
-#ifdef ATTEND_HIDDEN_SQUARE
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (x.bias.data == nullptr && rows == W && keys == W && m_key == 1) {
-      const uint8_t *of_row[W];
-      for (int64_t i = 0; i < W; ++i) of_row[i] = row_at(x, x.mask, row + i) + key;
-      return hidden_square(of_row, added);
+  with_float<T>(x.bias.type, [&](auto stored) {
+    using S = decltype(stored);
+    const RowsRef<const S> bias = rows_as<S>(x.bias);
+    if (even) return pack_panel<T>(W, rows, keys, row_at(x, bias, row) + key * step, stride, step, T(1), copy);
+    for (int64_t i = 0; i < W; ++i) {
+      const S *b = row_at(x, bias, row + smaller(i, rows - 1)) + key * step;
+      for (int64_t k = 0; k < keys; ++k) copy[k * W + i] = i < rows ? widened(b[k * step]) : T(0);
     }
-  }
-#endif
-  // A line for each row, then turned.
-  T lines[W * W];
-  for (int64_t i = 0; i < rows; ++i) {
-    T *line = lines + i * W;
-    store(line, broadcast(T(0)));
-    if (x.mask.data != nullptr) {
-      const uint8_t *m = row_at(x, x.mask, row + i) + key * m_key;
-      if (keys == W && m_key == 1) {
-        store(line, hidden_lanes<T>(m));
-      } else {
-        for (int64_t k = 0; k < keys; ++k) line[k] = m[k * m_key] != 0 ? T(0) : kMinusInfinity<T>;
-      }
+  });
+  return {copy, W, 1};
+}
+
+// The keys that the mask hides, as bits of each lane's row (HiddenKeys), for `keys` keys (at most kSegment) from `key` on.
+// Whether there are any.
+template <class T>
+ATTEND_INLINE bool hidden_bits(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, uint32_t *bits) {
+  constexpr int W = kLanes<T>;
+  const int64_t rows = smaller<int64_t>(W, x.rows - row), step = x.mask.element_stride;
+  uint32_t any = 0;
+  for (int64_t i = 0; i < W; ++i) {
+    uint32_t of_row = 0;
+    const uint8_t *m = row_at(x, x.mask, row + smaller(i, rows - 1)) + key * step;
+    if (i >= rows) {
+    } else if (step == 1 && keys == kSegment) {
+      of_row = zero_bytes(m);
+    } else {
+      for (int64_t k = 0; k < keys; ++k) of_row |= static_cast<uint32_t>(m[k * step] == 0) << k;
     }
+    bits[i] = of_row;
+    any |= of_row;
   }
-  if (x.bias.data != nullptr) {
-    with_float<T>(x.bias.type,
-                  [&](auto stored) { added_lines(x, rows_as<decltype(stored)>(x.bias), row, rows, key, keys, lines); });
-  }
-  pack_panel<T>(W, rows, keys, lines, W, 1, T(1), added);
+  return any != 0;
 }
 
 // ahead + item, each rounded once: the bits must not depend on the lane that a row has.
@@ -141,64 +161,102 @@ __attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const Q
   }
 }
 
+// Mask and bias of kLanes keys, and nothing else: the usual case. The greatest score of each lane. A bias in place is turned in
+// registers.
+template <class T, bool kMask, bool kBias>
+ATTEND_INLINE vec<T> add_square(const QueryTile<T> &t, const MatrixRef<const T> &bias, T *at, HiddenKeys<T> *keys,
+                                vec<T> *hidden) {
+  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;  // since one of maxima would wait for itself
+  const vec<T> least = broadcast(kMinusInfinity<T>);
+  vec<T> tops[kChains];
+  for (int c = 0; c < kChains; ++c) tops[c] = least;
+  const auto add = [&](int j, vec<T> a) __attribute__((always_inline)) {
+    vec<T> s = load(at);
+    if constexpr (kBias) {
+      const vec_bool<T> hides = a == least;
+      s = select(hides, least, s + a);
+      *hidden = select(hides, least, *hidden);
+    }
+    if constexpr (kMask) s = keys->hide_next(s);
+    tops[j % kChains] = maximum(s, tops[j % kChains]);
+    store(at, s);
+    at += t.lanes;
+  };
+  if (kBias && bias.row_stride == 1) {
+    each_column<T>(bias.data, bias.col_stride, add);
+  } else {
+    ATTEND_UNROLL
+    for (int j = 0; j < W; ++j) add(j, kBias ? load(bias.data + j * W) : least);
+  }
+  for (int c = 1; c < kChains; ++c) tops[0] = maximum(tops[c], tops[0]);
+  return tops[0];
+}
+
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
 // may hide something.
 template <class T>
 bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
   constexpr int W = kLanes<T>;
+  static_assert(kSegment % W == 0 && kSegment == 32, "bits of a key for each lane");
   const int64_t size = run.end - run.begin;
-  const bool masks = stage >= ScoresStage::masked, adds = masks && run.adds;
+  const bool masked = stage >= ScoresStage::masked, caps = x.softcap != T(0) && stage >= ScoresStage::softcapped;
+  const bool has_mask = masked && run.adds && x.mask.data != nullptr;
+  const bool has_bias = masked && run.adds && x.bias.data != nullptr;
+  const bool nothing_else = !masked || (x.slopes == nullptr && !run.hides),
+             only_adds = nothing_else && (has_mask || has_bias);
+  const Softcap<T> capped(caps ? x.softcap : T(1));  // (1 / 0 would raise its flag)
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
-  const bool only_adds = adds && x.softcap == T(0) && x.slopes == nullptr && !run.hides;
-  vec<T> hidden = zero;  // +inf where bias or mask are -inf
-  T added[W * W];
+  vec<T> hidden = zero;  // -inf where the bias is
+  bool hides = false;    // the mask
+  T copy[W * W];
+  MatrixRef<const T> bias = {copy, W, 1};
   for (int i = 0; i < t.vectors; ++i) {
     vec<T> top = least;
+    uint32_t bits[W] = {};
+    HiddenKeys<T> of_mask(bits);
     for (int64_t j0 = 0; j0 < size; j0 += W) {
-      const int64_t keys = smaller<int64_t>(W, size - j0);
+      const int64_t row = t.row + i * W, key = run.begin + j0, keys = smaller<int64_t>(W, size - j0);
       T *at = t.s + j0 * t.lanes + i * W;
-      if (adds) added_square(x, t.row + i * W, run.begin + j0, keys, added);
+      if (caps) {
+        const vec<T> of_square = cap_square(capped, at, t.lanes, keys);
+        if (nothing_else && !only_adds) {
+          top = maximum(of_square, top);
+          continue;
+        }
+      }
+      if (has_mask && j0 % kSegment == 0) {
+        hides |= hidden_bits(x, row, key, smaller(kSegment, size - j0), bits);
+        of_mask = HiddenKeys<T>(bits);
+      }
+      if (has_bias) bias = bias_square(x, row, key, keys, only_adds, copy);
       if (only_adds && keys == W) {
-        // The usual case. Four chains, since one of maxima would wait for itself.
-        constexpr int kChains = W < 4 ? W : 4;
-        vec<T> tops[kChains], hides[kChains];
-        for (int c = 0; c < kChains; ++c) tops[c] = least, hides[c] = zero;
-        ATTEND_UNROLL
-        for (int j = 0; j < W; ++j, at += t.lanes) {
-          const vec<T> a = load(added + j * W), s = select(a == least, least, load(at) + a);
-          hides[j % kChains] = maximum(zero - a, hides[j % kChains]);
-          tops[j % kChains] = maximum(s, tops[j % kChains]);
-          store(at, s);
-        }
-        for (int c = 0; c < kChains; ++c) {
-          top = maximum(tops[c], top);
-          hidden = maximum(hides[c], hidden);
-        }
+        const vec<T> of_square = !has_bias  ? add_square<T, true, false>(t, bias, at, &of_mask, &hidden)
+                                 : has_mask ? add_square<T, true, true>(t, bias, at, &of_mask, &hidden)
+                                            : add_square<T, false, true>(t, bias, at, &of_mask, &hidden);
+        top = maximum(of_square, top);
         continue;
       }
       for (int64_t j = 0; j < keys; ++j, at += t.lanes) {
-        const int64_t key = run.begin + j0 + j;
         vec<T> s = load(at);
-        if (x.softcap != T(0) && stage >= ScoresStage::softcapped) s = softcapped(s, x.softcap);
-        if (masks) {
-          if (x.slopes != nullptr) {
-            const vec<T> distance = distances<T>(x.position - key, t.item() + i * W);
-            s = fma(maximum(distance, zero - distance), zero - load(t.slope() + i * W), s);
-          }
-          if (adds) {
-            const vec<T> a = load(added + j * W);
-            s = select(a == least, least, s + a);
-            hidden = maximum(zero - a, hidden);
-          }
-          if (run.hides) s = hide(x, t, key, i, s);
+        if (masked && x.slopes != nullptr) {
+          const vec<T> distance = distances<T>(x.position - key - j, t.item() + i * W);
+          s = fma(maximum(distance, zero - distance), zero - load(t.slope() + i * W), s);
         }
+        if (has_bias) {
+          const vec<T> a = load(bias.data + j * W);
+          const vec_bool<T> of_key = a == least;
+          s = select(of_key, least, s + a);
+          hidden = select(of_key, least, hidden);
+        }
+        if (has_mask) s = of_mask.hide_next(s);
+        if (masked && run.hides) s = hide(x, t, key + j, i, s);
         top = maximum(s, top);
         store(at, s);
       }
     }
     store(t.slice_m() + i * W, top);
   }
-  return any_infinite(hidden);
+  return hides || any(hidden == least);
 }
 
 }  // namespace

@@ -11,15 +11,21 @@ template <class T, int MV>
 constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kScoreColumns;
 
 // Bias and mask, which modify_scores wants next, come from memory where they are large: their lines are asked for while
-// the products are computed.
+// the products of `keys` keys are computed, each about once.
 template <class T>
-ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key) {
-  if (x.bias.data != nullptr && x.bias.element_stride == 1 && (x.bias.item_stride | x.bias.head_stride) != 0) {
-    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(stored_row_at(x, x.bias, t.row + i, key), 0, 2);
-  }
-  if (x.mask.data != nullptr && x.mask.element_stride == 1 && (x.mask.item_stride | x.mask.head_stride) != 0) {
-    for (int64_t i = 0; i < t.count; ++i) __builtin_prefetch(row_at(x, x.mask, t.row + i) + key, 0, 2);
-  }
+ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
+  const auto ask = [&](const void *data, int64_t element, int64_t item, int64_t head, int64_t size) {
+    const RowsRef<const char> rows = {static_cast<const char *>(data) + key * size, size, item * size, head * size};
+    if (data == nullptr || element != 1 || distinct_rows(t, rows) == 1 || key % (64 / size) >= keys) return;
+    int64_t stride = 0;
+    const bool even = is_even(x, rows, &stride);
+    const char *row = row_at(x, rows, t.row);
+    for (int64_t i = 0; i < t.count; ++i, row += stride) {
+      __builtin_prefetch(even ? row : row_at(x, rows, t.row + i), 0, 2);
+    }
+  };
+  ask(x.bias.data, x.bias.element_stride, x.bias.item_stride, x.bias.head_stride, size_of(x.bias.type));
+  ask(x.mask.data, x.mask.element_stride, x.mask.item_stride, x.mask.head_stride, 1);
 }
 
 // Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on.
@@ -45,7 +51,7 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
           } else {
             tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, W);
           }
-          ask_for_modifiers(x, t, key + j);
+          ask_for_modifiers(x, t, key + j, decltype(nr)::value);
           T *s = t.s + j * QL;
           tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
             store(s + jj * QL + i * W, score);

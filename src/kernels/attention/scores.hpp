@@ -15,8 +15,9 @@ constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kSc
 template <class T>
 ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
   const auto ask = [&](const void *data, int64_t element, int64_t item, int64_t head, int64_t size) {
+    if (data == nullptr || element != 1 || key % (64 / size) >= keys) return;
     const RowsRef<const char> rows = {static_cast<const char *>(data) + key * size, size, item * size, head * size};
-    if (data == nullptr || element != 1 || distinct_rows(t, rows) == 1 || key % (64 / size) >= keys) return;
+    if (distinct_rows(t, rows) == 1) return;
     int64_t stride = 0;
     const bool even = is_even(x, rows, &stride);
     const char *row = row_at(x, rows, t.row);

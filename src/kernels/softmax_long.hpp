@@ -45,7 +45,7 @@ void long_sums(const LongSoftmaxBlock<T> &x) {
     store(shift, shift_of(tops));
     for (int64_t c = 0; c < count; ++c) {
       store(lanes + c * W, lane_sums(g.s, first + c * kChunk, end_of(c), broadcast(shift[c]), static_cast<T *>(nullptr),
-                                     g.s + W * kChunk, [](int64_t, int64_t) {}));
+                                     g.s + W * kChunk, false, [](int64_t, int64_t) {}));
     }
     keep(x.chunks, across(lanes, Add<T>()));
   }

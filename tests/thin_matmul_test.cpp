@@ -121,11 +121,14 @@ TEST_CASE("thin products from memory: columns of A contiguous") {
         Case{F32, F32, 4103, 8, 1030, 1, 3, 1, 0.3, true}, Case{F32, F32, 4103, 9, 1030, 1, 3, 1, 0, false},
         Case{ATTEND_BF16, F32, 8201, 4, 1030, 1, 3, 1, 0, true},
         Case{ATTEND_F16, ATTEND_F16, 8201, 7, 1030, 1, 3, 1, 1, false},
-        Case{ATTEND_I8, F32, 16421, 6, 1030, 1, 3, 1, 0, true}}) {
+        Case{ATTEND_I8, F32, 16421, 6, 1030, 1, 3, 1, 0, true}, Case{F32, F32, 4103, 13, 1030, 1, 3, -0.7, 0.3, true},
+        Case{F32, F32, 4103, 16, 1027, 1, 3, 1, 0, false}, Case{F32, F32, 4103, 17, 1030, 1, 3, 1, 1, false},
+        Case{ATTEND_BF16, ATTEND_BF16, 8201, 14, 1030, 1, 3, 1, 1, false}}) {
     check_thin<float>(random, x, static_cast<int32_t>(random.in(1, 3)), random.one_in(2));
   }
   check_thin<double>(random, {F64, F64, 2053, 3, 1030, 1, 3, 1, 0.3, true}, 2, false);
   check_thin<double>(random, {F64, F64, 2053, 6, 1030, 1, 3, 1, 0, false}, 1, true);
+  check_thin<double>(random, {F64, F64, 2053, 11, 1030, 1, 3, 1, 1, false}, 2, false);
 }
 
 // Rows that begin in the same sets of the caches are read from a whole vector on, and whole.

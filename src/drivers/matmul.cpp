@@ -50,7 +50,8 @@ struct MatmulPlan {
     }
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
-    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
+    const int64_t most_long = is_narrow(a) ? kLongNarrowColumns : kLongColumns;
+    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= most_long && beyond_caches()));
     // (Backwards as well, but for what the kernels read as bytes.)
     const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
     pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : !along_k || n > kFewColumns);

@@ -6,54 +6,70 @@
 namespace attend {
 namespace {
 
+// sums of NR columns, `run` apart, += L columns of A times their numbers in B, for so many rows from the top of a run on. L is
+// known, so that the numbers are in registers.
+template <class T, int NR, int L, class S>
+ATTEND_INLINE void add_columns(const S *a, int64_t a_k, const MatrixRef<const T> &b, int64_t columns, bool begins,
+                               bool asks, int64_t rows, T *sums, int64_t run) {
+  constexpr int W = kLanes<T>;
+  vec<T> factor[L][NR];
+  ATTEND_UNROLL
+  for (int l = 0; l < L; ++l) {
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) {
+      factor[l][j] = broadcast(j < columns ? b.data[l * b.row_stride + j * b.col_stride] : T(0));
+    }
+  }
+  const auto add = [&](int64_t r, auto column) __attribute__((always_inline)) {
+    vec<T> sum[NR];
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) sum[j] = begins ? broadcast(T(0)) : load(sums + j * run + r);
+    ATTEND_UNROLL
+    for (int l = 0; l < L; ++l) {
+      if (asks) __builtin_prefetch(a + r + (l + L) * a_k, 0, 2);
+      const vec<T> v = column(a + r + l * a_k);
+      ATTEND_UNROLL
+      for (int j = 0; j < NR; ++j) sum[j] = fma(v, factor[l][j], sum[j]);
+    }
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) store(sums + j * run + r, sum[j]);
+  };
+  int64_t r = 0;
+  for (; r + W <= rows; r += W) {
+    add(
+        r, [](const S *p) __attribute__((always_inline)) { return load_as<T>(p); });
+  }
+  if (r < rows) {
+    add(
+        r, [&](const S *p) __attribute__((always_inline)) { return load_some<T>(p, rows - r); });
+  }
+}
+
 // Few columns, A's columns contiguous: sums of long runs of rows for NR columns after the other, so that memory is read in
 // long runs too (one column, 4 KiB of rows: three quarters of the speed); some columns of A between a load and a store of
 // the sums.
 template <class T, int NR, class S>
 void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  constexpr int W = kLanes<T>, kColumns = NR == 4 && W * sizeof(T) < 64 ? 2 : 4;  // their factors stay in registers
+  constexpr int L = NR == 4 && kLanes<T> * sizeof(T) < 64 ? 2 : 4;  // whose factors stay in registers
   const int64_t run = long_run<T>(x.n);
   T *const sums = x.b_panel;
-  // Copies: a store of a vector might, for all the compiler knows, change x.
-  const int64_t a_k = x.a.col_stride;
-  const bool far = x.far;
   for (int64_t i = 0; i < x.m; i += run) {
     const int64_t rows = smaller(run, x.m - i);
-    for (int64_t k = 0; k < x.k; k += kColumns) {
-      const int columns = static_cast<int>(smaller<int64_t>(kColumns, x.k - k));
-      const S *a = static_cast<const S *>(x.a.data) + i + k * a_k;
+    for (int64_t k = 0; k < x.k;) {
+      const bool several = k + L <= x.k;
+      const S *a = static_cast<const S *>(x.a.data) + i + k * x.a.col_stride;
       for (int64_t first = 0; first < x.n; first += NR) {
-        vec<T> factor[kColumns][NR];
-        for (int l = 0; l < kColumns; ++l) {
-          for (int j = 0; j < NR; ++j) {
-            const bool is_there = l < columns && first + j < x.n;
-            factor[l][j] = broadcast(is_there ? b.data[(k + l) * b.row_stride + (first + j) * b.col_stride] : T(0));
-          }
-        }
+        const MatrixRef<const T> numbers = {b.data + k * b.row_stride + first * b.col_stride, b.row_stride,
+                                            b.col_stride};
         T *const to = sums + first * run;
-        const bool asks = far && first == 0;
-        for (int64_t r = 0; r < rows; r += W) {
-          vec<T> sum[NR];
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) sum[j] = k == 0 ? broadcast(T(0)) : load(to + j * run + r);
-          const int64_t count = smaller<int64_t>(W, rows - r);
-          const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
-            ATTEND_UNROLL
-            for (int j = 0; j < NR; ++j) sum[j] = fma(column, factor[l][j], sum[j]);
-          };
-          if (columns == kColumns && count == W) {
-            ATTEND_UNROLL
-            for (int l = 0; l < kColumns; ++l) {
-              if (asks) __builtin_prefetch(a + r + (l + kColumns) * a_k, 0, 2);
-              add(l, load_as<T>(a + r + l * a_k));
-            }
-          } else {
-            for (int l = 0; l < columns; ++l) add(l, load_some<T>(a + r + l * a_k, count));
-          }
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) store(to + j * run + r, sum[j]);
+        const bool asks = x.far && first == 0 && x.n <= 8;  // (for more it is in time by itself)
+        if (several) {
+          add_columns<T, NR, L>(a, x.a.col_stride, numbers, x.n - first, k == 0, asks, rows, to, run);
+        } else {
+          add_columns<T, NR, 1>(a, x.a.col_stride, numbers, x.n - first, k == 0, false, rows, to, run);
         }
       }
+      k += several ? L : 1;
     }
     finish_general(x, i, rows, 0, x.n, sums, run);
   }

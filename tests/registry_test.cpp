@@ -11,7 +11,7 @@ namespace {
 template <class T>
 unsigned rows_of(const KernelsOf<T> &kernels, const KernelsOf<T> *other = nullptr) {
   unsigned rows = 0, row = 1;
-#define ATTEND_KERNEL(name, argument, unit)                                                        \
+#define ATTEND_KERNEL(name, argument, unit)                                                  \
   if (other == nullptr ? kernels.name != nullptr : kernels.name == other->name) rows |= row; \
   row <<= 1;
 #include "kernels/kernels.def"
@@ -22,7 +22,7 @@ unsigned rows_of(const KernelsOf<T> &kernels, const KernelsOf<T> *other = nullpt
 template <class T>
 unsigned without_rows(KernelsOf<T> *kernels, unsigned missing) {
   unsigned row = 1;
-#define ATTEND_KERNEL(name, argument, unit)                \
+#define ATTEND_KERNEL(name, argument, unit)          \
   if ((missing & row) != 0) kernels->name = nullptr; \
   row <<= 1;
 #include "kernels/kernels.def"

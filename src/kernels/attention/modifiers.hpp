@@ -161,35 +161,55 @@ __attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const Q
   }
 }
 
-// Mask and bias of kLanes keys, and nothing else: the usual case. The greatest score of each lane. A bias in place is turned in
-// registers.
-template <class T, bool kMask, bool kBias>
-ATTEND_INLINE vec<T> add_square(const QueryTile<T> &t, const MatrixRef<const T> &bias, T *at, HiddenKeys<T> *keys,
-                                vec<T> *hidden) {
+// Mask or bias of kLanes keys. The greatest score of each lane. A bias in place is turned in registers.
+template <class T, class F>
+ATTEND_INLINE vec<T> add_square(const QueryTile<T> &t, T *at, const F &each) {
   constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;  // since one of maxima would wait for itself
-  const vec<T> least = broadcast(kMinusInfinity<T>);
   vec<T> tops[kChains];
-  for (int c = 0; c < kChains; ++c) tops[c] = least;
-  const auto add = [&](int j, vec<T> a) __attribute__((always_inline)) {
-    vec<T> s = load(at);
-    if constexpr (kBias) {
-      const vec_bool<T> hides = a == least;
-      s = select(hides, least, s + a);
-      *hidden = select(hides, least, *hidden);
-    }
-    if constexpr (kMask) s = keys->hide_next(s);
-    tops[j % kChains] = maximum(s, tops[j % kChains]);
+  for (int c = 0; c < kChains; ++c) tops[c] = broadcast(kMinusInfinity<T>);
+  each([&](int c, auto change) __attribute__((always_inline)) {
+    const vec<T> s = change(load(at));
+    tops[c % kChains] = maximum(s, tops[c % kChains]);
     store(at, s);
     at += t.lanes;
-  };
-  if (kBias && bias.row_stride == 1) {
-    each_column<T>(bias.data, bias.col_stride, add);
-  } else {
-    ATTEND_UNROLL
-    for (int j = 0; j < W; ++j) add(j, kBias ? load(bias.data + j * W) : least);
-  }
+  });
   for (int c = 1; c < kChains; ++c) tops[0] = maximum(tops[c], tops[0]);
   return tops[0];
+}
+template <class T>
+ATTEND_INLINE vec<T> add_mask(const QueryTile<T> &t, T *at, HiddenKeys<T> *keys) {
+  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;
+  return add_square<T>(
+      t, at, [&](auto with) __attribute__((always_inline)) {
+        for (int j = 0; j < W; j += kChains) {
+          ATTEND_UNROLL
+          for (int c = 0; c < kChains; ++c) {
+            with(
+                c, [&](vec<T> s) __attribute__((always_inline)) { return keys->hide_next(s); });
+          }
+        }
+      });
+}
+template <class T>
+ATTEND_INLINE vec<T> add_bias(const QueryTile<T> &t, T *at, const MatrixRef<const T> &bias, vec<T> *hidden) {
+  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;
+  const vec<T> least = broadcast(kMinusInfinity<T>);
+  return add_square<T>(
+      t, at, [&](auto with) __attribute__((always_inline)) {
+        const auto add = [&](int c, vec<T> a) __attribute__((always_inline)) {
+          with(
+              c, [&](vec<T> s) __attribute__((always_inline)) {
+                const vec_bool<T> hides = a == least;
+                *hidden = select(hides, least, *hidden);
+                return select(hides, least, s + a);
+              });
+        };
+        if (bias.row_stride == 1) return each_column<T>(bias.data, bias.col_stride, add);
+        for (int j = 0; j < W; j += kChains) {
+          ATTEND_UNROLL
+          for (int c = 0; c < kChains; ++c) add(c, load(bias.data + (j + c) * W));
+        }
+      });
 }
 
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
@@ -229,10 +249,10 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
         of_mask = HiddenKeys<T>(bits);
       }
       if (has_bias) bias = bias_square(x, row, key, keys, only_adds, copy);
-      if (only_adds && keys == W) {
-        const vec<T> of_square = !has_bias  ? add_square<T, true, false>(t, bias, at, &of_mask, &hidden)
-                                 : has_mask ? add_square<T, true, true>(t, bias, at, &of_mask, &hidden)
-                                            : add_square<T, false, true>(t, bias, at, &of_mask, &hidden);
+      if (only_adds && keys == W) {  // the usual case
+        vec<T> of_square = least;
+        if (has_bias) of_square = add_bias(t, at, bias, &hidden);
+        if (has_mask) of_square = add_mask(t, at, &of_mask);
         top = maximum(of_square, top);
         continue;
       }

@@ -13,20 +13,28 @@ constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kSc
 // Bias and mask, which modify_scores wants next, come from memory where they are large: their lines are asked for while
 // the products of `keys` keys are computed, each about once.
 template <class T>
+__attribute__((noinline)) void ask_for_lines(const AttentionBlock<T> &x, const QueryTile<T> &t,
+                                             const RowsRef<const void> &of, int64_t size, int64_t key, int64_t keys) {
+  if (of.element_stride != 1 || key % (64 / size) >= keys) return;
+  const RowsRef<const char> rows = {static_cast<const char *>(of.data) + key * size, size, of.item_stride * size,
+                                    of.head_stride * size};
+  if (distinct_rows(t, rows) == 1) return;
+  int64_t stride = 0;
+  const bool even = is_even(x, rows, &stride);
+  const char *row = row_at(x, rows, t.row);
+  for (int64_t i = 0; i < t.count; ++i, row += stride) {
+    __builtin_prefetch(even ? row : row_at(x, rows, t.row + i), 0, 2);
+  }
+}
+template <class T>
 ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys) {
-  const auto ask = [&](const void *data, int64_t element, int64_t item, int64_t head, int64_t size) {
-    if (data == nullptr || element != 1 || key % (64 / size) >= keys) return;
-    const RowsRef<const char> rows = {static_cast<const char *>(data) + key * size, size, item * size, head * size};
-    if (distinct_rows(t, rows) == 1) return;
-    int64_t stride = 0;
-    const bool even = is_even(x, rows, &stride);
-    const char *row = row_at(x, rows, t.row);
-    for (int64_t i = 0; i < t.count; ++i, row += stride) {
-      __builtin_prefetch(even ? row : row_at(x, rows, t.row + i), 0, 2);
-    }
-  };
-  ask(x.bias.data, x.bias.element_stride, x.bias.item_stride, x.bias.head_stride, size_of(x.bias.type));
-  ask(x.mask.data, x.mask.element_stride, x.mask.item_stride, x.mask.head_stride, 1);
+  if (x.bias.data != nullptr) {
+    ask_for_lines(x, t, {x.bias.data, x.bias.element_stride, x.bias.item_stride, x.bias.head_stride},
+                  size_of(x.bias.type), key, keys);
+  }
+  if (x.mask.data != nullptr) {
+    ask_for_lines(x, t, {x.mask.data, x.mask.element_stride, x.mask.item_stride, x.mask.head_stride}, 1, key, keys);
+  }
 }
 
 // Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on.

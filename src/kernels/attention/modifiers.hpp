@@ -97,19 +97,25 @@ template <class T>
 ATTEND_INLINE bool hidden_bits(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys, uint32_t *bits) {
   constexpr int W = kLanes<T>;
   const int64_t rows = smaller<int64_t>(W, x.rows - row), step = x.mask.element_stride;
-  uint32_t any = 0;
-  for (int64_t i = 0; i < W; ++i) {
-    uint32_t of_row = 0;
-    const uint8_t *m = row_at(x, x.mask, row + smaller(i, rows - 1)) + key * step;
-    if (i >= rows) {
-    } else if (step == 1 && keys == kSegment) {
-      of_row = zero_bytes(m);
-    } else {
-      for (int64_t k = 0; k < keys; ++k) of_row |= static_cast<uint32_t>(m[k * step] == 0) << k;
+  int64_t stride = 0;
+  for (int i = 0; i < W; ++i) bits[i] = 0;
+  if (is_even(x, x.mask, &stride) && stride == 1 && rows == W && step != 1) {  // rows side by side: all of them at once
+    const uint8_t *m = row_at(x, x.mask, row) + key * step;
+    for (int64_t k = 0; k < keys; ++k, m += step) {
+      for (int i = 0; i < W; ++i) bits[i] |= static_cast<uint32_t>(m[i] == 0) << k;
     }
-    bits[i] = of_row;
-    any |= of_row;
+  } else {
+    for (int64_t i = 0; i < rows; ++i) {
+      const uint8_t *m = row_at(x, x.mask, row + i) + key * step;
+      if (step == 1 && keys == kSegment) {
+        bits[i] = zero_bytes(m);
+      } else {
+        for (int64_t k = 0; k < keys; ++k) bits[i] |= static_cast<uint32_t>(m[k * step] == 0) << k;
+      }
+    }
   }
+  uint32_t any = 0;
+  for (int i = 0; i < W; ++i) any |= bits[i];
   return any != 0;
 }
 

@@ -85,6 +85,25 @@ TEST_CASE("thin products of narrow types stay within their operands") {
   }
 }
 
+// Three columns are computed as four.
+TEST_CASE("products of few columns by the CPU's dot products stay within their operands") {
+  Random random(314);
+  for (const int64_t m : {5, 131}) {
+    for (const int64_t n : {1, 2, 3, 4}) {
+      for (const int64_t k : {100, 128, 1057}) {
+        Between a(random, ATTEND_BF16, m, k, 1, {true, 0}), b(random, ATTEND_BF16, k, n, 1, {true, 0}),
+            c(random, ATTEND_F32, m, n, 1, {true, 0});
+        a.view.stride[0] = k, a.view.stride[1] = 1;
+        b.view.stride[0] = 1, b.view.stride[1] = k;
+        attend_matmul_options o = ATTEND_MATMUL_OPTIONS_INIT;
+        o.flags = ATTEND_NATIVE_DOT;
+        INFO("m " << m << " n " << n << " k " << k);
+        for_each_isa([&] { CHECK(ok(attend_matmul(1, &a.view, &b.view, 0, &c.view, &o))); });
+      }
+    }
+  }
+}
+
 TEST_CASE("softmax of narrow types stays within its operands") {
   Random random(312);
   each_place(random, kTimes, [&](const Place &at) {

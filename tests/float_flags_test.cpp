@@ -5,7 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arrays.hpp"
 #include "attention_problem.hpp"
+#include "stored.hpp"
 
 using namespace attend;
 using namespace attend::test;
@@ -199,6 +201,80 @@ void append(Random &random, int32_t threads) {
               [&] { return attend_kv_append(k.tensor(), nullptr, &cache, nullptr, &options); });
 }
 
+// An operand of a narrower type, dense; an output holds NaN.
+struct Stored {
+  std::vector<unsigned char> memory;
+  attend_tensor tensor;
+  Stored(uint32_t dtype, std::array<int64_t, 4> shape) {
+    int64_t count = 1;
+    tensor = {nullptr, dtype, 4, {}, {}};
+    for (size_t d = 0; d < 4; ++d) {
+      tensor.shape[d] = shape[d];
+      tensor.stride[d] = count;
+      count *= shape[d];
+    }
+    memory.assign(static_cast<size_t>(count * bytes_of_element(dtype)), 0xff);
+    tensor.data = memory.data();
+  }
+  Stored(Random &random, uint32_t dtype, std::array<int64_t, 4> shape) : Stored(dtype, shape) {
+    const auto size = static_cast<size_t>(bytes_of_element(dtype));
+    for (size_t at = 0; at < memory.size(); at += size) {
+      const uint32_t bits = nearest_in(dtype, static_cast<double>(random.in(-2000, 2000)) / 1000);
+      std::memcpy(memory.data() + at, &bits, size);
+    }
+  }
+};
+
+// Few queries are rows and powers of two of them.
+void stored_attention(Random &random, int64_t nq) {
+  const int64_t heads = random.in(1, 3), nk = random.one_in(3) ? random.in(200, 600) : random.in(1, 70);
+  const auto features = [&] { return random.one_in(3) ? random.in(1, 70) : 16 * random.in(1, 8); };
+  const auto any = [&] { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_F8E4M3}); };
+  const int64_t d = features(), dv = features();
+  const Stored q(random, any_float(random), {d, nq, heads, 1}), k(random, any(), {d, nk, 1, 1}),
+      v(random, any(), {dv, nk, 1, 1}), out(any_float(random), {dv, nq, heads, 1});
+  auto options = options_with<attend_attention_options>(1);
+  options.flags = random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_BOTTOM_RIGHT});
+  lend_workspace<float>(&options, [&](uint64_t *bytes) {
+    return attend_attention_workspace(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options, bytes);
+  });
+  expect_none("attention of " + std::to_string(nq) + " queries, " + std::to_string(heads) + " heads, " +
+                  std::to_string(nk) + " keys of " + std::to_string(d) + ", " + std::to_string(dv) + ", types " +
+                  std::to_string(q.tensor.dtype) + std::to_string(k.tensor.dtype) + std::to_string(v.tensor.dtype) +
+                  ", " + threads_of(1),
+              [&] { return attend_attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options); });
+}
+
+void stored_matmul(Random &random, int64_t n) {
+  const int64_t m = random.in(1, 150), k = random.one_in(4) ? random.in(500, 600) : random.in(1, 70);
+  Stored a(random, any_float(random), {m, k, 1, 1}), b(random, any_float(random), {k, n, 1, 1}),
+      c(any_float(random), {m, n, 1, 1});
+  if (random.one_in(2)) a.tensor.stride[0] = k, a.tensor.stride[1] = 1;
+  auto options = options_with<attend_matmul_options>(1);
+  options.flags = random.one_in(2) ? ATTEND_NATIVE_DOT : 0;
+  lend_workspace<float>(&options, [&](uint64_t *bytes) {
+    return attend_matmul_workspace(1, &a.tensor, &b.tensor, 0, &c.tensor, &options, bytes);
+  });
+  expect_none("matmul of narrow types " + std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) +
+                  ", types " + std::to_string(a.tensor.dtype) + std::to_string(b.tensor.dtype) +
+                  std::to_string(c.tensor.dtype) + ", " + threads_of(1),
+              [&] { return attend_matmul(1, &a.tensor, &b.tensor, 0, &c.tensor, &options); });
+}
+
+void stored_softmax(Random &random, int64_t n) {
+  const int64_t m = random.one_in(4) ? random.in(500, 600) : random.in(1, 70);
+  const uint32_t type = any_float(random);
+  Stored x(random, type, {m, n, 1, 1}), y(random.one_in(2) ? type : uint32_t{ATTEND_F32}, {m, n, 1, 1});
+  if (random.one_in(2)) {
+    for (attend_tensor *t : {&x.tensor, &y.tensor}) t->stride[0] = n, t->stride[1] = 1;
+  }
+  auto options = options_with<attend_softmax_options>(1);
+  lend_workspace<float>(
+      &options, [&](uint64_t *bytes) { return attend_softmax_workspace(&x.tensor, &y.tensor, &options, bytes); });
+  expect_none("softmax of narrow types " + std::to_string(m) + " x " + std::to_string(n) + ", " + threads_of(1),
+              [&] { return attend_softmax(&x.tensor, &y.tensor, &options); });
+}
+
 // Sanitizers look at addresses, which other tests bring before them: here a few of each are enough.
 #if defined(ATTEND_TEST_SANITIZED)
 constexpr int kFewer = 5;
@@ -238,6 +314,13 @@ void every_call() {
     for (int round = 0; round < 10; round += kFewer)
       merge<T>(random, random.in(1, 40), random.in(1, 60), 1 + round % 2);
     for (int round = 0; round < 60; round += kFewer) append(random, 1 + round % 2);
+    for (int64_t n = 1; sizeof(T) == 4 && n <= 20; n += kFewer) {
+      for (int round = 0; round < 6; ++round) {
+        stored_attention(random, n);
+        stored_matmul(random, n);
+        stored_softmax(random, n);
+      }
+    }
     for (int round = 0; round < 20; round += kFewer) self_attention<T>(random, random.in(1, 80), 1 + round % 3);
   });
 }

@@ -73,7 +73,7 @@ void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
                                             b.col_stride};
         const int64_t columns = smaller<int64_t>(NR, x.n - first);
         T *const to = sums + first * run;
-        const bool asks = x.far && first == 0 && x.n <= 8;  // (for more it is in time by itself)
+        const bool asks = x.far && first == 0 && x.n <= kLongColumns;  // (for more it is in time by itself)
         if (swept > 0) add_columns<T, NR, L>(a, a_k, numbers, columns, begins, asks, swept, to, run);
         if (swept < rows) add_rest(a + swept, a_k, depth, numbers, columns, begins, rows - swept, to + swept, run);
       }

@@ -35,7 +35,7 @@ ATTEND_INLINE vec<float> hidden_lanes<float>(const uint8_t *visible) {
 }
 #endif
 
-// Eight bytes at a time. The high bit of each byte of v & kLow + kLow | v is 0 if that byte is; the product moves bit 8 i to
+// Eight bytes at a time. The high bit of each byte of ((v & kLow) + kLow) | v is 0 if that byte is; the product moves bit 8 i to
 // 56 + i.
 #ifndef ATTEND_ZERO_BYTES  // defined by backends that have a better way
 ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {

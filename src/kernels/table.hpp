@@ -29,17 +29,17 @@ enum CpuFeature : uint64_t {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
-// Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are. The sums
-// of up to eight columns fill it, a line apart from where all would begin in the same sets of the L1 (by 5 to 8 columns of a
-// matrix of 4096 x 4096 f32, Zen 4: 0.85 of the time); those of more, which read a part of A three or four times, leave the L1
-// room for it, and are whole parts of pages (8 KiB took 0.85 of the time of 16, and 0.8 of packing A; a line less 1.4 times as
-// long).
-constexpr int kLongColumns = 16, kLongNarrowColumns = 8;  // the latter of narrower types, which packing widens once
+// Columns of a product at most whose sums of long runs of rows fill the scratch, and how many rows these are: a line less than
+// would let all columns' sums begin in the same sets of the L1 (by 5 to 8 columns of a matrix of 4096 x 4096 f32, Zen 4: 0.85 of
+// the time). Of more columns, which read a part of A three or four times, they leave the L1 room for it, and are whole parts of
+// pages (8 KiB took 0.85 of the time of 16, and 0.8 of packing A; a line less 1.4 times as long).
+constexpr int kLongColumns = 8, kMostLongColumns = 16;
 template <class T>
 ATTEND_SHARED int64_t long_run(int64_t columns) {
-  if (columns <= 2) return Contract<T>::kLongColumn / columns;
-  if (columns > 8) return Contract<T>::kLongColumn / 64;
-  return Contract<T>::kLongColumn / (columns <= kFewColumns ? kFewColumns : 8) - 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kAll = Contract<T>::kLongColumn, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  if (columns <= 2) return kAll / columns;
+  if (columns > kLongColumns) return kAll / 64;
+  return kAll / (columns <= kFewColumns ? kFewColumns : kLongColumns) - kLine;
 }
 // So many such rows at a time, from end to end: memory is read in long runs.
 constexpr int kFewColumnsRows = 32;
@@ -56,7 +56,7 @@ struct MatmulBlock {
   T alpha, beta;
   bool begins;
   bool pack_a, pack_b;  // copy the operand into its panel first
-  bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
+  bool long_columns;    // n <= kMostLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   bool from_memory;     // A is larger than all caches
   T *a_panel;           // scratch: m, rounded up to a panel, times k

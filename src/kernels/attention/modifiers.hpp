@@ -67,7 +67,8 @@ ATTEND_INLINE vec<T> cap_square(const Softcap<T> &capped, T *at, int64_t lanes, 
 }
 
 // What the bias adds to the scores of the lanes from `row` of the block on, for `keys` keys (at most kLanes) from `key` on: a
-// row for each key, a column for each lane; a whole square of the type T in place, if it may, else copied, the lanes without a row 0.
+// row for each key, a column for each lane; a whole square of the type T in place, if it may, else copied, the lanes without a
+// row 0.
 template <class T>
 ATTEND_INLINE MatrixRef<const T> bias_square(const AttentionBlock<T> &x, int64_t row, int64_t key, int64_t keys,
                                              bool in_place, T *copy) {
@@ -167,7 +168,7 @@ __attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const Q
   }
 }
 
-// Mask or bias of kLanes keys. The greatest score of each lane. A bias in place is turned in registers.
+// Mask or bias of kLanes keys: the greatest score of each lane.
 template <class T, class F>
 ATTEND_INLINE vec<T> add_square(const QueryTile<T> &t, T *at, const F &each) {
   constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;  // since one of maxima would wait for itself
@@ -196,6 +197,7 @@ ATTEND_INLINE vec<T> add_mask(const QueryTile<T> &t, T *at, HiddenKeys<T> *keys)
         }
       });
 }
+// A bias in place is turned in registers.
 template <class T>
 ATTEND_INLINE vec<T> add_bias(const QueryTile<T> &t, T *at, const MatrixRef<const T> &bias, vec<T> *hidden) {
   constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;

@@ -149,6 +149,10 @@ void output_of_stored(const AttentionBlock<T> &x, const QueryTile<T> &t, const K
     if constexpr (!kIsSame<T, S>) {
       for (int64_t q = 0; q < t.count; q += kRows) {
         const int64_t rows = smaller<int64_t>(kRows, t.count - q);
+        // (Its weights, which nobody wrote, must not raise the flags of what the scratch held.)
+        for (int64_t j = 0; rows == 3 && t.s_row != 1 && j < slice.size(); j += kLanes<T>) {
+          store(t.s + (q + rows) * t.s_row + j, broadcast(T(0)));
+        }
         with_power_above<kRows>(rows, [&](auto nq) {
           constexpr int NQ = decltype(nq)::value, MV = NQ < 4 ? Tiles<T>::kFewVectors : Tiles<T>::kGroupVectors;
           for (int64_t f = 0; f < x.value_features;) {

@@ -225,16 +225,17 @@ struct Stored {
   }
 };
 
-// Few queries are rows and powers of two of them.
-void stored_attention(Random &random, int64_t nq) {
-  const int64_t heads = random.in(1, 3), nk = random.one_in(3) ? random.in(200, 600) : random.in(1, 70);
-  const auto features = [&] { return random.one_in(3) ? random.in(1, 70) : 16 * random.in(1, 8); };
+// Few queries beside values of a narrower type are computed in powers of two: `uneven` asks for such as are not.
+void stored_attention(Random &random, int64_t nq, bool uneven = false) {
+  const int64_t heads = uneven ? 1 : random.in(1, 3), nk = random.one_in(3) ? random.in(200, 600) : random.in(1, 70);
+  const auto features = [&] { return !uneven && random.one_in(3) ? random.in(1, 70) : 16 * random.in(1, 8); };
   const auto any = [&] { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_F8E4M3}); };
   const int64_t d = features(), dv = features();
-  const Stored q(random, any_float(random), {d, nq, heads, 1}), k(random, any(), {d, nk, 1, 1}),
-      v(random, any(), {dv, nk, 1, 1}), out(any_float(random), {dv, nq, heads, 1});
+  const Stored q(random, any_float(random), {d, nq, heads, 1}),
+      k(random, uneven ? uint32_t{ATTEND_F32} : any(), {d, nk, 1, 1}),
+      v(random, uneven ? uint32_t{ATTEND_BF16} : any(), {dv, nk, 1, 1}), out(any_float(random), {dv, nq, heads, 1});
   auto options = options_with<attend_attention_options>(1);
-  options.flags = random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_BOTTOM_RIGHT});
+  options.flags = uneven ? 0 : random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_BOTTOM_RIGHT});
   lend_workspace<float>(&options, [&](uint64_t *bytes) {
     return attend_attention_workspace(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options, bytes);
   });
@@ -317,6 +318,7 @@ void every_call() {
     for (int64_t n = 1; sizeof(T) == 4 && n <= 20; n += kFewer) {
       for (int round = 0; round < 6; ++round) {
         stored_attention(random, n);
+        if (n == 3 || n == 7) stored_attention(random, n, true);
         stored_matmul(random, n);
         stored_softmax(random, n);
       }

@@ -50,11 +50,7 @@ struct MatmulPlan {
     }
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
-    // (9 to 16 columns against packing A, AVX-512 and AVX2 on a Zen 4: 128 to 512 rows 0.5 to 0.9, 1024 1.1 and 0.9, 2048 1.1 and
-    // 1.0, 4096 1.2 and 1.1; narrower types, which packing widens once, 0.9 to 1.0.)
-    constexpr int64_t kManyRows = 2048;
-    const bool thin = n <= kLongColumns || (n <= kMostLongColumns && m >= kManyRows && !is_narrow(a));
-    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (thin && beyond_caches()));
+    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
     // (Backwards as well, but for what the kernels read as bytes.)
     const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
     pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : !along_k || n > kFewColumns);
@@ -90,8 +86,8 @@ struct MatmulPlan {
   bool pays_a() const {
     constexpr int64_t kManyColumns = 192;
     const int64_t span = std::abs(a.col_stride) * kElement * depth();
-    return m > kRowUnit && (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) ||
-                            (n > kLongColumns && !long_columns && beyond_caches()));
+    return m > kRowUnit &&
+           (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) || (n > kLongColumns && beyond_caches()));
   }
   // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
   // which repeat every 4 KiB. Of contiguous rows a panel reads a part of a line for each k: in place that took 1.2 to 1.6

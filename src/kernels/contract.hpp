@@ -42,7 +42,7 @@ struct Contract {
   // panel).
   static constexpr int64_t kMatmulHeight = (2048 + 64) / static_cast<int64_t>(sizeof(T)), kMatmulColumns = 48;
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
-  // Sums that a product with few columns keeps in its scratch: 32 KiB.
+  // Sums that a product with one column keeps in its scratch: 32 KiB.
   static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
   // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
   static constexpr int64_t kQueryBlock = 512 / static_cast<int64_t>(sizeof(T));

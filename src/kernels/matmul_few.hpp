@@ -306,7 +306,7 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
 template <class T>
 __attribute__((noinline)) MatrixRef<const T> widened_b(const MatmulBlock<T> &x) {
   constexpr int64_t kHeight = Contract<T>::kMatmulHeight;
-  static_assert(Contract<T>::kLongColumn + kMostLongColumns * kHeight <= Contract<T>::kMatmulPanels,
+  static_assert(Contract<T>::kLongColumn + kLongColumns * kHeight <= Contract<T>::kMatmulPanels,
                 "room beside the sums");
   T *const to = x.b_panel + Contract<T>::kLongColumn;
   with_factor<T>(x.b.type, [&](auto stored) {

@@ -29,17 +29,12 @@ enum CpuFeature : uint64_t {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
-// Columns of a product at most whose sums of long runs of rows fill the scratch, and how many rows these are: a line less than
-// would let all columns' sums begin in the same sets of the L1 (by 5 to 8 columns of a matrix of 4096 x 4096 f32, Zen 4: 0.85 of
-// the time). Of more columns, which read a part of A three or four times, they leave the L1 room for it, and are whole parts of
-// pages (8 KiB took 0.85 of the time of 16, and 0.8 of packing A; a line less 1.4 times as long).
-constexpr int kLongColumns = 8, kMostLongColumns = 16;
+// Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are: those of
+// the least power of two of columns fill it.
+constexpr int kLongColumns = 8;
 template <class T>
 ATTEND_SHARED int64_t long_run(int64_t columns) {
-  constexpr int64_t kAll = Contract<T>::kLongColumn, kLine = 64 / static_cast<int64_t>(sizeof(T));
-  if (columns <= 2) return kAll / columns;
-  if (columns > kLongColumns) return kAll / 64;
-  return kAll / (columns <= kFewColumns ? kFewColumns : kLongColumns) - kLine;
+  return Contract<T>::kLongColumn / (columns > 2 ? columns > kFewColumns ? kLongColumns : kFewColumns : columns);
 }
 // So many such rows at a time, from end to end: memory is read in long runs.
 constexpr int kFewColumnsRows = 32;
@@ -56,7 +51,7 @@ struct MatmulBlock {
   T alpha, beta;
   bool begins;
   bool pack_a, pack_b;  // copy the operand into its panel first
-  bool long_columns;    // n <= kMostLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
+  bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   bool from_memory;     // A is larger than all caches
   T *a_panel;           // scratch: m, rounded up to a panel, times k

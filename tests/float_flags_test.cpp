@@ -201,29 +201,17 @@ void append(Random &random, int32_t threads) {
               [&] { return attend_kv_append(k.tensor(), nullptr, &cache, nullptr, &options); });
 }
 
-// An operand of a narrower type, dense; an output holds NaN.
-struct Stored {
-  std::vector<unsigned char> memory;
-  attend_tensor tensor;
-  Stored(uint32_t dtype, std::array<int64_t, 4> shape) {
-    int64_t count = 1;
-    tensor = {nullptr, dtype, 4, {}, {}};
-    for (size_t d = 0; d < 4; ++d) {
-      tensor.shape[d] = shape[d];
-      tensor.stride[d] = count;
-      count *= shape[d];
-    }
-    memory.assign(static_cast<size_t>(count * bytes_of_element(dtype)), 0xff);
-    tensor.data = memory.data();
-  }
-  Stored(Random &random, uint32_t dtype, std::array<int64_t, 4> shape) : Stored(dtype, shape) {
-    const auto size = static_cast<size_t>(bytes_of_element(dtype));
-    for (size_t at = 0; at < memory.size(); at += size) {
-      const uint32_t bits = nearest_in(dtype, static_cast<double>(random.in(-2000, 2000)) / 1000);
-      std::memcpy(memory.data() + at, &bits, size);
-    }
-  }
-};
+// An output of a narrower type, which holds NaN, and an input; rows or columns contiguous.
+Array unwritten(uint32_t dtype, const Shape &shape, bool turned = false) {
+  Array a(dtype, shape, turned ? std::array<size_t, 4>{1, 0, 2, 3} : std::array<size_t, 4>{0, 1, 2, 3});
+  a.fill_with_bytes(0xff);
+  return a;
+}
+Array stored(Random &random, uint32_t dtype, const Shape &shape, bool turned = false) {
+  Array a = unwritten(dtype, shape, turned);
+  a.fill(random);
+  return a;
+}
 
 // Few queries beside values of a narrower type are computed in powers of two: `uneven` asks for such as are not.
 void stored_attention(Random &random, int64_t nq, bool uneven = false) {
@@ -231,49 +219,46 @@ void stored_attention(Random &random, int64_t nq, bool uneven = false) {
   const auto features = [&] { return !uneven && random.one_in(3) ? random.in(1, 70) : 16 * random.in(1, 8); };
   const auto any = [&] { return random.pick<uint32_t>({ATTEND_F32, ATTEND_BF16, ATTEND_F16, ATTEND_F8E4M3}); };
   const int64_t d = features(), dv = features();
-  const Stored q(random, any_float(random), {d, nq, heads, 1}),
-      k(random, uneven ? uint32_t{ATTEND_F32} : any(), {d, nk, 1, 1}),
-      v(random, uneven ? uint32_t{ATTEND_BF16} : any(), {dv, nk, 1, 1}), out(any_float(random), {dv, nq, heads, 1});
+  const Array q = stored(random, any_float(random), {d, nq, heads, 1}),
+              k = stored(random, uneven ? uint32_t{ATTEND_F32} : any(), {d, nk, 1, 1}),
+              v = stored(random, uneven ? uint32_t{ATTEND_BF16} : any(), {dv, nk, 1, 1}),
+              out = unwritten(any_float(random), {dv, nq, heads, 1});
   auto options = options_with<attend_attention_options>(1);
   options.flags = uneven ? 0 : random.pick<uint32_t>({0, 0, ATTEND_CAUSAL_BOTTOM_RIGHT});
-  lend_workspace<float>(&options, [&](uint64_t *bytes) {
-    return attend_attention_workspace(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options, bytes);
-  });
+  lend_workspace<float>(
+      &options, [&](uint64_t *bytes) { return attend_attention_workspace(&q.t, &k.t, &v.t, &out.t, &options, bytes); });
   expect_none("attention of " + std::to_string(nq) + " queries, " + std::to_string(heads) + " heads, " +
                   std::to_string(nk) + " keys of " + std::to_string(d) + ", " + std::to_string(dv) + ", types " +
-                  std::to_string(q.tensor.dtype) + std::to_string(k.tensor.dtype) + std::to_string(v.tensor.dtype) +
-                  ", " + threads_of(1),
-              [&] { return attend_attention(&q.tensor, &k.tensor, &v.tensor, &out.tensor, &options); });
+                  std::to_string(q.t.dtype) + std::to_string(k.t.dtype) + std::to_string(v.t.dtype) + ", " +
+                  threads_of(1),
+              [&] { return attend_attention(&q.t, &k.t, &v.t, &out.t, &options); });
 }
 
 void stored_matmul(Random &random, int64_t n) {
   const int64_t m = random.in(1, 150), k = random.one_in(4) ? random.in(500, 600) : random.in(1, 70);
-  Stored a(random, any_float(random), {m, k, 1, 1}), b(random, any_float(random), {k, n, 1, 1}),
-      c(any_float(random), {m, n, 1, 1});
-  if (random.one_in(2)) a.tensor.stride[0] = k, a.tensor.stride[1] = 1;
+  const Array a = stored(random, any_float(random), {m, k, 1, 1}, random.one_in(2)),
+              b = stored(random, any_float(random), {k, n, 1, 1}), c = unwritten(any_float(random), {m, n, 1, 1});
   auto options = options_with<attend_matmul_options>(1);
   options.flags = random.one_in(2) ? ATTEND_NATIVE_DOT : 0;
-  lend_workspace<float>(&options, [&](uint64_t *bytes) {
-    return attend_matmul_workspace(1, &a.tensor, &b.tensor, 0, &c.tensor, &options, bytes);
-  });
+  lend_workspace<float>(
+      &options, [&](uint64_t *bytes) { return attend_matmul_workspace(1, &a.t, &b.t, 0, &c.t, &options, bytes); });
   expect_none("matmul of narrow types " + std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) +
-                  ", types " + std::to_string(a.tensor.dtype) + std::to_string(b.tensor.dtype) +
-                  std::to_string(c.tensor.dtype) + ", " + threads_of(1),
-              [&] { return attend_matmul(1, &a.tensor, &b.tensor, 0, &c.tensor, &options); });
+                  ", types " + std::to_string(a.t.dtype) + std::to_string(b.t.dtype) + std::to_string(c.t.dtype) +
+                  ", " + threads_of(1),
+              [&] { return attend_matmul(1, &a.t, &b.t, 0, &c.t, &options); });
 }
 
 void stored_softmax(Random &random, int64_t n) {
   const int64_t m = random.one_in(4) ? random.in(500, 600) : random.in(1, 70);
   const uint32_t type = any_float(random);
-  Stored x(random, type, {m, n, 1, 1}), y(random.one_in(2) ? type : uint32_t{ATTEND_F32}, {m, n, 1, 1});
-  if (random.one_in(2)) {
-    for (attend_tensor *t : {&x.tensor, &y.tensor}) t->stride[0] = n, t->stride[1] = 1;
-  }
+  const bool turned = random.one_in(2);
+  const Array x = stored(random, type, {m, n, 1, 1}, turned),
+              y = unwritten(random.one_in(2) ? type : uint32_t{ATTEND_F32}, {m, n, 1, 1}, turned);
   auto options = options_with<attend_softmax_options>(1);
-  lend_workspace<float>(
-      &options, [&](uint64_t *bytes) { return attend_softmax_workspace(&x.tensor, &y.tensor, &options, bytes); });
+  lend_workspace<float>(&options,
+                        [&](uint64_t *bytes) { return attend_softmax_workspace(&x.t, &y.t, &options, bytes); });
   expect_none("softmax of narrow types " + std::to_string(m) + " x " + std::to_string(n) + ", " + threads_of(1),
-              [&] { return attend_softmax(&x.tensor, &y.tensor, &options); });
+              [&] { return attend_softmax(&x.t, &y.t, &options); });
 }
 
 // Sanitizers look at addresses, which other tests bring before them: here a few of each are enough.

@@ -162,8 +162,8 @@ ATTEND_INLINE vec<T> tree_of_vectors(vec<T> (&sums)[N]) {
 
 // The second pass of one chunk, rows [begin, end) of a column: the sums of its lanes, and the exponentials to e unless
 // that is null. What comes after in memory, at `next`, is asked for: into the L1, or, if it is `far` behind, more than stays
-// there, into the L2, which fetches more lines at a time (columns of 8192: 1.3 times as fast on a Zen 4; of 512, in the caches,
-// 0.94). After each part of the chunk beside(its begin, its end).
+// there, into the L2 (columns of 8192: 1.3 times as fast on a Zen 4, most likely since it has more lines outstanding; of 512, in
+// the caches, 0.94). After each part of the chunk beside(its begin, its end).
 template <class T, class F>
 ATTEND_INLINE vec<T> lane_sums(const T *s, int64_t begin, int64_t end, vec<T> shift, T *e, const T *next, bool far,
                                const F &beside) {
@@ -323,14 +323,13 @@ void contiguous_group(const SoftmaxBlock<T> &x, ColumnGroup<T> *g, const ColumnG
     // The line that this column shares with the one before will be written in the caches: a store that waited for it
     // would hold up all behind it.
     if (x.stream) __builtin_prefetch(own_element<T>(x.y, 0, g->first + c), 1);
+    const auto beside = [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+      if (c < previous.count) column_result(x, previous, c, begin, end);
+    };
+    T *const e = x.log ? nullptr : g->e + c * g->e_col;
     for (int64_t chunk = 0; chunk < rows; chunk += kChunk) {
-      const vec<T> of_chunk = lane_sums(
-          g->s + c * g->s_col, chunk, smaller(rows, chunk + kChunk), broadcast(g->shift[c]),
-          x.log ? nullptr : g->e + c * g->e_col, next,
-          far, [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
-            if (c < previous.count) column_result(x, previous, c, begin, end);
-          });
-      sums.add(c, of_chunk);
+      sums.add(c, lane_sums(g->s + c * g->s_col, chunk, smaller(rows, chunk + kChunk), broadcast(g->shift[c]), e, next,
+                            far, beside));
     }
   }
   const CompensatedSum<vec<T>> totals = sums.all();

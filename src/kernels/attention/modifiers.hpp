@@ -36,13 +36,14 @@ struct Softcap {
     constexpr T kSeries[] = {
         T(-929569.0 / 638512875.0), T(21844.0 / 6081075.0), T(-1382.0 / 155925.0), T(62.0 / 2835.0),
         T(-17.0 / 315.0),           T(2.0 / 15.0),          T(-1.0 / 3.0)};
-    const vec<T> zero = broadcast(T(0)), one = broadcast(T(1)), z = ratio(magnitude(s));
-    const vec_bool<T> is_small = z < broadcast(kSmall);
-    const vec<T> near = kNear ? z : select(is_small, z, zero), near2 = near * near;  // (elsewhere it would overflow)
+    const vec<T> zero = broadcast(T(0)), z = ratio(magnitude(s));
+    vec<T> near = z;
+    if constexpr (!kNear) near = select(z < broadcast(kSmall), z, zero);  // (elsewhere the series would overflow)
+    const vec<T> near2 = near * near;
     vec<T> t = fma(polynomial(near2, kSeries) * near2, near, near);
     if constexpr (!kNear) {
-      const vec<T> e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
-      t = select(is_small, t, divide(one - e, one + e));
+      const vec<T> one = broadcast(T(1)), e = exp2_nonpositive(z * broadcast(T(-2) * ExpConstants<T>::kLog2E));
+      t = select(z < broadcast(kSmall), t, divide(one - e, one + e));
     }
     t = t * broadcast(cap);
     return select(z < broadcast(kTiny), s, select(s < zero, zero - t, t));
@@ -168,56 +169,57 @@ __attribute__((noinline)) void scale_weights(const AttentionBlock<T> &x, const Q
   }
 }
 
-// Mask or bias of kLanes keys: the greatest score of each lane.
-template <class T, class F>
-ATTEND_INLINE vec<T> add_square(const QueryTile<T> &t, T *at, const F &each) {
-  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;  // since one of maxima would wait for itself
-  vec<T> tops[kChains];
-  for (int c = 0; c < kChains; ++c) tops[c] = broadcast(kMinusInfinity<T>);
-  each([&](int c, auto change) __attribute__((always_inline)) {
-    const vec<T> s = change(load(at));
-    tops[c % kChains] = maximum(s, tops[c % kChains]);
-    store(at, s);
-    at += t.lanes;
-  });
-  for (int c = 1; c < kChains; ++c) tops[0] = maximum(tops[c], tops[0]);
-  return tops[0];
-}
+// The scores of kLanes keys, one after the other: stored where they come from, and the greatest of each lane, in several chains,
+// since one of maxima would wait for itself.
 template <class T>
-ATTEND_INLINE vec<T> add_mask(const QueryTile<T> &t, T *at, HiddenKeys<T> *keys) {
-  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;
-  return add_square<T>(
-      t, at, [&](auto with) __attribute__((always_inline)) {
-        for (int j = 0; j < W; j += kChains) {
-          ATTEND_UNROLL
-          for (int c = 0; c < kChains; ++c) {
-            with(
-                c, [&](vec<T> s) __attribute__((always_inline)) { return keys->hide_next(s); });
-          }
-        }
-      });
+struct SquareOfScores {
+  static constexpr int kChains = kLanes<T> < 4 ? kLanes<T> : 4;
+  T *at;
+  int64_t lanes;
+  vec<T> tops[kChains];
+  ATTEND_INLINE SquareOfScores(const QueryTile<T> &t, T *first) : at(first), lanes(t.lanes) {
+    for (vec<T> &top : tops) top = broadcast(kMinusInfinity<T>);
+  }
+  ATTEND_INLINE vec<T> next() const { return load(at); }
+  ATTEND_INLINE void put(int chain, vec<T> s) {
+    tops[chain] = maximum(s, tops[chain]);
+    store(at, s);
+    at += lanes;
+  }
+  ATTEND_INLINE vec<T> greatest() const {
+    vec<T> top = tops[0];
+    for (int c = 1; c < kChains; ++c) top = maximum(tops[c], top);
+    return top;
+  }
+};
+template <class T>
+ATTEND_INLINE vec<T> add_mask(SquareOfScores<T> scores, HiddenKeys<T> *keys) {
+  constexpr int kChains = SquareOfScores<T>::kChains;
+  for (int j = 0; j < kLanes<T>; j += kChains) {
+    ATTEND_UNROLL
+    for (int c = 0; c < kChains; ++c) scores.put(c, keys->hide_next(scores.next()));
+  }
+  return scores.greatest();
 }
 // A bias in place is turned in registers.
 template <class T>
-ATTEND_INLINE vec<T> add_bias(const QueryTile<T> &t, T *at, const MatrixRef<const T> &bias, vec<T> *hidden) {
-  constexpr int W = kLanes<T>, kChains = W < 4 ? W : 4;
+ATTEND_INLINE vec<T> add_bias(SquareOfScores<T> scores, const MatrixRef<const T> &bias, vec<T> *hidden) {
+  constexpr int W = kLanes<T>, kChains = SquareOfScores<T>::kChains;
   const vec<T> least = broadcast(kMinusInfinity<T>);
-  return add_square<T>(
-      t, at, [&](auto with) __attribute__((always_inline)) {
-        const auto add = [&](int c, vec<T> a) __attribute__((always_inline)) {
-          with(
-              c, [&](vec<T> s) __attribute__((always_inline)) {
-                const vec_bool<T> hides = a == least;
-                *hidden = select(hides, least, *hidden);
-                return select(hides, least, s + a);
-              });
-        };
-        if (bias.row_stride == 1) return each_column<T>(bias.data, bias.col_stride, add);
-        for (int j = 0; j < W; j += kChains) {
-          ATTEND_UNROLL
-          for (int c = 0; c < kChains; ++c) add(c, load(bias.data + (j + c) * W));
-        }
-      });
+  const auto add = [&](int j, vec<T> a) __attribute__((always_inline)) {
+    const vec_bool<T> hides = a == least;
+    *hidden = select(hides, least, *hidden);
+    scores.put(j % kChains, select(hides, least, scores.next() + a));
+  };
+  if (bias.row_stride == 1) {
+    each_column<T>(bias.data, bias.col_stride, add);
+  } else {
+    for (int j = 0; j < W; j += kChains) {
+      ATTEND_UNROLL
+      for (int c = 0; c < kChains; ++c) add(c, load(bias.data + (j + c) * W));
+    }
+  }
+  return scores.greatest();
 }
 
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
@@ -259,8 +261,8 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
       if (has_bias) bias = bias_square(x, row, key, keys, only_adds, copy);
       if (only_adds && keys == W) {  // the usual case
         vec<T> of_square = least;
-        if (has_bias) of_square = add_bias(t, at, bias, &hidden);
-        if (has_mask) of_square = add_mask(t, at, &of_mask);
+        if (has_bias) of_square = add_bias<T>({t, at}, bias, &hidden);
+        if (has_mask) of_square = add_mask<T>({t, at}, &of_mask);
         top = maximum(of_square, top);
         continue;
       }

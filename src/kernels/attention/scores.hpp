@@ -15,20 +15,19 @@ constexpr int score_columns = MV == 1 ? Tiles<T>::kNarrowColumns : Tiles<T>::kSc
 template <class T>
 __attribute__((noinline)) void ask_for_lines(const AttentionBlock<T> &x, const QueryTile<T> &t,
                                              const RowsRef<const void> &of, int64_t size, int64_t key, int64_t keys) {
+  const RowsRef<const char> rows = {static_cast<const char *>(of.data) + key * of.element_stride * size,
+                                    of.element_stride * size, of.item_stride * size, of.head_stride * size};
   int64_t stride = 0;
-  if (of.item_stride == 1 && is_even(x, of, &stride)) {  // rows side by side: a line or two of each key
-    const char *at = static_cast<const char *>(of.data) + (t.row + key * of.element_stride) * size;
-    for (int64_t j = 0; j < keys; ++j, at += of.element_stride * size) {
+  const bool even = is_even(x, rows, &stride);
+  if (even && stride == size) {  // rows side by side: a line or two of each key
+    const char *at = row_at(x, rows, t.row);
+    for (int64_t j = 0; j < keys; ++j, at += rows.element_stride) {
       __builtin_prefetch(at, 0, 2);
       __builtin_prefetch(at + t.count * size - 1, 0, 2);
     }
     return;
   }
-  if (of.element_stride != 1 || key % (64 / size) >= keys) return;
-  const RowsRef<const char> rows = {static_cast<const char *>(of.data) + key * size, size, of.item_stride * size,
-                                    of.head_stride * size};
-  if (distinct_rows(t, rows) == 1) return;
-  const bool even = is_even(x, rows, &stride);
+  if (of.element_stride != 1 || distinct_rows(t, rows) == 1 || key % (64 / size) >= keys) return;
   const char *row = row_at(x, rows, t.row);
   for (int64_t i = 0; i < t.count; ++i, row += stride) {
     __builtin_prefetch(even ? row : row_at(x, rows, t.row + i), 0, 2);

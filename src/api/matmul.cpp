@@ -7,6 +7,7 @@
 #include "api/plain_matrix.hpp"
 #include "dispatch/registry.hpp"
 #include "drivers/matmul_integers.hpp"
+#include "drivers/matmul_small.hpp"
 
 namespace attend {
 namespace {

@@ -1,6 +1,7 @@
 #include "drivers/attention_small.hpp"
 
 #include "drivers/attention.hpp"
+#include "drivers/matmul_small.hpp"
 
 namespace attend {
 namespace {

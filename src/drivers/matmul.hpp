@@ -26,21 +26,6 @@ struct MatrixView {
   int64_t rows, columns;
 };
 
-// What matmul_small may have beside its operands: a bias, and room for a panel.
-template <class T>
-struct SmallMatmulExtras {
-  MatrixRef<const T> bias = {};
-  T *panel = nullptr;
-  int64_t panel_elements = 0;
-};
-
-// One small product done by one call of the kernel; false, with nothing done, if it is too large for that or needs more
-// packing than there is room for.
-template <class T>
-bool matmul_small(void (*kernel)(const MatmulBlock<T> &), double alpha, const MatrixView<const T> &a,
-                  const MatrixView<const T> &b, double beta, const MatrixView<T> &c,
-                  const SmallMatmulExtras<T> &extras = {});
-
 Need matmul_need(const Matmul &problem);
 Acquired matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution);
 

@@ -16,6 +16,8 @@ constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
 // Columns of one thread's share from which on it is cut further, so that a slow core does not hold up the rest.
 constexpr int64_t kColumnShare = 384;
 
+// (By value, unlike std::min, which takes addresses: g++ would then keep a plan in memory.)
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill

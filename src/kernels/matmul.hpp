@@ -13,6 +13,9 @@
 namespace attend {
 namespace {
 
+template <class T>
+constexpr int kTileRows = Tiles<T>::kVectors *kLanes<T>;
+
 // What all tiles of a block share.
 template <class T>
 struct Panels {
@@ -21,6 +24,7 @@ struct Panels {
   int64_t a_k, a_step;  // strides of A's panels: from k to k, from panel to panel
   const T *b;           // of the first of the columns at hand
   int64_t b_k, b_col;
+  T *buffer;  // of a tile, for Finish::kGeneral (here since one of their own would align the stack of all tiles)
 };
 
 // What the tiles ask for in advance, into the L2: the columns of B that come next. Each tile takes two lines' worth a
@@ -99,9 +103,8 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
       }
     });
   } else {
-    T buffer[MV * W * NR];
-    tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) { store(buffer + (j * MV + i) * W, v); });
-    finish_general(x, i0, rows, j0, NR, buffer, MV * W);
+    tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) { store(p.buffer + (j * MV + i) * W, v); });
+    finish_general(x, i0, rows, j0, NR, p.buffer, MV * W);
   }
 }
 
@@ -124,11 +127,10 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
   T *c = x.c.data + i0 + j0 * x.c.col_stride;
   const half<T> alpha = broadcast_half(x.alpha);
   if (p.finish == Finish::kGeneral) {
-    T buffer[W * NR];
     const Tail<T> all(W);
     ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
-    finish_general(x, i0, rows, j0, NR, buffer, W);
+    for (int j = 0; j < NR; ++j) store_half(p.buffer + j * W, acc[j], all);
+    finish_general(x, i0, rows, j0, NR, p.buffer, W);
   } else {
     half<T> bias = broadcast_half(T(0));
     if (p.finish == Finish::kStore && x.bias.data != nullptr) bias = load_half(x.bias.data + i0, tail);
@@ -204,18 +206,35 @@ void pack_b(const MatmulBlock<T> &x, int64_t begin, int64_t end, int64_t width, 
   });
 }
 
+// LOOP 2, LOOP 1 of the columns of one panel of B.
 template <class T>
-void matmul(const MatmulBlock<T> &x) {
-  constexpr int MR = Tiles<T>::kVectors * kLanes<T>, NR = Tiles<T>::kColumns;
-  static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
-  if (x.k > Contract<T>::kKc) return dot(x);
-  // Without a chunk A and B may be null: nothing is added to them.
-  const T *const b = static_cast<const T *>(x.b.data);
-  Panels<T> p = {finish_of(x),   static_cast<const T *>(x.a.data), x.a.col_stride, x.k > 0 ? MR : 0, b,
-                 x.b.row_stride, x.k > 0 ? x.b.col_stride : 0};
+ATTEND_INLINE void matmul_panel(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j, int64_t columns,
+                                Next<T> *next) {
+  with_constant<Tiles<T>::kColumns>(
+      columns, [&](auto nr) __attribute__((always_inline)) { matmul_columns<T, decltype(nr)::value>(x, p, j, next); });
+}
+
+// Without a chunk A and B may be null: nothing is added to them.
+template <class T>
+ATTEND_INLINE Panels<T> panels_of(const MatmulBlock<T> &x, T *buffer) {
+  constexpr int MR = kTileRows<T>;
+  return {finish_of(x),
+          static_cast<const T *>(x.a.data),
+          x.a.col_stride,
+          x.k > 0 ? MR : 0,
+          static_cast<const T *>(x.b.data),
+          x.b.row_stride,
+          x.k > 0 ? x.b.col_stride : 0,
+          buffer};
+}
+
+// With one operand packed, or both.
+template <class T>
+__attribute__((noinline)) void matmul_packed(const MatmulBlock<T> &x) {
+  constexpr int NR = Tiles<T>::kColumns;
+  T buffer[kTileRows<T> * NR];
+  Panels<T> p = panels_of(x, buffer);
   if (x.pack_a) pack_a(x, &p);
-  if (x.a.row_stride != 1 && !x.pack_a && x.k > 0) return few_columns(x);
-  if (x.long_columns && x.k > 0) return long_columns(x);
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   // B is packed some panels at a time, so that the next ones can be asked for meanwhile.
   const bool along_k = x.b.row_stride == 1;
@@ -232,16 +251,30 @@ void matmul(const MatmulBlock<T> &x) {
       next.begin(x, g + group, smaller(group, x.n - end));
     }
     for (int64_t j = g; j < end; j += width) {  // LOOP 2
-      if (!x.pack_b && x.k > 0) {
-        p.b = b + j * x.b.col_stride;
-        next.begin(x, j + width, smaller(width, x.n - j - width));
-      }
-      with_constant<NR>(
-          smaller(width, end - j), [&](auto nr) __attribute__((always_inline)) {
-            matmul_columns<T, decltype(nr)::value>(x, p, j, &next);
-          });
-      if (x.pack_b) p.b += panel;
+      if (!x.pack_b) next.begin(x, j + width, smaller(width, x.n - j - width));
+      matmul_panel(x, p, j, smaller(width, end - j), &next);
+      p.b += x.pack_b ? panel : width * x.b.col_stride;
     }
+  }
+}
+
+// (Packing is elsewhere: of a product of 8 x 8 x 8 what is here already takes a tenth of the time.)
+template <class T>
+void matmul(const MatmulBlock<T> &x) {
+  constexpr int MR = kTileRows<T>, NR = Tiles<T>::kColumns;
+  static_assert(Contract<T>::kMc % MR == 0 && NR <= 16, "panels must fit the scratch");
+  if (x.k > Contract<T>::kKc) return dot(x);
+  if (x.pack_a || x.pack_b) return matmul_packed(x);
+  if (x.a.row_stride != 1 && x.k > 0) return few_columns(x);
+  if (x.long_columns && x.k > 0) return long_columns(x);
+  T buffer[MR * NR];
+  Panels<T> p = panels_of(x, buffer);
+  Next<T> next;
+  const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
+  for (int64_t j = 0; j < x.n; j += width) {  // LOOP 2
+    if (x.k > 0) next.begin(x, j + width, smaller(width, x.n - j - width));
+    matmul_panel(x, p, j, smaller(width, x.n - j), &next);
+    p.b += width * p.b_col;
   }
 }
 

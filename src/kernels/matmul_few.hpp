@@ -331,7 +331,7 @@ ATTEND_INLINE MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
 }
 
 template <class T>
-void few_columns(const MatmulBlock<T> &x) {
+__attribute__((noinline)) void few_columns(const MatmulBlock<T> &x) {
   const MatrixRef<const T> b = numbers_of_b(x);
   with_factor<T>(x.a.type, [&](auto stored) {
     using S = decltype(stored);

@@ -60,7 +60,7 @@ void long_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
 }
 
 template <class T>
-void long_columns(const MatmulBlock<T> &x) {
+__attribute__((noinline)) void long_columns(const MatmulBlock<T> &x) {
   const MatrixRef<const T> b = numbers_of_b(x);
   with_factor<T>(x.a.type, [&](auto stored) {
     with_power_above<kFewColumns>(x.n, [&](auto nr) { long_columns<T, decltype(nr)::value, decltype(stored)>(x, b); });

@@ -1,0 +1,175 @@
+// How a matrix product is computed.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "drivers/cache.hpp"
+#include "drivers/matmul_cut.hpp"
+
+namespace attend {
+
+// Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread
+// has.
+constexpr int64_t kMostSmall = 96;
+
+// One matrix of the product with the lanes along its rows, and what the loops need to know of it.
+template <class T>
+struct MatmulPlan {
+  int64_t m, n, k;
+  StoredMatrix a, b, c, bias;
+  bool transposes, flips, pack_a, pack_b, long_columns, dot;
+  bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
+  bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
+  bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
+
+  // (Inlined, so that a small product, whose types are known, pays for none of them.)
+  inline __attribute__((always_inline))
+  MatmulPlan(int64_t rows, int64_t columns, int64_t depth, const StoredMatrix &left, const StoredMatrix &right,
+             const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta)
+      : m(rows),
+        n(columns),
+        k(depth),
+        a(left),
+        b(right),
+        c(to),
+        bias(added),
+        transposes(turns(left, right, to, rows, columns, depth)) {
+    if (transposes) {
+      m = columns, n = rows;
+      a = transposed(right), b = transposed(left);
+      c = transposed(c), bias = transposed(bias);
+    }
+    // A and B are not read where alpha, as the kernels see it, is 0.
+    if (static_cast<T>(alpha) == T(0)) k = 0;
+    scales = a.type == Dtype::i8 || b.type == Dtype::i8;
+    // Thin products of rows that lie backwards in memory begin with the last.
+    flips = a.row_stride == -1 && n <= kLongColumns && m > kMostSmall && !scales;
+    if (flips) {
+      a.row_stride = -a.row_stride, c.row_stride = -c.row_stride, bias.row_stride = -bias.row_stride;
+      a = last_first(a), c = last_first(c), bias = last_first(bias);
+    }
+    if (m == 1) a.row_stride = c.row_stride = 1;
+    if (k == 1) a.col_stride = b.row_stride = 1;
+    long_columns = m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
+    // (Backwards as well, but for what the kernels read as bytes.)
+    const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
+    pack_a = k > 0 && (a.row_stride == 1 ? pays_a() || (is_narrow(a) && !long_columns) : !along_k || n > kFewColumns);
+    pack_b = k > 0 && !long_columns && (pays_b() || (is_narrow(b) && !reads_rows()));
+    rounds = scales || is_narrow(c);
+    dot = m == 1 && n == 1 && a.col_stride == 1 && b.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !rounds;
+    starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
+  }
+  explicit MatmulPlan(const Matmul &p)
+      : MatmulPlan(p.c.rows(), p.c.columns(), p.a.columns(), p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0),
+                   p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta) {}
+
+  // Rows the other way round: from where the first was to where the last is, the strides being turned already.
+  StoredMatrix last_first(StoredMatrix x) const {
+    if (flips && x.data != nullptr) x.data = element_of(x, 1 - m, 0);
+    return x;
+  }
+
+  static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
+  static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
+  int64_t depth() const { return least(k, Contract<T>::kKc); }
+
+  // More of A than the last cache is likely to hold for this thread, or at all.
+  double bytes_of_a() const {
+    return static_cast<double>(m) * static_cast<double>(k) * static_cast<double>(size_of(a.type));
+  }
+  // (Never of a small product, where the compiler is to see it.)
+  bool beyond_caches() const { return (m > kMostSmall || k > Contract<T>::kKc) && bytes_of_a() >= 2 * kUsualL3Share; }
+
+  // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
+  // of a power of two few sets of the caches. Packing costs about 2 / n of the product. (n = 192 to 512 on an L1 of 32 KiB,
+  // in place against packed: 0.86 to 1.0 where lines are whole, 0.75 to 1.0 of A 16 bytes off them. From memory, m and k
+  // 3000 to 4096: 0.56 to 0.73 of n = 16 to 64.)
+  bool pays_a() const {
+    constexpr int64_t kManyColumns = 192;
+    const int64_t span = std::abs(a.col_stride) * kElement * depth();
+    return m > kRowUnit &&
+           (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) || (n > kLongColumns && beyond_caches()));
+  }
+  // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
+  // which repeat every 4 KiB. Of contiguous rows a panel reads a part of a line for each k: in place that took 1.2 to 1.6
+  // times as long as packed from m = 192 on (NT, an L2 of 512 KiB), and as long at 128.
+  bool pays_b() const {
+    constexpr int64_t kManyRows = 128;
+    if (m <= 2 * kRowUnit || n <= kFewColumns) return false;
+    if (b.col_stride == 1) return m >= kManyRows;
+    if (b.row_stride != 1) return true;
+    return shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
+  }
+
+  // Few columns, rows of A contiguous along k, which the kernels transpose as they read them.
+  bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
+
+  // Few columns that all rows of A pass by again: elements a line or more apart are copied first, in one of T, if the L2 has
+  // room for them. (A column of a matrix of 4096 x 4096 by its rows took 3.3 times as long as a contiguous one, of 1000 x 1000
+  // 1.15.)
+  bool gathers_b() const {
+    return reads_rows() && m > kMostSmall && std::abs(b.row_stride) * size_of(b.type) >= 64 &&
+           n * k * kElement <= kUsualL2 / 4;
+  }
+  int64_t gathered() const { return gathers_b() ? n * k : 0; }
+
+  // More than the L2 holds: the kernels then fetch ahead what they need next.
+  bool far() const { return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2; }
+
+  // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
+  // size.
+  int64_t row_block(int64_t rows) const {
+    int64_t most = Contract<T>::kMc;
+    if (rounds && long_columns) return std::min(rows, c_rows());
+    if (long_columns || rows <= most) return rows;
+    if (rounds) return most;
+    if (!pack_a) most = std::max(most, kUsualL2 / 2 / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
+    return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
+  }
+
+  // Rows and columns of C whose sums are in the scratch at a time: a block of A is then widened once for so many
+  // columns.
+  static constexpr int64_t kRoundedColumns = 4 * kColumnUnit;
+  int64_t c_rows() const { return std::min(m, long_columns ? long_run<T>(n) : Contract<T>::kMc); }
+  int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
+  int64_t b_panel() const {
+    if (pack_b || starts_up || (k > 0 && (is_narrow(a) || (is_narrow(b) && !gathers_b())))) {
+      return Contract<T>::kMatmulPanels;
+    }
+    return long_columns ? Contract<T>::kLongColumn : 0;
+  }
+
+  // Rounded up to whole panels of any MR up to kRowUnit.
+  int64_t a_panel() const { return (least(m, Contract<T>::kMc) + kRowUnit - 1) * depth(); }
+
+  Need need(int64_t slices) const {
+    Need need;
+    need.tasks = tasks_of(m, n, k, slices);
+    need.per_thread = aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel() + gathered()) * kElement);
+    return need;
+  }
+};
+
+// What all blocks of one product share.
+template <class T>
+inline __attribute__((always_inline)) MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
+  MatmulBlock<T> x;  // (each field below: cleared first, by `rep stos`, it took 20 cycles more)
+  x.m = plan.m, x.n = plan.n, x.k = plan.k;
+  x.a = {plan.a.data, plan.a.row_stride, plan.a.col_stride, plan.a.type};
+  x.b = {plan.b.data, plan.b.row_stride, plan.b.col_stride, plan.b.type};
+  x.c = {static_cast<T *>(plan.c.data), plan.c.row_stride, plan.c.col_stride};
+  x.bias = {static_cast<const T *>(plan.bias.data), plan.bias.row_stride, plan.bias.col_stride};
+  x.alpha = plan.scales ? T(1) : static_cast<T>(alpha);
+  x.beta = plan.scales ? T(0) : static_cast<T>(beta);
+  x.begins = true;
+  x.pack_a = plan.pack_a;
+  x.pack_b = plan.pack_b;
+  x.long_columns = plan.long_columns;
+  x.far = plan.far();
+  x.from_memory = false;
+  x.a_panel = x.b_panel = nullptr;
+  return x;
+}
+
+}  // namespace attend

@@ -22,10 +22,10 @@ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Lanes run along the contiguous dimension of C; but along the longer one where the other has too few elements to fill
 // them. Where that is the columns, C^T = B^T A^T is computed instead: the same chains. Of two to four elements that pays
-// where the operand's columns are contiguous, or k is long enough for its squares to be turned (4 x 64 x 512 and above 0.98
-// to 2.2 times the speed, up to 2.8 of contiguous ones; at k = 16 0.6 to 1, eight rows 0.7).
+// where the operand's columns are contiguous, or k is long enough for its squares to be turned (2 and 3 of 16 to 64, k = 32
+// to 63: 1.03 to 1.7 times the speed, 4: 0.88 to 1.36; at k = 16 0.6 to 1, eight rows 0.7).
 inline bool is_thin(int64_t few, int64_t many, int64_t k, int64_t stride) {
-  constexpr int64_t kMany = 16, kDeep = 64;
+  constexpr int64_t kMany = 16, kDeep = 32;
   return many >= kMany && (few <= 1 || (few <= kFewColumns && (stride == 1 || k >= kDeep)));
 }
 inline bool turns(const StoredMatrix &a, const StoredMatrix &b, const StoredMatrix &c, int64_t m, int64_t n,

@@ -90,7 +90,7 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
     }
     tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) {
       T *to = c + j * c_col + i * W;
-      const vec<T> r = fma(alpha, v, start[i]);
+      const vec<T> r = alpha * v + start[i];
       kPartial &&i == MV - 1 ? store(to, r, tail) : store(to, r);
     });
   } else if (p.finish == Finish::kAdd) {
@@ -103,8 +103,9 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
       }
     });
   } else {
-    tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) { store(p.buffer + (j * MV + i) * W, v); });
-    finish_general(x, i0, rows, j0, NR, p.buffer, MV * W);
+    T *const buffer = p.buffer;
+    tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) { store(buffer + (j * MV + i) * W, v); });
+    finish_general(x, i0, rows, j0, NR, buffer, MV * W);
   }
 }
 
@@ -127,26 +128,27 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
   T *c = x.c.data + i0 + j0 * x.c.col_stride;
   const half<T> alpha = broadcast_half(x.alpha);
   if (p.finish == Finish::kGeneral) {
+    T *const buffer = p.buffer;
     const Tail<T> all(W);
     ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j) store_half(p.buffer + j * W, acc[j], all);
-    finish_general(x, i0, rows, j0, NR, p.buffer, W);
+    for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
+    finish_general(x, i0, rows, j0, NR, buffer, W);
   } else {
     half<T> bias = broadcast_half(T(0));
     if (p.finish == Finish::kStore && x.bias.data != nullptr) bias = load_half(x.bias.data + i0, tail);
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j, c += x.c.col_stride) {
-      const half<T> start = p.finish == Finish::kAdd ? load_half(c, tail) : bias;
-      store_half(c, fma_half(alpha, acc[j], start), tail);
+      const half<T> r = p.finish == Finish::kAdd ? fma_half(alpha, acc[j], load_half(c, tail)) : alpha * acc[j] + bias;
+      store_half(c, r, tail);
     }
   }
 }
 #endif
 
 // LOOP 1: all rows of the block against NR columns. B's columns stay in the L1 while A's panels pass from the L2.
-template <class T, int NR>
+template <class T, int NR, int MV = Tiles<T>::kVectors>
 void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Next<T> *next) {
-  constexpr int MV = Tiles<T>::kVectors, W = kLanes<T>, MR = MV * W;
+  constexpr int W = kLanes<T>, MR = MV * W;
   const T *a = p.a;
   int64_t i = 0;
   for (; i + MR <= x.m; i += MR, a += p.a_step) {
@@ -270,6 +272,11 @@ void matmul(const MatmulBlock<T> &x) {
   T buffer[MR * NR];
   Panels<T> p = panels_of(x, buffer);
   Next<T> next;
+  if (x.n == 1 && x.m > MR) {
+    // One column of a tile has too few chains: two tiles' rows.
+    p.a_step *= 2;
+    return matmul_columns<T, 1, 2 * Tiles<T>::kVectors>(x, p, 0, &next);
+  }
   const int64_t width = x.n <= NR ? x.n : balanced(x.n, NR);
   for (int64_t j = 0; j < x.n; j += width) {  // LOOP 2
     if (x.k > 0) next.begin(x, j + width, smaller(width, x.n - j - width));

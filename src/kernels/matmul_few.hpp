@@ -42,13 +42,51 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(T(0));
   }
+  const auto add = [&](int n, vec<T> column, const T *factors) __attribute__((always_inline)) {
+    ATTEND_UNROLL
+    for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(factors[j * b_col]), acc[n][j]);
+  };
   constexpr int64_t kWhole = kLines ? 64 / static_cast<int64_t>(sizeof(S)) : W;
   const bool is_full = rows == NB * W;
   const bool backwards = !kLines && x.a.col_stride == -1;
   const int64_t lead = kLines      ? whole_vectors_after<kWhole>(a, a_row)
                        : backwards ? whole_vectors_before<kWhole>(a, a_row)
                                    : 0;
-  for (int64_t k = 0, depth; k < x.k; k += depth, a += backwards ? -depth : depth, b += depth * b_row) {
+  int64_t k = 0;
+  if (!kLines && is_full && !backwards) {
+    // Nearly all of the work, without the decisions below.
+    for (; k + W <= x.k; k += W, a += W) {
+      const T *factors = b;
+      ATTEND_UNROLL
+      for (int n = 0; n < NB; ++n) {
+        const S *const block = a + n * W * a_row;
+        factors = b;
+        for (int l = 0; kAsks && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
+        each_column<T>(
+            block, a_row, [&](int, vec<T> column) __attribute__((always_inline)) {
+              add(n, column, factors);
+              factors += b_row;
+              __asm__("" : "+r"(factors));  // one pointer, not W offsets in memory
+            });
+      }
+      b = factors;
+    }
+    if constexpr (kOwnLines<S> && sizeof(S) > 1) {
+      // The rest by half squares, the last of which begins before the rest if that is shorter.
+      for (int64_t used; k < x.k && x.k >= W / 2; k += used, a += used, b += used * b_row) {
+        const int64_t known = larger<int64_t>(0, W / 2 - (x.k - k));
+        used = W / 2 - known;
+        ATTEND_UNROLL
+        for (int n = 0; n < NB; ++n) {
+          half_columns(
+              a + n * W * a_row - known, a_row, [&](int l, vec<T> column) __attribute__((always_inline)) {
+                if (l >= known) add(n, column, b + (l - known) * b_row);
+              });
+        }
+      }
+    }
+  }
+  for (int64_t depth; k < x.k; k += depth, a += backwards ? -depth : depth, b += depth * b_row) {
     depth = k < lead ? smaller<int64_t>(W, lead - k) : k + kWhole <= x.k && is_full ? kWhole : W;
     depth = smaller(depth, x.k - k);
     if constexpr (kLines) {
@@ -61,10 +99,7 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
               ATTEND_UNROLL
               for (int n = 0; n < NB; ++n) {
                 if (kAsks && x.far && l < W) __builtin_prefetch(block[n] + l * a_row + kAhead, 0, 2);
-                ATTEND_UNROLL
-                for (int j = 0; j < NR; ++j) {
-                  acc[n][j] = fma(column[n], broadcast(b[l * b_row + j * b_col]), acc[n][j]);
-                }
+                add(n, column[n], b + l * b_row);
               }
             });
         continue;
@@ -73,21 +108,19 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     ATTEND_UNROLL
     for (int n = 0; n < NB; ++n) {
       const S *const block = a + n * W * a_row;
-      const auto add = [&](int l, vec<T> column) __attribute__((always_inline)) {
-        ATTEND_UNROLL
-        for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(b[l * b_row + j * b_col]), acc[n][j]);
+      const auto add_column = [&](int l, vec<T> column) __attribute__((always_inline)) {
+        add(n, column, b + l * b_row);
       };
       if constexpr (kLines && sizeof(S) == 2) {
         // Before the first line and behind the last of rows 16 bytes off one, where malloc puts large arrays. (By pack_end
         // bf16 took 1.25 to 1.4 times as long.)
         if (depth == W / 2 && is_full) {
-          half_columns(block, a_row, add);
+          half_columns(block, a_row, add_column);
           continue;
         }
       }
-      if (depth == W && is_full && !backwards) {
-        for (int l = 0; kAsks && !kLines && x.far && l < W; ++l) __builtin_prefetch(block + l * a_row + kAhead, 0, 2);
-        each_column<T>(block, a_row, add);
+      if (kLines && depth == W && is_full) {
+        each_column<T>(block, a_row, add_column);
         continue;
       }
       if constexpr (kIsSame<T, S>) {
@@ -100,7 +133,7 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
           }
           transpose(r);
           ATTEND_UNROLL
-          for (int l = 0; l < W; ++l) add(l, r[W - 1 - l]);
+          for (int l = 0; l < W; ++l) add_column(l, r[W - 1 - l]);
           continue;
         }
       }
@@ -112,12 +145,7 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
         } else {
           pack_end(W, lanes, depth, block, a_row, square);
         }
-        for (int64_t l = 0; l < depth; ++l) {
-          ATTEND_UNROLL
-          for (int j = 0; j < NR; ++j) {
-            acc[n][j] = fma(load(square + l * W), broadcast(b[l * b_row + j * b_col]), acc[n][j]);
-          }
-        }
+        for (int64_t l = 0; l < depth; ++l) add(n, load(square + l * W), b + l * b_row);
         continue;
       }
       vec<T> r[W];
@@ -128,11 +156,17 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
       transpose(r);
       ATTEND_UNROLL
       for (int l = 0; l < W; ++l) {
-        if (l >= depth) break;
-        ATTEND_UNROLL
-        for (int j = 0; j < NR; ++j) acc[n][j] = fma(r[l], broadcast(b[l * b_row + j * b_col]), acc[n][j]);
+        if (l < depth) add(n, r[l], b + l * b_row);
       }
     }
+  }
+  if (is_full && x.n == NR && finish_of(x) == Finish::kStore) {
+    for (int j = 0; j < NR; ++j) {
+      ATTEND_UNROLL
+      for (int n = 0; n < NB; ++n)
+        store(x.c.data + i + n * W + j * x.c.col_stride, stored_sum(x, acc[n][j], i + n * W));
+    }
+    return;
   }
   ATTEND_UNROLL
   for (int n = 0; n < NB; ++n) {
@@ -271,7 +305,8 @@ template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
   // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 lines.
-  const bool shares_sets = x.a.col_stride == 1 && x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
+  const int64_t bytes = x.a.row_stride * static_cast<int64_t>(sizeof(S));
+  const bool shares_sets = x.a.col_stride == 1 && bytes % 4096 == 0;
   int64_t i = 0;
 #ifdef ATTEND_HALF_VECTORS
   if constexpr (kIsSame<S, float> && NR <= 2) {
@@ -291,14 +326,22 @@ void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
     for (; i < x.m; i += NB * W) few_columns_of_bytes<NR, NB>(x, b, i);
   }
   if constexpr (NR <= 2 && !kIsSame<S, int8_t>) {
-    // One chain alone waits for its own FMAs (24 GB/s from the L2 where two blocks take 34); but memory is slower than one
-    // chain.
-    for (; !shares_sets && (W < 16 || !x.far) && i + 2 * W <= x.m; i += 2 * W) {
+    // One chain alone waits for its own FMAs, but memory is slower than one; two columns are two. (From the L2 on a Zen 4, one
+    // column of f32 1.1 times the speed of one block, two of bf16 1.12, of f32 0.9 and rows 2 KiB apart 0.6: see above.)
+    const bool two = W < 16 || (!x.far && (NR == 1 || sizeof(S) == 2) && bytes % 2048 != 0);
+    for (; !shares_sets && two && i + 2 * W <= x.m; i += 2 * W) {
       few_columns<T, NR, 2, false, S>(x, b, i);
     }
   }
   if constexpr (!kIsSame<S, int8_t>) {
-    for (; i < x.m; i += W) few_columns<T, NR, 1, false, S>(x, b, i);
+    for (; i < x.m; i += W) {
+#ifdef ATTEND_HALF_VECTORS
+      if constexpr (kIsSame<S, float>) {
+        if (x.m - i <= W / 2 && x.a.col_stride == 1) return few_columns_of_half<NR>(x, b, i);
+      }
+#endif
+      few_columns<T, NR, 1, false, S>(x, b, i);
+    }
   }
 }
 

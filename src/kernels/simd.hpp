@@ -32,7 +32,7 @@
 //   own_columns(p, stride, f)      each_column of types for which kOwnColumns is true
 //   columns_of(p, stride, f)       the same of G squares at once, f(k, r) with r[g] of p[g], if kOwnColumnsOfSquares is
 //   lines_of(p, stride, f)         the same for all k of 64 bytes of each row, which is read once, if kOwnLines is true
-//   half_columns(p, stride, f)     each_column for k < kLanes / 2 alone, of elements of 16 bits
+//   half_columns(p, stride, f)     own_columns for k < kLanes / 2 alone, of elements of more than 8 bits
 //   Permutation<T>, permute(v, p)  lanes in any order, if ATTEND_PERMUTATIONS is defined
 //   Tiles<T>                       shapes of the register tiles, with their register budget
 #pragma once

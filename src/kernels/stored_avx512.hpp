@@ -136,13 +136,19 @@ ATTEND_COLUMNS_OF(bf16)
 ATTEND_COLUMNS_OF(int8_t)
 #undef ATTEND_COLUMNS_OF
 
-// f(k, r) for k = 0..7 in order, of elements of 16 bits: four of 32.
+// f(k, r) for k = 0..7 in order, of elements of 32 bits or of 16, which are four of 32.
 template <class S, class F>
 ATTEND_INLINE void half_columns(const S *p, int64_t stride, const F &f) {
-  static_assert(sizeof(S) == 2);
+  constexpr int kSize = static_cast<int>(sizeof(S));
+  static_assert(kSize == 4 || kSize == 2);
   const S *const one[1] = {p};
-  __m512i lanes[1][4];
-  quads_of(RowsOfSquares<1>(one, 2 * stride), 0, 0, lanes[0]);
+  const RowsOfSquares<1> rows(one, kSize * stride);
+  __m512i lanes[1][2 * kSize];
+  if constexpr (kSize == 4) {
+    octets_of(rows, 0, 0, lanes[0]);
+  } else {
+    quads_of(rows, 0, 0, lanes[0]);
+  }
   parted_columns(
       one, 0, lanes, [&](int k, const vec<float>(&r)[1]) __attribute__((always_inline)) { f(k, r[0]); });
 }

@@ -69,10 +69,16 @@ class Random {
   std::normal_distribution<double> normal_;
 };
 
-// Runs f once for every instruction set of this CPU and names it when a check inside fails.
 // Whether products and sums are fused on it, so that its bits are those of all others of which that is true.
-inline bool fuses(const std::string &isa) { return isa != "generic" && isa != "sse42"; }
+inline bool fuses([[maybe_unused]] const std::string &isa) {
+#ifdef __ARM_FEATURE_FMA  // src/kernels/simd_generic.hpp
+  return true;
+#else
+  return isa != "generic" && isa != "sse42";
+#endif
+}
 
+// Runs f once for every instruction set of this CPU and names it when a check inside fails.
 template <class F>
 void for_each_isa(const F &f) {
   for (int32_t i = 0; const char *name = attend_isa_name(i); ++i) {

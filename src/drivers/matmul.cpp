@@ -106,10 +106,17 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     place(i, std::min(Contract<T>::kMc, end - i), columns.begin, columns.size);
     start(call, moved(c, i, columns.begin), moved(bias, i, columns.begin), *x);
   }
+  const bool asks_for_a = plan.asks_for_a();
   int64_t k = 0;
   do {                                                       // LOOP 4; once for k = 0, where A and B may be null
     for (int64_t i = rows.begin; i < end; i += row_block) {  // LOOP 3
       place(i, std::min(row_block, end - i), columns.begin, columns.size);
+      if (asks_for_a) {
+        const bool below = i + row_block < end;
+        const int64_t next = below ? i + row_block : rows.begin, next_k = below ? k : k + depth;
+        x->next_a = next_k < plan.k ? element_of(a, next, next_k) : nullptr;
+        x->next_rows = std::min(row_block, end - next);
+      }
       chunk(i, columns.begin, k);
     }
     k += depth;

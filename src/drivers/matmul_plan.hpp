@@ -102,6 +102,9 @@ struct MatmulPlan {
     return shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
   }
 
+  // A from memory, packed for few columns: the next block comes while this one is used.
+  bool asks_for_a() const { return pack_a && a.row_stride == 1 && beyond_caches(); }
+
   // Few columns, rows of A contiguous along k, which the kernels transpose as they read them.
   bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
 
@@ -168,6 +171,8 @@ inline __attribute__((always_inline)) MatmulBlock<T> block_of(double alpha, doub
   x.long_columns = plan.long_columns;
   x.far = plan.far();
   x.from_memory = false;
+  x.next_a = nullptr;
+  x.next_rows = 0;
   x.a_panel = x.b_panel = nullptr;
   return x;
 }

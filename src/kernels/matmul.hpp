@@ -27,32 +27,43 @@ struct Panels {
   T *buffer;  // of a tile, for Finish::kGeneral (here since one of their own would align the stack of all tiles)
 };
 
-// What the tiles ask for in advance, into the L2: the columns of B that come next. Each tile takes two lines' worth a
-// k in its loop without a branch: every kStep k a round of prefetches instead cost 6 % of the product, by the
+// What the tiles ask for in advance, into the L2: the columns of B that come next, or the rows of A. Each tile takes two
+// lines' worth a k in its loop without a branch: every kStep k a round of prefetches instead cost 6 % of the product, by the
 // mispredicted ends of the loop.
-template <class T>
 struct Next {
-  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  const T *b;         // the next columns
-  int64_t count = 0;  // pairs of columns, or of lines of each row, still to be asked for
-  int64_t pair;       // from one pair to the next
+  static constexpr int64_t kLine = 64;
+  const char *at;     // the next lines
+  int64_t count = 0;  // pairs of lines of each k, or of columns, still to be asked for
+  int64_t pair;       // bytes from one pair to the next
   int64_t second;     // from the first of a pair to the second
   int64_t step;       // from k to k
 
-  ATTEND_INLINE void begin(const MatmulBlock<T> &x, int64_t column, int64_t columns) {
-    if (!x.far || is_narrow<T>(x.b.type)) return;  // count stays 0
-    const bool along_k = x.b.row_stride == 1;
-    b = static_cast<const T *>(x.b.data) + column * x.b.col_stride;
-    count = columns <= 0 ? 0 : (columns / (along_k ? 1 : kLine) + 2) / 2;
-    second = along_k ? x.b.col_stride : kLine;
-    pair = 2 * second;
-    step = x.b.row_stride;
+  // Of this many contiguous bytes each k.
+  ATTEND_INLINE void begin(const void *data, int64_t bytes, int64_t from_k_to_k) {
+    const int64_t before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(data) % kLine);
+    at = static_cast<const char *>(data);
+    count = (before + bytes + 2 * kLine - 1) / (2 * kLine);
+    second = kLine;
+    pair = 2 * kLine;
+    step = from_k_to_k;
   }
-  ATTEND_INLINE Prefetches<T> take(const T *idle) {
-    if (count == 0) return {idle, 0, 0};
+  template <class T>
+  ATTEND_INLINE void begin(const MatmulBlock<T> &x, int64_t column, int64_t columns) {
+    constexpr int64_t kElement = sizeof(T);
+    if (!x.far || columns <= 0 || is_narrow<T>(x.b.type)) return;  // count stays 0
+    const T *b = static_cast<const T *>(x.b.data) + column * x.b.col_stride;
+    if (x.b.row_stride != 1) return begin(b, columns * kElement, x.b.row_stride * kElement);
+    at = reinterpret_cast<const char *>(b);
+    count = (columns + 1) / 2;
+    second = x.b.col_stride * kElement;
+    pair = 2 * second;
+    step = kElement;
+  }
+  ATTEND_INLINE Prefetches take(const void *idle) {
+    if (count == 0) return {static_cast<const char *>(idle), 0, 0};
     --count;
-    const Prefetches<T> r = {b, second, step};
-    b += pair;
+    const Prefetches r = {at, second, step};
+    at += pair;
     return r;
   }
 };
@@ -60,7 +71,7 @@ struct Next {
 // One tile: MV vectors of rows from i0 (the last one partial if kPartial), NR columns from j0.
 template <class T, int MV, int NR, bool kPartial>
 ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, const T *a, int64_t i0, int64_t rows,
-                               int64_t j0, Next<T> *next) {
+                               int64_t j0, Next *next) {
   constexpr int W = kLanes<T>;
   const Tail<T> tail(rows - (MV - 1) * W);
   Tile<T, MV, NR> tile;
@@ -147,7 +158,7 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
 
 // LOOP 1: all rows of the block against NR columns. B's columns stay in the L1 while A's panels pass from the L2.
 template <class T, int NR, int MV = Tiles<T>::kVectors>
-void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Next<T> *next) {
+void matmul_columns(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j0, Next *next) {
   constexpr int W = kLanes<T>, MR = MV * W;
   const T *a = p.a;
   int64_t i = 0;
@@ -210,8 +221,7 @@ void pack_b(const MatmulBlock<T> &x, int64_t begin, int64_t end, int64_t width, 
 
 // LOOP 2, LOOP 1 of the columns of one panel of B.
 template <class T>
-ATTEND_INLINE void matmul_panel(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j, int64_t columns,
-                                Next<T> *next) {
+ATTEND_INLINE void matmul_panel(const MatmulBlock<T> &x, const Panels<T> &p, int64_t j, int64_t columns, Next *next) {
   with_constant<Tiles<T>::kColumns>(
       columns, [&](auto nr) __attribute__((always_inline)) { matmul_columns<T, decltype(nr)::value>(x, p, j, next); });
 }
@@ -242,7 +252,7 @@ __attribute__((noinline)) void matmul_packed(const MatmulBlock<T> &x) {
   const bool along_k = x.b.row_stride == 1;
   const int64_t group = x.pack_b ? Contract<T>::kMatmulColumns / width * width : x.n;
   const int64_t panel = width * Contract<T>::kMatmulHeight;
-  Next<T> next;
+  Next next;
   for (int64_t g = 0; g < x.n; g += group) {
     const int64_t end = smaller(x.n, g + group);
     if (x.pack_b) {
@@ -252,8 +262,12 @@ __attribute__((noinline)) void matmul_packed(const MatmulBlock<T> &x) {
       p.b_col = along_k ? Contract<T>::kMatmulHeight : 1;
       next.begin(x, g + group, smaller(group, x.n - end));
     }
+    if (x.next_a != nullptr && end == x.n) {
+      const int64_t element = size_of(x.a.type);
+      next.begin(x.next_a, x.next_rows * element, x.a.col_stride * element);
+    }
     for (int64_t j = g; j < end; j += width) {  // LOOP 2
-      if (!x.pack_b) next.begin(x, j + width, smaller(width, x.n - j - width));
+      if (!x.pack_b && x.next_a == nullptr) next.begin(x, j + width, smaller(width, x.n - j - width));
       matmul_panel(x, p, j, smaller(width, end - j), &next);
       p.b += x.pack_b ? panel : width * x.b.col_stride;
     }
@@ -271,7 +285,7 @@ void matmul(const MatmulBlock<T> &x) {
   if (x.long_columns && x.k > 0) return long_columns(x);
   T buffer[MR * NR];
   Panels<T> p = panels_of(x, buffer);
-  Next<T> next;
+  Next next;
   if (x.n == 1 && x.m > MR) {
     // One column of a tile has too few chains: two tiles' rows.
     p.a_step *= 2;

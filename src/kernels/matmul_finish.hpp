@@ -75,8 +75,10 @@ __attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i
         c[i * x.c.row_stride] = x.k == 0 ? start : fused(x.alpha, chunk[i], start);
       }
     }
-    for (; i < rows; ++i)
-      c[i * x.c.row_stride] = finished(x, chunk[i], c + i * x.c.row_stride, bias + i * x.bias.row_stride);
+    for (; i < rows; ++i) {
+      c[i * x.c.row_stride] =
+          finished(x, chunk[i], c + i * x.c.row_stride, bias == nullptr ? nullptr : bias + i * x.bias.row_stride);
+    }
   }
 }
 

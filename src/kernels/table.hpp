@@ -54,8 +54,10 @@ struct MatmulBlock {
   bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   bool from_memory;     // A is larger than all caches
-  T *a_panel;           // scratch: m, rounded up to a panel, times k
-  T *b_panel;           // scratch: kMatmulPanels; its upper part is where B of few columns is widened
+  const void *next_a;   // the block of A that comes next, if it is to be asked for while this one is used, or null
+  int64_t next_rows;
+  T *a_panel;  // scratch: m, rounded up to a panel, times k
+  T *b_panel;  // scratch: kMatmulPanels; its upper part is where B of few columns is widened
 };
 
 // y = x, elementwise, between any two types but boolean: widened exactly, or rounded once, to nearest even. With a scale:

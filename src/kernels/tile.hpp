@@ -17,12 +17,11 @@ namespace {
 struct Nothing {
   ATTEND_INLINE void ask(const void *) {}
 };
-// Two streams of lines: at first, and `second` elements on; each moves by `step` elements a k.
-template <class T>
+// Two streams of lines: at first, and `second` bytes on; each moves by `step` bytes a k.
 struct Prefetches {
-  const T *first;
+  const char *first;
   int64_t second, step;
-  ATTEND_INLINE void ask(const T *) {
+  ATTEND_INLINE void ask(const void *) {
     __builtin_prefetch(first, 0, 2);
     __builtin_prefetch(first + second, 0, 2);
     first += step;

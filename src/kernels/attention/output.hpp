@@ -16,8 +16,9 @@ ATTEND_INLINE T *sums_of(const AttentionBlock<T> &x, const QueryTile<T> &t) {
   return x.in_place ? row_at(x, x.out, t.row) : t.output;
 }
 
-// Calls f(Int<w>()) with w = n, or, where weights are [key][lane], with the least w >= n of N, N - 2, N - 4, ...: half
-// the shapes. The rows that w has too many are lanes behind the tile's rows: computed, and dropped.
+// Calls f(Int<w>()) with w = n, or, where weights are [key][lane], with the least w >= n of N and the even numbers below it:
+// half the shapes. The row that an even w has too many is a lane behind the tile's rows, which are even in number: computed, and
+// dropped.
 template <int N, class Stride, class F>
 ATTEND_INLINE void with_width(int64_t n, Stride, const F &f) {
   with_constant<N>(n, f);
@@ -25,7 +26,8 @@ ATTEND_INLINE void with_width(int64_t n, Stride, const F &f) {
 template <int N, class F>
 ATTEND_INLINE void with_width(int64_t n, Adjacent adjacent, const F &f) {
   if constexpr (N > 2) {
-    if (n <= N - 2) return with_width<N - 2>(n, adjacent, f);
+    constexpr int kNext = N % 2 == 0 ? N - 2 : N - 1;
+    if (n <= kNext) return with_width<kNext>(n, adjacent, f);
   }
   f(Int<N>());
 }

@@ -60,9 +60,10 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
           const T *at = k.data + j * k_item;
           if (x.far && MV == 1 && decltype(nr)::value == NR) {
             // A line of the keys two tiles on, and one of this tile's values, for each feature.
-            const intptr_t apart = reinterpret_cast<intptr_t>(v.data + j * v.col_stride) -
-                                   reinterpret_cast<intptr_t>(at + 2 * NR * k_item);
-            const Prefetches<T> ahead = {at + 2 * NR * k_item, apart / static_cast<intptr_t>(sizeof(T)), NR};
+            const char *const keys_ahead = reinterpret_cast<const char *>(at + 2 * NR * k_item);
+            const intptr_t apart =
+                reinterpret_cast<intptr_t>(v.data + j * v.col_stride) - reinterpret_cast<intptr_t>(keys_ahead);
+            const Prefetches ahead = {keys_ahead, apart, NR * static_cast<int64_t>(sizeof(T))};
             tile.accumulate(x.features, t.queries, QL, at, k.row_stride, k_item, ahead);
           } else {
             tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, W);

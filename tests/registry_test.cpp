@@ -61,6 +61,7 @@ void check_rows(const Mixed &mixed, unsigned missing, unsigned all) {
   CHECK(rows_of(table) == all);
   CHECK(rows_of(table, &lower) == missing);
   CHECK(rows_of(table, &best) == (all & ~missing));
+  CHECK(table.turned_columns == (table.matmul == lower.matmul ? lower : best).turned_columns);
   CHECK(table.attention_lanes == (table.attention == lower.attention ? lower : best).attention_lanes);
 }
 

@@ -148,9 +148,28 @@ TEST_CASE("thin products: rows of A contiguous, a power of two apart") {
   }
 }
 
+// Some columns after the others, by kernels of 32 registers.
+TEST_CASE("thin products: rows of A contiguous, more columns") {
+  Random random(5);
+  for (const int64_t n : {5, 7, 8, 11, 16, 17}) {
+    const auto some = [&](uint32_t a, uint32_t b, int64_t stride) {
+      const int64_t m = random.in(300, 340), k = random.in(500, 1030);
+      return Case{a, b, m, n, k, stride, 1, random.pick({1.0, -0.7}), random.pick({0.0, 1.0, 0.3}), random.one_in(2)};
+    };
+    const int32_t threads = static_cast<int32_t>(random.in(1, 3));
+    const uint32_t b = random.pick({F32, uint32_t{ATTEND_F16}});
+    check_thin<float>(random, some(F32, b, random.one_in(2) ? 1024 : 1037), threads, random.one_in(2));
+    check_thin<float>(random, some(ATTEND_BF16, b, random.one_in(2) ? 2048 : 1037), threads, random.one_in(2));
+    check_thin<double>(random, some(F64, F64, random.one_in(2) ? 1024 : 1037), threads, random.one_in(2));
+  }
+}
+
 TEST_CASE("thin products from memory: rows of A contiguous, a power of two apart") {
   Random random(3);
-  for (const int64_t n : {1, 2}) check_thin<float>(random, {F32, F32, 8203, n, 1030, 1024, 1, 1, 0, false}, 2, n == 2);
+  for (const int64_t n : {1, 2, 6})
+    check_thin<float>(random, {F32, F32, 8203, n, 1030, 1024, 1, 1, 0, false}, 2, n == 2);
+  check_thin<float>(random, {ATTEND_F16, F32, 8203, 9, 1030, 2048, 1, 1, 1, true}, 2, false);
+  check_thin<float>(random, {ATTEND_I8, ATTEND_BF16, 16421, 7, 1030, 1037, 1, 1, 0.3, false}, 1, true);
 }
 
 // Of one number the chunks of k are lanes; beside another row they are one after the other.

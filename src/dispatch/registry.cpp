@@ -51,6 +51,7 @@ const Tables &tables() {
 
 template <class T>
 void fill_holes(KernelsOf<T> *kernels, const KernelsOf<T> &lower) {
+  if (kernels->matmul == nullptr) kernels->turned_columns = lower.turned_columns;
   if (kernels->attention == nullptr) {
     kernels->attention_lanes = lower.attention_lanes;
     kernels->attention_rows = lower.attention_rows;

@@ -58,7 +58,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   x->a_panel = x->b_panel + plan.b_panel();
   T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);
   if (plan.gathers_b()) {
-    x->b = {sums + plan.c_panel(), 1, plan.k, dtype_of<T>()};
+    x->b = {sums + plan.c_panel(), 1, plan.gathered_column(), dtype_of<T>()};
     call.kernels.convert({plan.k, plan.n, b, x->b, {}});
     b = x->b;
   }
@@ -125,7 +125,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
 
 template <class T>
 Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
-  const MatmulPlan<T> plan(p);
+  const MatmulPlan<T> plan(p, kernels_of<T>(kernels).turned_columns);
   const MatmulCall<T> call = {p, plan, kernels, kernels_of<T>(kernels).matmul};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
@@ -148,7 +148,11 @@ Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Executi
 
 template <class T>
 Need need_of(const Matmul &p) {
-  return MatmulPlan<T>(p).need(p.c.heads() * p.c.batch());
+  // Whichever kernels will compute it.
+  const int64_t slices = p.c.heads() * p.c.batch();
+  Need need = MatmulPlan<T>(p, kFewColumns).need(slices);
+  need.per_thread = std::max(need.per_thread, MatmulPlan<T>(p, kTurnedColumns).need(slices).per_thread);
+  return need;
 }
 
 }  // namespace

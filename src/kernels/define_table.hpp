@@ -67,6 +67,7 @@ template <class T>
 constexpr KernelsOf<T> rows() {
   KernelsOf<T> of = {};
 #if ATTEND_UNITS != 0
+  of.turned_columns = kLanes<T> * sizeof(T) == 64 ? kTurnedColumns : kFewColumns;
   of.attention_lanes = kLanes<T>;
   of.attention_rows = Tiles<T>::kScoreVectors * kLanes<T>;
   of.key_span = Contract<T>::kKeySpan;

@@ -2,7 +2,7 @@
 // the work.
 #pragma once
 
-#include "kernels/matmul_finish.hpp"
+#include "kernels/matmul_few_bytes.hpp"
 #include "kernels/pack.hpp"
 
 namespace attend {
@@ -225,82 +225,6 @@ ATTEND_INLINE void few_columns_of_half(const MatmulBlock<float> &x, const Matrix
 }
 #endif
 
-// The same of bytes: lines of all rows at a time are first turned into the L1, as 32-bit elements of four bytes each, which
-// then are parted in their lanes. (So lines are read whole although rows may share the sets of the L1; and a third of the
-// shuffles that bytes one by one would take.)
-template <int NR, int NB>
-ATTEND_INLINE void few_columns_of_bytes(const MatmulBlock<float> &x, const MatrixRef<const float> &right, int64_t i) {
-  constexpr int W = kLanes<float>, kRows = NB * W;
-  constexpr int64_t kDepth = 128, kBytes = 4 * W;  // two lines; bytes of a vector
-  constexpr int64_t kAhead = 256;  // (4096 x 4096 from memory, against f32: 2.4 times the speed, 1.6 without)
-  static_assert(kDepth % kBytes == 0, "whole squares");
-  const int64_t rows = smaller<int64_t>(kRows, x.m - i), a_row = x.a.row_stride;
-  const int8_t *a = static_cast<const int8_t *>(x.a.data) + i * a_row;
-  const float *b = right.data;
-  vec<float> acc[NB][NR];
-  ATTEND_UNROLL
-  for (int n = 0; n < NB; ++n) {
-    ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(0.0f);
-  }
-  int8_t turned[kDepth / 4][kRows][4];
-  for (int64_t k = 0; k < x.k; k += kDepth, a += kDepth) {
-    const int64_t depth = smaller<int64_t>(kDepth, x.k - k);
-    for (int n = 0; n < NB; ++n) {
-      const int8_t *const block = a + n * W * a_row;
-      int64_t l = 0;
-      for (; rows == kRows && l + kBytes <= depth; l += kBytes) {
-        vec<float> r[W];  // bits
-        ATTEND_UNROLL
-        for (int row = 0; row < W; ++row) {
-          r[row] = load_bits(block + row * a_row + l);
-        }
-        transpose(r);
-        ATTEND_UNROLL
-        for (int q = 0; q < W; ++q) store_bits(turned[l / 4 + q] + n * W, r[q]);
-      }
-      for (; l < depth; ++l) {
-        for (int row = 0; row < W; ++row) {
-          turned[l / 4][n * W + row][l % 4] = n * W + row < rows ? block[row * a_row + l] : int8_t{0};
-        }
-      }
-    }
-    const auto add = [&](auto f, int64_t l) __attribute__((always_inline)) {
-      vec<float> column[NB];
-      ATTEND_UNROLL
-      for (int n = 0; n < NB; ++n) column[n] = bytes_of<decltype(f)::value>(turned[l / 4] + n * W);
-      ATTEND_UNROLL
-      for (int j = 0; j < NR; ++j) {
-        const vec<float> factor = broadcast(b[j * right.col_stride]);
-        ATTEND_UNROLL
-        for (int n = 0; n < NB; ++n) acc[n][j] = fma(column[n], factor, acc[n][j]);
-      }
-      b += right.row_stride;
-    };
-    int64_t l = 0;
-    for (; l + 4 <= depth; l += 4) {
-      if (x.far) {
-        __builtin_prefetch(a + l / 4 * a_row + kAhead, 0, 2);
-        __builtin_prefetch(a + l / 4 * a_row + kAhead + 64, 0, 2);
-      }
-      add(Int<0>(), l);
-      add(Int<1>(), l);
-      add(Int<2>(), l);
-      add(Int<3>(), l);
-    }
-    if (l < depth) add(Int<0>(), l);
-    if (l + 1 < depth) add(Int<1>(), l);
-    if (l + 2 < depth) add(Int<2>(), l);
-  }
-  float buffer[kRows * NR];
-  ATTEND_UNROLL
-  for (int n = 0; n < NB; ++n) {
-    ATTEND_UNROLL
-    for (int j = 0; j < NR; ++j) store(buffer + j * kRows + n * W, acc[n][j]);
-  }
-  finish_general(x, i, rows, 0, smaller<int64_t>(NR, x.n), buffer, kRows);
-}
-
 template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
@@ -373,11 +297,34 @@ ATTEND_INLINE MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
   return {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
 }
 
+// More of them, numbers in T: for a vector of rows of A, which stay near, eight after the others.
+template <class T, class S>
+void more_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
+  constexpr int W = kLanes<T>, kMost = 8;
+  MatmulBlock<T> some = x;
+  for (int64_t i = 0; i < x.m; i += W) {
+    some.m = smaller<int64_t>(W, x.m - i);
+    some.a.data = element_of(x.a, i, 0);
+    for (int64_t j = 0; j < x.n; j += some.n) {
+      some.far = x.far && j == 0;
+      some.c.data = x.c.data + i * x.c.row_stride + j * x.c.col_stride;
+      if (x.bias.data != nullptr) some.bias.data = x.bias.data + i * x.bias.row_stride + j * x.bias.col_stride;
+      with_power<kMost>(x.n - j, [&](auto nr) {
+        some.n = decltype(nr)::value;
+        few_columns<T, decltype(nr)::value, S>(some, {b.data + j * b.col_stride, b.row_stride, b.col_stride});
+      });
+    }
+  }
+}
+
 template <class T>
 __attribute__((noinline)) void few_columns(const MatmulBlock<T> &x) {
   const MatrixRef<const T> b = numbers_of_b(x);
   with_factor<T>(x.a.type, [&](auto stored) {
     using S = decltype(stored);
+    if constexpr (kLanes<T> * sizeof(T) == 64) {
+      if (x.n > kFewColumns) return more_columns<T, S>(x, b);
+    }
     if constexpr (kIsSame<T, S>) {
       with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
     } else {  // half the shapes: three columns as four, of which numbers_of_b made one up

@@ -82,6 +82,15 @@ ATTEND_INLINE void with_constant(int64_t n, const F &f) {
   f(Int<Max>());
 }
 
+// With the largest of N, N / 2, N / 4, ... that is at most n.
+template <int N, class F>
+ATTEND_INLINE void with_power(int64_t n, const F &f) {
+  if constexpr (N > 1) {
+    if (n < N) return with_power<N / 2>(n, f);
+  }
+  f(Int<N>());
+}
+
 // With the least n' >= n of 1, 2, 4, ..., Max.
 template <int Max, class F>
 ATTEND_INLINE void with_power_above(int64_t n, const F &f) {

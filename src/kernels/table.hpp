@@ -29,6 +29,8 @@ enum CpuFeature : uint64_t {
 // Columns so few that rows of A which are contiguous along k are transposed in registers each time they are read, and not
 // packed.
 constexpr int kFewColumns = 4;
+// The same of kernels with 32 registers, eight columns after the others, while A is near.
+constexpr int kTurnedColumns = 16;
 // Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are: those of
 // the least power of two of columns fill it.
 constexpr int kLongColumns = 8;
@@ -179,6 +181,8 @@ struct SoftmaxBackwardBlock {
 // used (dispatch/registry.cpp), whose bits are the same where bits are promised.
 template <class T>
 struct KernelsOf {
+  // Of the row matmul: kTurnedColumns or kFewColumns.
+  int64_t turned_columns;
   // Of the row attention: lanes of a vector, rows of a query tile at most, and the keys of a span.
   int64_t attention_lanes, attention_rows, key_span;
 #define ATTEND_KERNEL(name, argument, unit) void (*name)(const argument<T> &);

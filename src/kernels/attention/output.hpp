@@ -31,15 +31,6 @@ ATTEND_INLINE void with_width(int64_t n, Adjacent adjacent, const F &f) {
   }
   f(Int<N>());
 }
-// With the largest of N, N / 2, N / 4, ... that is at most n.
-template <int N, class F>
-ATTEND_INLINE void with_power(int64_t n, const F &f) {
-  if constexpr (N > 1) {
-    if (n < N) return with_power<N / 2>(n, f);
-  }
-  f(Int<N>());
-}
-
 // NQ rows from q0 of the tile, of which `rows` exist, MV vectors of features from f (only one, partial, if kPartial). A
 // chunk of V does not stay in the L1 from tile to tile: its rows are asked for ahead, a chunk if they come from memory
 // and pass by only once (+6 % of the product, 25 % where rows are not aligned, Intel). (Not inlined: among the other

@@ -7,6 +7,9 @@
 #include "drivers/cache.hpp"
 #include "drivers/matmul_cut.hpp"
 
+// So that a small product, whose types are known, pays for none of them: what is not inlined takes the plan's address.
+#define ATTEND_AT_ONCE inline __attribute__((always_inline))
+
 namespace attend {
 
 // Rows and columns that one call of the kernel takes at most on the short way, and so never more work than one thread
@@ -24,8 +27,7 @@ struct MatmulPlan {
   bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
   bool starts_up;  // C0 is formed ahead of the product, since what it is made of must be widened
 
-  // (Inlined, so that a small product, whose types are known, pays for none of them.)
-  inline __attribute__((always_inline))
+  ATTEND_AT_ONCE
   MatmulPlan(int64_t rows, int64_t columns, int64_t depth, const StoredMatrix &left, const StoredMatrix &right,
              const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta, int64_t kernels_columns)
       : m(rows),
@@ -68,27 +70,29 @@ struct MatmulPlan {
                    p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta, kernels_columns) {}
 
   // Rows the other way round: from where the first was to where the last is, the strides being turned already.
-  StoredMatrix last_first(StoredMatrix x) const {
+  ATTEND_AT_ONCE StoredMatrix last_first(StoredMatrix x) const {
     if (flips && x.data != nullptr) x.data = element_of(x, 1 - m, 0);
     return x;
   }
 
   static constexpr int64_t kElement = static_cast<int64_t>(sizeof(T));
   static bool is_narrow(const StoredMatrix &x) { return attend::is_narrow<T>(x.type); }
-  int64_t depth() const { return least(k, Contract<T>::kKc); }
+  ATTEND_AT_ONCE int64_t depth() const { return least(k, Contract<T>::kKc); }
 
   // More of A than the last cache is likely to hold for this thread, or at all.
-  double bytes_of_a() const {
+  ATTEND_AT_ONCE double bytes_of_a() const {
     return static_cast<double>(m) * static_cast<double>(k) * static_cast<double>(size_of(a.type));
   }
   // (Never of a small product, where the compiler is to see it.)
-  bool beyond_caches() const { return (m > kMostSmall || k > Contract<T>::kKc) && bytes_of_a() >= 2 * kUsualL3Share; }
+  ATTEND_AT_ONCE bool beyond_caches() const {
+    return (m > kMostSmall || k > Contract<T>::kKc) && bytes_of_a() >= 2 * kUsualL3Share;
+  }
 
   // A panel read in place touches one or two lines for each k, a column of A apart: as many pages as rows, and with strides
   // of a power of two few sets of the caches. Packing costs about 2 / n of the product. (n = 192 to 512 on an L1 of 32 KiB,
   // in place against packed: 0.86 to 1.0 where lines are whole, 0.75 to 1.0 of A 16 bytes off them. From memory, m and k
   // 3000 to 4096: 0.56 to 0.73 of n = 16 to 64.)
-  bool pays_a() const {
+  ATTEND_AT_ONCE bool pays_a() const {
     constexpr int64_t kManyColumns = 192;
     const int64_t span = std::abs(a.col_stride) * kElement * depth();
     return m > kRowUnit &&
@@ -97,7 +101,7 @@ struct MatmulPlan {
   // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
   // which repeat every 4 KiB. Of contiguous rows a panel reads a part of a line for each k: in place that took 1.2 to 1.6
   // times as long as packed from m = 192 on (NT, an L2 of 512 KiB), and as long at 128.
-  bool pays_b() const {
+  ATTEND_AT_ONCE bool pays_b() const {
     constexpr int64_t kManyRows = 128;
     if (m <= 2 * kRowUnit || n <= kFewColumns || reads_rows()) return false;
     if (b.col_stride == 1) return m >= kManyRows;
@@ -111,26 +115,27 @@ struct MatmulPlan {
   // Few columns, rows of A contiguous along k, which the kernels transpose as they read them. (8 of 128 x 128 to 1024 x 1024,
   // 4096 x 4096 from memory: 1.28 to 1.86, 2.0 times the speed of packing A; 16: 1.17 to 1.3, 1.46. Five of 128 x 128 0.92; of f16
   // and i8, converted for each eight, 16 of 768 x 768 0.93, 4096 x 4096 1.15.)
-  bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
-  int64_t turned_columns() const {
+  ATTEND_AT_ONCE bool reads_rows() const { return k > 0 && !pack_a && a.row_stride != 1; }
+  ATTEND_AT_ONCE int64_t turned_columns() const {
+    if (!holds_b()) return kFewColumns;
     const bool at_once = !is_narrow(a) || a.type == Dtype::bf16;
     const bool pays = beyond_caches() || (at_once && (n >= 8 || bytes_of_a() >= kUsualL2 / 4));
-    return pays && holds_b() ? most_turned : kFewColumns;
+    return pays ? most_turned : kFewColumns;
   }
 
   // Few columns that all rows of A pass by again are copied first, in one of T, if the L2 has room for them, where their elements
   // lie a line or more apart, or there are so many that they might share the sets of the L1. (A column of a matrix of 4096 x 4096
   // by its rows took 3.3 times as long as a contiguous one, of 1000 x 1000 1.15.)
-  bool holds_b() const { return m > kMostSmall && n * gathered_column() * kElement <= kUsualL2 / 2; }
+  ATTEND_AT_ONCE bool holds_b() const { return m > kMostSmall && n * gathered_column() * kElement <= kUsualL2 / 2; }
   bool gathers_b() const {
     return reads_rows() && holds_b() && (n > kFewColumns || std::abs(b.row_stride) * size_of(b.type) >= 64);
   }
   // An odd number of lines.
-  int64_t gathered_column() const { return (divide_up(k * kElement, 64) | 1) * 64 / kElement; }
+  ATTEND_AT_ONCE int64_t gathered_column() const { return (divide_up(k * kElement, 64) | 1) * 64 / kElement; }
   int64_t gathered() const { return gathers_b() ? n * gathered_column() : 0; }
 
   // More than the L2 holds: the kernels then fetch ahead what they need next.
-  bool far() const { return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2; }
+  ATTEND_AT_ONCE bool far() const { return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2; }
 
   // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
   // size.
@@ -156,7 +161,7 @@ struct MatmulPlan {
   }
 
   // Rounded up to whole panels of any MR up to kRowUnit.
-  int64_t a_panel() const { return (least(m, Contract<T>::kMc) + kRowUnit - 1) * depth(); }
+  ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, Contract<T>::kMc) + kRowUnit - 1) * depth(); }
 
   Need need(int64_t slices) const {
     Need need;
@@ -168,7 +173,7 @@ struct MatmulPlan {
 
 // What all blocks of one product share.
 template <class T>
-inline __attribute__((always_inline)) MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
+ATTEND_AT_ONCE MatmulBlock<T> block_of(double alpha, double beta, const MatmulPlan<T> &plan) {
   MatmulBlock<T> x;  // (each field below: cleared first, by `rep stos`, it took 20 cycles more)
   x.m = plan.m, x.n = plan.n, x.k = plan.k;
   x.a = {plan.a.data, plan.a.row_stride, plan.a.col_stride, plan.a.type};
@@ -190,3 +195,5 @@ inline __attribute__((always_inline)) MatmulBlock<T> block_of(double alpha, doub
 }
 
 }  // namespace attend
+
+#undef ATTEND_AT_ONCE

@@ -154,6 +154,43 @@ TEST_CASE_TEMPLATE("matmul: NaN and infinity reach the elements that depend on t
   });
 }
 
+// Of underflow the sign is left, of a sum of zeros +0: whatever C's strides, and so the ways to it, are.
+TEST_CASE_TEMPLATE("matmul: the sign of a zero is that of fma", T, float, double) {
+  const T least = std::numeric_limits<T>::denorm_min();
+  struct Factors {
+    T a, b, chunk;
+  };
+  for (const Factors f : {Factors{-least, 1, -least}, {least, 1, least}, {-least, T(0.25), T(-0.0)}, {0, -1, 0}}) {
+    for (const T alpha : {T(1), T(0.3), T(-0.3), T(-1)}) {
+      for (const int64_t m : {1, 5, 33, 70}) {
+        const int64_t n = m == 70 ? 1 : 5;
+        for (const int64_t step : {1, 2}) {
+          const auto filled = [](int64_t rows, int64_t columns, int64_t every, T value) {
+            Operand<T> x({rows, columns, 1, 1}, {{0, 1, 2, 3}, 0, every, 0, {1, 1, 1, 1}});
+            x.fill_with(value);
+            return x;
+          };
+          Operand<T> a = filled(m, 1, 1, f.a), b = filled(1, n, 1, f.b), c = filled(m, n, step, T(7));
+          INFO("a " << f.a << " alpha " << alpha << " m " << m << " every " << step);
+          for_each_isa([&] {
+            const volatile T product = alpha * f.chunk;
+            const T wanted = fuses(attend_isa()) ? std::fma(alpha, f.chunk, T(0)) : product + T(0);
+            const T chunk = fuses(attend_isa()) ? std::fma(f.a, f.b, T(0)) : f.a * f.b + T(0);
+            if (std::memcmp(&chunk, &f.chunk, sizeof chunk) != 0) return;  // where it rounds twice
+            Operand<T> result = c;
+            if (!ok(attend_matmul(static_cast<double>(alpha), a.tensor(), b.tensor(), 0, result.tensor(), nullptr)))
+              return;
+            int wrong = 0;
+            result.each(
+                [&](T &x, int64_t, int64_t, int64_t, int64_t) { wrong += std::memcmp(&x, &wanted, sizeof x) != 0; });
+            CHECK(wrong == 0);
+          });
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("matmul: zero strides repeat an input, denormals are kept", T, float, double) {
   for_each_isa([] {
     std::vector<T> c(6);

@@ -101,7 +101,7 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
     }
     tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) {
       T *to = c + j * c_col + i * W;
-      const vec<T> r = alpha * v + start[i];
+      const vec<T> r = stored_sum(alpha, v, start[i]);
       kPartial &&i == MV - 1 ? store(to, r, tail) : store(to, r);
     });
   } else if (p.finish == Finish::kAdd) {
@@ -149,7 +149,8 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
     if (p.finish == Finish::kStore && x.bias.data != nullptr) bias = load_half(x.bias.data + i0, tail);
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j, c += x.c.col_stride) {
-      const half<T> r = p.finish == Finish::kAdd ? fma_half(alpha, acc[j], load_half(c, tail)) : alpha * acc[j] + bias;
+      const half<T> r =
+          p.finish == Finish::kAdd ? fma_half(alpha, acc[j], load_half(c, tail)) : stored_sum(alpha, acc[j], bias);
       store_half(c, r, tail);
     }
   }

@@ -161,10 +161,13 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     }
   }
   if (is_full && x.n == NR && finish_of(x) == Finish::kStore) {
-    for (int j = 0; j < NR; ++j) {
+    const vec<T> alpha = broadcast(x.alpha);
+    ATTEND_UNROLL
+    for (int n = 0; n < NB; ++n) {
+      const int64_t row = i + n * W;
+      const vec<T> start = x.bias.data == nullptr ? broadcast(T(0)) : load(x.bias.data + row);
       ATTEND_UNROLL
-      for (int n = 0; n < NB; ++n)
-        store(x.c.data + i + n * W + j * x.c.col_stride, stored_sum(x, acc[n][j], i + n * W));
+      for (int j = 0; j < NR; ++j) store(x.c.data + row + j * x.c.col_stride, stored_sum(alpha, acc[n][j], start));
     }
     return;
   }

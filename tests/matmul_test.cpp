@@ -206,7 +206,6 @@ TEST_CASE_TEMPLATE("matmul: zero strides repeat an input, denormals are kept", T
   });
 }
 
-// 1e-60 is 0 in f32: then A, B and C are not read.
 TEST_CASE("products beyond the L2: packing, prefetching and blocks of rows") {
   Random random(8);
   for (const Size &s : {Size{random.in(385, 450), random.in(129, 200), random.in(513, 700)},
@@ -233,6 +232,34 @@ TEST_CASE("products beyond the L2: packing, prefetching and blocks of rows") {
   }
 }
 
+// B of contiguous rows is packed once for several blocks of A's rows, and for so many columns at a time.
+TEST_CASE("matmul: more rows and columns than are packed at a time") {
+  using O = Operand<float>;
+  Random random(9);
+  const int64_t m = random.in(385, 420), n = random.in(1057, 1110), k = random.in(513, 560);
+  O::Layout by_rows;
+  by_rows.order = {1, 0, 2, 3};
+  O a({m, k, 1, 1}, {}), b({k, n, 1, 1}, by_rows), c({m, n, 1, 1}, {});
+  for (O *o : {&a, &b, &c}) o->fill_integers(random);
+  reference::Buffer<float> want(m, n);  // integers: exact in every order
+  reference::blocked::matmul<float>(1, a.view(), b.view(), 0, want.view, nullptr);
+  for (const int threads : {1, 2}) {
+    INFO("m " << m << " n " << n << " k " << k << " threads " << threads);
+    attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
+    options.threads = threads;
+    for_each_isa([&] {
+      O result = c;
+      if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 1, result.tensor(), &options))) return;
+      CHECK(result.gaps_untouched());
+      int64_t wrong = 0;
+      result.each(
+          [&](float &v, int64_t i, int64_t j, auto...) { wrong += v != want.view.at(i, j) + c.view().at(i, j); });
+      CHECK(wrong == 0);
+    });
+  }
+}
+
+// 1e-60 is 0 in f32: then A, B and C are not read.
 TEST_CASE("matmul: alpha and beta are rounded to the element type first") {
   const auto value = [](auto a, double alpha, double beta) {
     using T = decltype(a);

@@ -54,6 +54,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
   x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
+  x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
   T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);
@@ -107,32 +108,37 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     start(call, moved(c, i, columns.begin), moved(bias, i, columns.begin), *x);
   }
   const bool asks_for_a = plan.asks_for_a();
-  int64_t k = 0;
-  do {                                                       // LOOP 4; once for k = 0, where A and B may be null
-    for (int64_t i = rows.begin; i < end; i += row_block) {  // LOOP 3
-      place(i, std::min(row_block, end - i), columns.begin, columns.size);
-      if (asks_for_a) {
-        const bool below = i + row_block < end;
-        const int64_t next = below ? i + row_block : rows.begin, next_k = below ? k : k + depth;
-        x->next_a = next_k < plan.k ? element_of(a, next, next_k) : nullptr;
-        x->next_rows = std::min(row_block, end - next);
+  const int64_t column_block = plan.kept_columns > 0 ? plan.kept_columns : columns.size;
+  for (int64_t j = columns.begin; j < columns_end; j += column_block) {
+    int64_t k = 0;
+    do {                                                       // LOOP 4; once for k = 0, where A and B may be null
+      for (int64_t i = rows.begin; i < end; i += row_block) {  // LOOP 3
+        place(i, std::min(row_block, end - i), j, std::min(column_block, columns_end - j));
+        if (asks_for_a) {
+          const bool below = i + row_block < end;
+          const int64_t next = below ? i + row_block : rows.begin, next_k = below ? k : k + depth;
+          x->next_a = next_k < plan.k ? element_of(a, next, next_k) : nullptr;
+          x->next_rows = std::min(row_block, end - next);
+        }
+        x->b_is_packed = x->keeps_b && i > rows.begin;
+        chunk(i, j, k);
       }
-      chunk(i, columns.begin, k);
-    }
-    k += depth;
-  } while (k < plan.k);
+      k += depth;
+    } while (k < plan.k);
+  }
 }
 
 template <class T>
 Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
-  const MatmulPlan<T> plan(p, kernels_of<T>(kernels).turned_columns);
+  MatmulPlan<T> plan(p, {kernels_of<T>(kernels).turned_columns, caches().l1});
   const MatmulCall<T> call = {p, plan, kernels, kernels_of<T>(kernels).matmul};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
   if (plan.m == 0 || plan.n == 0 || slices == 0) return Acquired::ok;
-  const Need need = plan.need(slices);
-  const Scratch scratch(execution, need, need.tasks == 1 ? 1 : execution.usable_threads());
+  const int threads = tasks_of(plan.m, plan.n, plan.k, slices) == 1 ? 1 : execution.usable_threads();
+  const Scratch scratch(execution, plan.need(slices, threads), threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
+  if (scratch.is_faster()) plan.widen(threads);
   if (slices == 1 && scratch.threads() == 1) {
     MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
     multiply(call, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);
@@ -150,8 +156,8 @@ template <class T>
 Need need_of(const Matmul &p) {
   // Whichever kernels will compute it.
   const int64_t slices = p.c.heads() * p.c.batch();
-  Need need = MatmulPlan<T>(p, kFewColumns).need(slices);
-  need.per_thread = std::max(need.per_thread, MatmulPlan<T>(p, kTurnedColumns).need(slices).per_thread);
+  Need need = MatmulPlan<T>(p, {kFewColumns, 0}).need(slices, 0);
+  need.per_thread = std::max(need.per_thread, MatmulPlan<T>(p, {kTurnedColumns, 0}).need(slices, 0).per_thread);
   return need;
 }
 

@@ -12,7 +12,7 @@ namespace attend {
 constexpr double kFmasPerThread = 1 << 19;
 // Rows and columns of C are split over threads at multiples of these: the widest panel, and a multiple of every tile's
 // columns.
-constexpr int64_t kRowUnit = 32, kColumnUnit = 48;
+constexpr int64_t kRowUnit = 48, kColumnUnit = 48;
 // Columns of one thread's share from which on it is cut further, so that a slow core does not hold up the rest.
 constexpr int64_t kColumnShare = 384;
 

@@ -16,11 +16,19 @@ namespace attend {
 // has.
 constexpr int64_t kMostSmall = 96;
 
+// What of the machine decides how a product is computed.
+struct MatmulMachine {
+  int64_t turned_columns;  // of the kernels
+  int64_t l1;
+};
+
 // One matrix of the product with the lanes along its rows, and what the loops need to know of it.
 template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
-  int64_t most_turned;  // of the kernels, KernelsOf::turned_columns
+  int64_t most_rows = Contract<T>::kMc;  // of A that are packed at a time
+  int64_t kept_columns = 0;  // of B that are packed once for all rows of A; 0 = some at a time, for each block
+  MatmulMachine machine;
   StoredMatrix a, b, c, bias;
   bool transposes, flips, pack_a, pack_b, long_columns, dot;
   bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
@@ -29,11 +37,11 @@ struct MatmulPlan {
 
   ATTEND_AT_ONCE
   MatmulPlan(int64_t rows, int64_t columns, int64_t depth, const StoredMatrix &left, const StoredMatrix &right,
-             const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta, int64_t kernels_columns)
+             const StoredMatrix &to, const StoredMatrix &added, double alpha, double beta, const MatmulMachine &runs_on)
       : m(rows),
         n(columns),
         k(depth),
-        most_turned(kernels_columns),
+        machine(runs_on),
         a(left),
         b(right),
         c(to),
@@ -65,9 +73,9 @@ struct MatmulPlan {
     dot = m == 1 && n == 1 && a.col_stride == 1 && b.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !rounds;
     starts_up = !scales && (is_narrow(bias) || (rounds && static_cast<T>(beta) != T(0)));
   }
-  MatmulPlan(const Matmul &p, int64_t kernels_columns)
+  MatmulPlan(const Matmul &p, const MatmulMachine &runs_on)
       : MatmulPlan(p.c.rows(), p.c.columns(), p.a.columns(), p.a.matrix(0, 0, 0, 0), p.b.matrix(0, 0, 0, 0),
-                   p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta, kernels_columns) {}
+                   p.c.matrix(0, 0, 0, 0), p.bias.matrix(0, 0, 0, 0), p.alpha, p.beta, runs_on) {}
 
   // Rows the other way round: from where the first was to where the last is, the strides being turned already.
   ATTEND_AT_ONCE StoredMatrix last_first(StoredMatrix x) const {
@@ -106,7 +114,7 @@ struct MatmulPlan {
     if (m <= 2 * kRowUnit || n <= kFewColumns || reads_rows()) return false;
     if (b.col_stride == 1) return m >= kManyRows;
     if (b.row_stride != 1) return true;
-    return shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
+    return machine.l1 < 48 << 10 && shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
   }
 
   // A from memory: while a packed block is used the next one comes. (16 columns 1.37 times the speed, 192 1.05; more hide it.)
@@ -120,7 +128,7 @@ struct MatmulPlan {
     if (!holds_b()) return kFewColumns;
     const bool at_once = !is_narrow(a) || a.type == Dtype::bf16;
     const bool pays = beyond_caches() || (at_once && (n >= 8 || bytes_of_a() >= kUsualL2 / 4));
-    return pays ? most_turned : kFewColumns;
+    return pays ? machine.turned_columns : kFewColumns;
   }
 
   // Few columns that all rows of A pass by again are copied first, in one of T, if the L2 has room for them, where their elements
@@ -137,13 +145,25 @@ struct MatmulPlan {
   ATTEND_AT_ONCE int64_t gathered_column() const { return (divide_up(k * kElement, 64) | 1) * 64 / kElement; }
   int64_t gathered() const { return gathers_b() ? n * gathered_column() : 0; }
 
+  // With more room than the least: blocks of A of twice the rows, where there is an L2 of 2 MiB, so that B passes by half as
+  // often, and B of contiguous rows, which lie a page apart, packed once and not for each block.
+  static constexpr int64_t kMostRows = 2 * Contract<T>::kMc, kMostKept = 22 * kColumnUnit;
+  int64_t columns_to_keep(int threads) const {
+    if (threads == 0 || !pack_b || rounds || b.row_stride == 1 || m <= Contract<T>::kMc) return 0;
+    return least(kMostKept, divide_up(divide_up(n, kColumnUnit), threads) * kColumnUnit);
+  }
+  void widen(int threads) {
+    if (pack_a && !rounds && caches().l2 >= 2 << 20) most_rows = kMostRows;
+    kept_columns = columns_to_keep(threads);
+  }
+
   // More than the L2 holds: the kernels then fetch ahead what they need next.
   ATTEND_AT_ONCE bool far() const { return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2; }
 
   // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
   // size.
   int64_t row_block(int64_t rows) const {
-    int64_t most = Contract<T>::kMc;
+    int64_t most = rounds ? Contract<T>::kMc : most_rows;
     if (rounds && long_columns) return std::min(rows, c_rows());
     if (long_columns || rows <= most) return rows;
     if (rounds) return most;
@@ -157,6 +177,7 @@ struct MatmulPlan {
   int64_t c_rows() const { return std::min(m, long_columns ? long_run<T>(n) : Contract<T>::kMc); }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
+    if (kept_columns > 0) return kept_columns * Contract<T>::kMatmulHeight;
     if (pack_b || starts_up || (k > 0 && (is_narrow(a) || (is_narrow(b) && !gathers_b())))) {
       return Contract<T>::kMatmulPanels;
     }
@@ -164,12 +185,18 @@ struct MatmulPlan {
   }
 
   // Rounded up to whole panels of any MR up to kRowUnit.
-  ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, Contract<T>::kMc) + kRowUnit - 1) * depth(); }
+  ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, most_rows) + kRowUnit - 1) * depth(); }
 
-  Need need(int64_t slices) const {
+  int64_t bytes() const { return aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel() + gathered()) * kElement); }
+  // `threads` 0: of a call that is not made here.
+  Need need(int64_t slices, int threads) const {
     Need need;
     need.tasks = tasks_of(m, n, k, slices);
-    need.per_thread = aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel() + gathered()) * kElement);
+    need.per_thread = bytes();
+    MatmulPlan wide = *this;
+    if (pack_a && !rounds) wide.most_rows = kMostRows;
+    wide.kept_columns = columns_to_keep(threads);
+    need.faster = wide.bytes() - need.per_thread;
     return need;
   }
 };
@@ -191,6 +218,7 @@ ATTEND_AT_ONCE MatmulBlock<T> block_of(double alpha, double beta, const MatmulPl
   x.long_columns = plan.long_columns;
   x.far = plan.far();
   x.from_memory = false;
+  x.keeps_b = x.b_is_packed = false;
   x.next_a = nullptr;
   x.next_rows = 0;
   x.a_panel = x.b_panel = nullptr;

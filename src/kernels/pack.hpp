@@ -180,15 +180,26 @@ template <class T, int N, class S>
 void pack_rows(int64_t columns, int64_t depth, const S *b, int64_t b_k, T *panels, int64_t panel) {
   constexpr int W = kLanes<T>, kVectors = (N + W - 1) / W;
   constexpr int64_t kAhead = 8, kLine = 64 / static_cast<int64_t>(sizeof(S));
+#ifdef ATTEND_HALF_VECTORS
+  constexpr bool kHalf = kIsSame<S, T> && 2 * N == W;
+#else
+  constexpr bool kHalf = false;
+#endif
   // Panels whose vectors end in this row of b. What these put behind the panel's row is overwritten by its next, which the
   // last one does not have.
-  const int64_t whole = columns < kVectors * W ? 0 : (columns - kVectors * W) / N + 1;
+  const int64_t of_panel = kHalf ? N : kVectors * W, whole = columns < of_panel ? 0 : (columns - of_panel) / N + 1;
   for (int64_t k = 0; k < depth; ++k, b += b_k, panels += N) {
     for (int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(b + kAhead * b_k + j);
     T *to = panels;
     const S *from = b;
-    const S *const tails = k + 1 < depth ? b + whole * N : b;
+    const S *const tails = kHalf || k + 1 < depth ? b + whole * N : b;
     for (; from != tails; from += N, to += panel) {
+#ifdef ATTEND_HALF_VECTORS
+      if constexpr (kHalf) {
+        store_half(to, load_half(from));
+        continue;
+      }
+#endif
       ATTEND_UNROLL
       for (int v = 0; v < kVectors; ++v) store(to + v * W, load_as<T>(from + v * W));
     }

@@ -16,7 +16,7 @@ namespace {
 // 12 accumulators, 2 lane vectors, 1 broadcast: 15 of 16 registers.
 template <class T>
 struct Tiles {
-  static constexpr int kVectors = 2, kColumns = 6;
+  static constexpr int kVectors = 2, kColumns = 6, kFlatVectors = 2, kFlatColumns = 6;
   static constexpr int kScoreVectors = 2, kScoreColumns = 6, kNarrowColumns = 12;
   static constexpr int kOutVectors = 2, kOutQueries = 6, kFewVectors = 4, kFewQueries = 3;
   static constexpr int kGroupVectors = 2;

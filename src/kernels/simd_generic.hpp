@@ -30,7 +30,7 @@ struct vec_bool {
 #ifndef ATTEND_GENERIC_TILES
 template <class T>
 struct Tiles {
-  static constexpr int kVectors = 1, kColumns = 4;
+  static constexpr int kVectors = 1, kColumns = 4, kFlatVectors = 1, kFlatColumns = 4;
   static constexpr int kScoreVectors = 1, kScoreColumns = 4, kNarrowColumns = 4;
   static constexpr int kOutVectors = 1, kOutQueries = 4, kFewVectors = 2, kFewQueries = 2;
   static constexpr int kGroupVectors = 1;
@@ -39,7 +39,7 @@ struct Tiles {
 #else
 template <class T>
 struct Tiles {
-  static constexpr int kVectors = 3, kColumns = 5;
+  static constexpr int kVectors = 3, kColumns = 5, kFlatVectors = 3, kFlatColumns = 5;
   static constexpr int kScoreVectors = 4, kScoreColumns = 5, kNarrowColumns = 3;
   static constexpr int kOutVectors = 3, kOutQueries = 5, kFewVectors = 4, kFewQueries = 2;
   static constexpr int kGroupVectors = 3;

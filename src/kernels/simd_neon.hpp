@@ -16,7 +16,7 @@ namespace {
 // lane, so that nothing is broadcast. (g++ 12 spills one of the 24 accumulators of 6 columns.)
 template <class T>
 struct Tiles {
-  static constexpr int kVectors = 4, kColumns = 5;
+  static constexpr int kVectors = 4, kColumns = 5, kFlatVectors = 4, kFlatColumns = 5;
   static constexpr int kScoreVectors = 4, kScoreColumns = 5, kNarrowColumns = 16;
   static constexpr int kOutVectors = 4, kOutQueries = 5, kFewVectors = 8, kFewQueries = 2;
   static constexpr int kGroupVectors = 4;

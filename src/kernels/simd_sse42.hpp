@@ -16,7 +16,7 @@ namespace {
 // products that need a register of their own: 12 accumulators spill.)
 template <class T>
 struct Tiles {
-  static constexpr int kVectors = 2, kColumns = 4;
+  static constexpr int kVectors = 2, kColumns = 4, kFlatVectors = 2, kFlatColumns = 4;
   static constexpr int kScoreVectors = 2, kScoreColumns = 4, kNarrowColumns = 8;
   static constexpr int kOutVectors = 2, kOutQueries = 4, kFewVectors = 4, kFewQueries = 2;
   static constexpr int kGroupVectors = 2;

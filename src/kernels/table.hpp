@@ -53,6 +53,8 @@ struct MatmulBlock {
   T alpha, beta;
   bool begins;
   bool pack_a, pack_b;  // copy the operand into its panel first
+  bool keeps_b;         // b_panel has room for all columns, kMatmulHeight of each
+  bool b_is_packed;     // and they are there
   bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   bool from_memory;     // A is larger than all caches

@@ -100,8 +100,8 @@ __attribute__((noinline)) void pack_end(int64_t width, int64_t lanes, int64_t de
 }
 
 // panel[k][lane] = scale * a(lane, k) for lane < lanes, 0 for the rest up to the width, a multiple of the vector: kWidth, if
-// that is not 0.
-template <class T, int kWidth = 0, class S>
+// that is not 0; or, if not kFills, up to the next vector.
+template <class T, int kWidth = 0, bool kFills = true, class S>
 void pack_panel(int64_t any_width, int64_t lanes, int64_t depth, const S *a, int64_t a_lane, int64_t a_k, T scale,
                 T *panel) {
   constexpr int W = kLanes<T>;
@@ -112,7 +112,7 @@ void pack_panel(int64_t any_width, int64_t lanes, int64_t depth, const S *a, int
     const S *from = a + lane * a_lane;
     T *to = panel + lane;
     if (count == 0) {
-      for (int64_t k = 0; k < depth; ++k) store(to + k * width, broadcast(T(0)));
+      for (int64_t k = 0; kFills && k < depth; ++k) store(to + k * width, broadcast(T(0)));
     } else if (a_lane == 1) {
       for (int64_t k = 0; k < depth; ++k) store(to + k * width, load_some<T>(from + k * a_k, count) * factor);
     } else if (a_k == 1 && count * depth > 2 * W) {

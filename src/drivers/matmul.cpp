@@ -54,6 +54,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
   x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
+  if (plan.reads_rows() && plan.n <= kLongColumns && fetches_by_itself()) x->far = x->from_memory = false;
   x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();

@@ -26,7 +26,7 @@ struct MatmulMachine {
 template <class T>
 struct MatmulPlan {
   int64_t m, n, k;
-  int64_t most_rows = Contract<T>::kMc;  // of A that are packed at a time
+  int64_t most_rows = Contract<T>::kMc;  // of A that are packed at a time, of a whole chunk of k; of less, more
   int64_t kept_columns = 0;  // of B that are packed once for all rows of A; 0 = some at a time, for each block
   MatmulMachine machine;
   StoredMatrix a, b, c, bias;
@@ -149,7 +149,7 @@ struct MatmulPlan {
   // often, and B of contiguous rows, which lie a page apart, packed once and not for each block.
   static constexpr int64_t kMostRows = 2 * Contract<T>::kMc, kMostKept = 22 * kColumnUnit;
   int64_t columns_to_keep(int threads) const {
-    if (threads == 0 || !pack_b || rounds || b.row_stride == 1 || m <= Contract<T>::kMc) return 0;
+    if (threads == 0 || !pack_b || rounds || b.row_stride == 1 || m <= packed_rows()) return 0;
     return least(kMostKept, divide_up(divide_up(n, kColumnUnit), threads) * kColumnUnit);
   }
   void widen(int threads) {
@@ -163,7 +163,7 @@ struct MatmulPlan {
   // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
   // size.
   int64_t row_block(int64_t rows) const {
-    int64_t most = rounds ? Contract<T>::kMc : most_rows;
+    int64_t most = rounds ? Contract<T>::kMc : packed_rows();
     if (rounds && long_columns) return std::min(rows, c_rows());
     if (long_columns || rows <= most) return rows;
     if (rounds) return most;
@@ -185,7 +185,8 @@ struct MatmulPlan {
   }
 
   // Rounded up to whole panels of any MR up to kRowUnit.
-  ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, most_rows) + kRowUnit - 1) * depth(); }
+  ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, packed_rows()) + kRowUnit - 1) * depth(); }
+  ATTEND_AT_ONCE int64_t packed_rows() const { return k > 0 ? most_rows * (Contract<T>::kKc / depth()) : most_rows; }
 
   int64_t bytes() const { return aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel() + gathered()) * kElement); }
   // `threads` 0: of a call that is not made here.

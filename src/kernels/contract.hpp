@@ -34,8 +34,8 @@ struct Contract {
   // kept.
   static constexpr int64_t kSoftmaxLong = (1 << 18) / static_cast<int64_t>(sizeof(T));
 
-  // Rows of A that a matmul block packs at most: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB. A multiple of
-  // every table's panel.
+  // Rows of A that a matmul block packs: 192 x one chunk is 384 KiB, at home in an L2 of 1 MiB (MatmulPlan says where it is
+  // more). A multiple of every table's panel.
   static constexpr int64_t kMc = 192;
   // B is packed in panels of columns a chunk and a cache line apart, so that they do not fall into the same sets of
   // the L1, or in panels of rows, kMatmulColumns at a time at most. Elements of either (16 columns is the widest

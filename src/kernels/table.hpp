@@ -42,8 +42,8 @@ ATTEND_SHARED int64_t long_run(int64_t columns) {
 constexpr int kFewColumnsRows = 32;
 
 // C = fma(alpha, A B, C0) for one chunk of k, C0 = C or, if it `begins`, fma(beta, C, bias). k = 0 gives C0.
-// k <= kKc, or any of one number, if A's row and B's column are contiguous and of type T; m <= kMc if pack_a, which must be
-// set unless a.row_stride is 1, or A's rows lie along k and n <= turned_columns (with B in T from kFewColumns on).
+// k <= kKc, or any of one number, if A's row and B's column are contiguous and of type T; pack_a must be set
+// unless a.row_stride is 1, or A's rows lie along k and n <= turned_columns (with B in T from kFewColumns on).
 template <class T>
 struct MatmulBlock {
   int64_t m, n, k;

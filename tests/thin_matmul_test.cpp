@@ -1,7 +1,9 @@
 // attend_matmul with few rows or columns beside an operand that no cache holds, which is read in long runs: the bits of the
 // same rows in a small product.
 #include "arrays.hpp"
+#include "drivers/matmul_plan.hpp"
 #include "stored.hpp"
+#include "tables.hpp"
 
 using namespace attend::test;
 
@@ -195,5 +197,55 @@ TEST_CASE_TEMPLATE("thin products: one number", T, float, double) {
       CHECK(one.at(1, 0, 0, 0) == both.at(1, 0, 0, 0));
       CHECK(one.at(0, 0, 0, 0) == c.at(0, 0, 0, 0));
     });
+  }
+}
+
+// Which of the drivers takes it depends on the CPU, so the kernel is called here, on every one.
+TEST_CASE_TEMPLATE("columns of A that pass by in runs while the sums wait", T, float, double) {
+  Random random(21);
+  for (int round = 0; round < 40; ++round) {
+    const int64_t m = 48 * random.in(1, 4), n = random.in(1, 32), k = random.in(1, attend::Contract<T>::kKc);
+    const int64_t a_k = m + random.in(0, 5), b_k = random.one_in(2) ? 1 : n + 1, b_col = b_k == 1 ? k + 2 : 1;
+    const bool turned = random.one_in(4), begins = random.one_in(2), biased = random.one_in(2);
+    const T alpha = T(random.in(1, 2)), beta = T(random.in(0, 1));
+    const auto numbers = [&](int64_t count) {
+      std::vector<T> v(static_cast<size_t>(count));
+      for (T &x : v) x = T(random.in(-4, 4));
+      return v;
+    };
+    std::vector<T> a = numbers(k * a_k), b = numbers(b_k == 1 ? n * b_col : k * b_k), bias = numbers(m);
+    const std::vector<T> c = numbers(m * n);
+    attend::MatmulBlock<T> x = {};
+    x.m = m, x.n = n, x.k = k;
+    x.a = {a.data(), 1, a_k, attend::dtype_of<T>()};
+    x.b = {b.data(), b_k, b_col, attend::dtype_of<T>()};
+    if (biased) x.bias = {bias.data(), 1, 0};
+    x.alpha = alpha, x.beta = beta;
+    x.begins = begins;
+    x.pack_a = x.pack_b = x.in_runs = true;
+    INFO("m " << m << " n " << n << " k " << k << " b_k " << b_k << " turned " << turned << " begins " << begins);
+    for (int i = 0; const attend::KernelTable *table = attend::available_kernels(i); ++i) {
+      INFO(table->name);
+      std::vector<T> result = c;
+      x.c = {result.data(), turned ? n : 1, turned ? 1 : m};
+      constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
+      std::vector<T> sums(static_cast<size_t>(m * (n + 15)), kNan), panels(attend::Contract<T>::kMatmulPanels, kNan);
+      x.a_panel = sums.data();
+      x.b_panel = panels.data();
+      attend::kernels_of<T>(*table).matmul(x);
+      int64_t wrong = 0;
+      for (int64_t row = 0; row < m; ++row) {
+        for (int64_t j = 0; j < n; ++j) {
+          T sum = 0;
+          for (int64_t l = 0; l < k; ++l) {
+            sum += a[static_cast<size_t>(row + l * a_k)] * b[static_cast<size_t>(l * b_k + j * b_col)];
+          }
+          const auto at = static_cast<size_t>(turned ? row * n + j : row + j * m);
+          const T start = begins ? beta * c[at] + (biased ? bias[static_cast<size_t>(row)] : T(0)) : c[at];
+          wrong += result[at] != alpha * sum + start;
+        }
+      }
+      CHECK(wrong == 0);
+    }
   }
 }

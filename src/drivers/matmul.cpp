@@ -54,7 +54,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
   x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
-  if (plan.reads_rows() && plan.n <= kLongColumns && fetches_by_itself()) x->far = x->from_memory = false;
+  if (plan.reads_rows() && plan.n <= kLongColumns && plan.machine.fetches) x->far = x->from_memory = false;
   x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
@@ -108,7 +108,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
     place(i, std::min(Contract<T>::kMc, end - i), columns.begin, columns.size);
     start(call, moved(c, i, columns.begin), moved(bias, i, columns.begin), *x);
   }
-  const bool asks_for_a = plan.asks_for_a();
+  const bool asks_for_a = plan.asks_for_a() && !plan.in_runs;
   const int64_t column_block = plan.kept_columns > 0 ? plan.kept_columns : columns.size;
   for (int64_t j = columns.begin; j < columns_end; j += column_block) {
     int64_t k = 0;
@@ -122,7 +122,15 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
           x->next_rows = std::min(row_block, end - next);
         }
         x->b_is_packed = x->keeps_b && i > rows.begin;
-        chunk(i, j, k);
+        // Rows that are no whole panel are packed.
+        const int64_t whole = plan.in_runs ? x->m / kRowUnit * kRowUnit : 0, rest = x->m - whole;
+        if (whole > 0) {
+          x->m = whole, x->in_runs = true;
+          chunk(i, j, k);
+          x->in_runs = false;
+          place(i + whole, rest, j, x->n);
+        }
+        if (rest > 0) chunk(i + whole, j, k);
       }
       k += depth;
     } while (k < plan.k);
@@ -131,7 +139,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
 
 template <class T>
 Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
-  MatmulPlan<T> plan(p, {kernels_of<T>(kernels).turned_columns, caches().l1});
+  MatmulPlan<T> plan(p, {kernels_of<T>(kernels).turned_columns, caches().l1, fetches_by_itself()});
   const MatmulCall<T> call = {p, plan, kernels, kernels_of<T>(kernels).matmul};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
@@ -157,8 +165,11 @@ template <class T>
 Need need_of(const Matmul &p) {
   // Whichever kernels will compute it.
   const int64_t slices = p.c.heads() * p.c.batch();
-  Need need = MatmulPlan<T>(p, {kFewColumns, 0}).need(slices, 0);
-  need.per_thread = std::max(need.per_thread, MatmulPlan<T>(p, {kTurnedColumns, 0}).need(slices, 0).per_thread);
+  Need need = MatmulPlan<T>(p, {kFewColumns, 0, false}).need(slices, 0);
+  for (const bool fetches : {false, true}) {
+    const MatmulPlan<T> other(p, {kTurnedColumns, 0, fetches});
+    need.per_thread = std::max(need.per_thread, other.need(slices, 0).per_thread);
+  }
   return need;
 }
 

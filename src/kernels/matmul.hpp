@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/matmul_long.hpp"
+#include "kernels/matmul_runs.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/tile.hpp"
 
@@ -308,6 +309,7 @@ ATTEND_INLINE Panels<T> panels_of(const MatmulBlock<T> &x, T *buffer) {
 // With one operand packed, or both.
 template <class T>
 __attribute__((noinline)) void matmul_packed(const MatmulBlock<T> &x) {
+  if (x.in_runs) return matmul_runs(x);
   constexpr int NR = Tiles<T>::kColumns;
   T buffer[kTileRows<T> * NR];
   Panels<T> p = panels_of(x, buffer);

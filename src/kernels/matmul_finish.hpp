@@ -50,8 +50,8 @@ __attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i
                                               int64_t columns, const T *tile, int64_t width) {
   constexpr int W = kLanes<T>;
   const vec<T> alpha = broadcast(x.alpha), beta = broadcast(x.beta);
-  const bool vectors = x.c.row_stride == 1 && x.k != 0 && x.begins &&
-                       (x.bias.data == nullptr || x.bias.row_stride == 1 || x.bias.row_stride == 0);
+  const bool vectors = x.c.row_stride == 1 && x.k != 0 &&
+                       (!x.begins || x.bias.data == nullptr || x.bias.row_stride == 1 || x.bias.row_stride == 0);
   for (int64_t j = 0; j < columns; ++j) {
     T *c = x.c.data + i0 * x.c.row_stride + (j0 + j) * x.c.col_stride;
     const T *bias =
@@ -60,15 +60,23 @@ __attribute__((noinline)) void finish_general(const MatmulBlock<T> &x, int64_t i
     int64_t i = 0;
     for (; vectors && i + W <= rows; i += W) {
       vec<T> start = broadcast(T(0));
-      if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i) : broadcast(*bias);
-      if (x.beta != T(0)) start = fma(beta, load(c + i), start);
+      if (!x.begins) {
+        start = load(c + i);
+      } else {
+        if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i) : broadcast(*bias);
+        if (x.beta != T(0)) start = fma(beta, load(c + i), start);
+      }
       store(c + i, fma(alpha, load(chunk + i), start));
     }
     if (vectors && i < rows) {
       const Tail<T> tail(rows - i);
       vec<T> start = broadcast(T(0));
-      if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i, tail) : broadcast(*bias);
-      if (x.beta != T(0)) start = fma(beta, load(c + i, tail), start);
+      if (!x.begins) {
+        start = load(c + i, tail);
+      } else {
+        if (x.bias.data != nullptr) start = x.bias.row_stride == 1 ? load(bias + i, tail) : broadcast(*bias);
+        if (x.beta != T(0)) start = fma(beta, load(c + i, tail), start);
+      }
       store(c + i, fma(alpha, load(chunk + i, tail), start), tail);
       continue;
     }

@@ -57,8 +57,9 @@ struct MatmulBlock {
   bool b_is_packed;     // and they are there
   bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
-  bool from_memory;     // A is larger than all caches
-  const void *next_a;   // the block of A that comes next, if it is to be asked for while this one is used, or null
+  bool in_runs;  // matmul_runs.hpp: A of type T, room for the sums of m rows and n columns, in whole tiles, at a_panel
+  bool from_memory;    // A is larger than all caches
+  const void *next_a;  // the block of A that comes next, if it is to be asked for while this one is used, or null
   int64_t next_rows;
   T *a_panel;  // scratch: m, rounded up to a panel, times k
   T *b_panel;  // scratch: kMatmulPanels; its upper part is where B of few columns is widened

@@ -49,7 +49,7 @@ contains
   ! integers, view(x) or view(x, attend_u8), c is of 32-bit integers, exact, or of floating-point types, and one of signed
   ! integers may stand beside one of those. They then count as a_scale (a - a_zero), b_scale (b - b_zero): (m, 1, h, b) of
   ! a, (1, n, h, b) of b, broadcast; zero points are integer(c_int32_t), between two of integers.
-  ! native_dot: allows the CPU's dot products of bf16 where both factors are bf16: about twice the speed where attend_isa() is
+  ! native_dot: allows the CPU's dot products of bf16 where both factors are bf16: up to twice the speed where attend_isa() is
   ! avx512bf16, within attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
   subroutine attend_matmul(a, b, c, alpha, beta, bias, a_scale, b_scale, a_zero, b_zero, native_dot, threads, status, &
                            message)

@@ -99,7 +99,7 @@ type MatmulOptions struct {
 	Bias           Operand
 	AScale, BScale *Tensor[float32]
 	AZero, BZero   *Tensor[int32]
-	// Allows the CPU's dot products of BFloat16 where both factors are BFloat16: about twice the speed where ISA() is
+	// Allows the CPU's dot products of BFloat16 where both factors are BFloat16: up to twice the speed where ISA() is
 	// avx512bf16, within attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
 	NativeDot bool
 	Threads   int

@@ -53,7 +53,7 @@ export interface MatmulOptions extends Threads {
   aZero?: Operand<Int32Array>;
   bZero?: Operand<Int32Array>;
   /**
-   * Allows the CPU's dot products of bfloat16 where both factors are bfloat16: about twice the speed where isa() is avx512bf16, within
+   * Allows the CPU's dot products of bfloat16 where both factors are bfloat16: up to twice the speed where isa() is avx512bf16, within
    * attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
    */
   nativeDot?: boolean;

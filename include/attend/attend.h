@@ -230,8 +230,9 @@ typedef struct attend_matmul_options {
  * One of a and b may be I8, as weights are, the other of floating point: then sum is what the product of the stored numbers
  * would be in f32, and the rest the same, without zero points.
  *
- * ATTEND_NATIVE_DOT is for a and b that both are BF16, where attend_isa() is "avx512bf16": twice as many products a cycle,
- * and an error bound instead of the above. M or N may be 4 or less if a, or with M < N b, is contiguous along K, as the
+ * ATTEND_NATIVE_DOT is for a and b that both are BF16, where attend_isa() is "avx512bf16": an error bound instead of the
+ * above, and up to twice as many products a cycle. On cores whose dot products are slower than FMAs (Intel's, told by an L2 of
+ * 2 MiB) it is for M or N of 4 or less alone. M or N may be 4 or less if a, or with M < N b, is contiguous along K, as the
  * weights of y = W x are; elsewhere such thin products keep the above. C is within (K + 3) (2^-24 S + 2^-126) of the exact
  * result, S = |alpha| sum |a b| + |beta C| + |bias|, and then rounded to c's type: elements, and sums on the way, below
  * 2^-126 count as 0; where sums of some of the products overflow, to either sign, it may be infinite or NaN. Still the same

@@ -120,7 +120,11 @@ Need dot_matmul_need(const Matmul &problem) {
 }
 
 Acquired dot_matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {
-  return kernels.dots == nullptr ? matmul(kernels, problem, execution) : integer_matmul(kernels, problem, execution);
+  // (Thin products wait for memory, and their dots turn nothing.)
+  const Plan plan(problem);
+  const bool pays = has_fast_pairs() || std::min(plan.m, plan.n) <= kFewColumns;
+  return kernels.dots == nullptr || !pays ? matmul(kernels, problem, execution)
+                                          : integer_matmul(kernels, problem, execution);
 }
 
 Acquired integer_matmul(const KernelTable &kernels, const Matmul &problem, const Execution &execution) {

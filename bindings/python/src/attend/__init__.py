@@ -119,7 +119,7 @@ def matmul(a: Array, b: Array, *, out: Array | None = None, bias: Array | None =
     a_scale * (a - a_zero), zero points between two such: a_scale and a_zero ``[..., M, 1]``, b_scale and b_zero
     ``[..., 1, N]``, broadcast, scales float32, zero points int32.
 
-    native_dot=True allows the CPU's dot products of bfloat16 where both factors are bfloat16: about twice the speed where
+    native_dot=True allows the CPU's dot products of bfloat16 where both factors are bfloat16: up to twice the speed where
     :func:`isa` is avx512bf16, within attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
     """
     if unknown:

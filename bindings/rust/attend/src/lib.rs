@@ -112,7 +112,7 @@ pub struct MatmulOptions<'a> {
     pub b_scale: Option<View<'a, f32>>,
     pub a_zero: Option<View<'a, i32>>,
     pub b_zero: Option<View<'a, i32>>,
-    /// Allows the CPU's dot products of `bf16` where both factors are `bf16`: about twice the speed where [`isa`] is avx512bf16,
+    /// Allows the CPU's dot products of `bf16` where both factors are `bf16`: up to twice the speed where [`isa`] is avx512bf16,
     /// within attend.h's error bound, not the bits of other CPUs; elsewhere without effect.
     pub native_dot: bool,
     /// At most so many; 0 = [`threads`].

@@ -128,7 +128,8 @@ contains
     call check(all(y == nearest_in(f, wide_y)), 'merge')
   end subroutine
 
-  ! The same of integers; of four rows on every CPU that has them, the dot products count what lies below the smallest normal number as 0.
+  ! The same of integers. Of four rows on every CPU that has them, the dot products count what lies below the smallest
+  ! normal number as 0.
   subroutine of_native_dot()
     integer(c_int16_t), target :: a(4, 96), b(96, 64)
     real(c_float), target :: c(4, 64), plain(4, 64)

@@ -190,7 +190,7 @@ struct MatmulPlan {
   int64_t c_rows() const { return std::min(m, long_columns ? long_run<T>(n) : Contract<T>::kMc); }
   int64_t c_panel() const { return rounds ? c_rows() * std::min(n, kRoundedColumns) : 0; }
   int64_t b_panel() const {
-    if (kept_columns > 0) return kept_columns * Contract<T>::kMatmulHeight;
+    if (kept_columns > 0) return (kept_columns + 16) * Contract<T>::kMatmulHeight;  // the last panel may not be full
     if (pack_b || starts_up || (k > 0 && (is_narrow(a) || (is_narrow(b) && !gathers_b())))) {
       return Contract<T>::kMatmulPanels;
     }

@@ -259,6 +259,24 @@ TEST_CASE("matmul: more rows and columns than are packed at a time") {
   }
 }
 
+TEST_CASE("matmul: many rows of little depth by few columns") {
+  using O = Operand<float>;
+  Random random(10);
+  for (const int64_t k : {1, 5, 8, 63, 64}) {
+    const int64_t m = 80000 / k + 7, n = random.in(5, 32);
+    const int64_t rows = k < 32 ? 20 * m / 3 : m;
+    O a({rows, k, 1, 1}, {}), b({k, n, 1, 1}, {}), c({rows, n, 1, 1}, {});
+    for (O *o : {&a, &b}) o->fill_integers(random);
+    reference::Buffer<float> want(rows, n);
+    reference::blocked::matmul<float>(1, a.view(), b.view(), 0, want.view, nullptr);
+    INFO("m " << rows << " n " << n << " k " << k);
+    if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 0, c.tensor(), nullptr))) return;
+    int64_t wrong = 0;
+    c.each([&](float &v, int64_t i, int64_t j, auto...) { wrong += v != want.view.at(i, j); });
+    CHECK(wrong == 0);
+  }
+}
+
 // 1e-60 is 0 in f32: then A, B and C are not read.
 TEST_CASE("matmul: alpha and beta are rounded to the element type first") {
   const auto value = [](auto a, double alpha, double beta) {

@@ -66,8 +66,8 @@ struct MatmulPlan {
     if (m == 1) a.row_stride = c.row_stride = 1;
     if (k == 1) a.col_stride = b.row_stride = 1;
     // (4096 x 4096, 1024 x 1024 and 768 x 768 times 16 columns 1.8, 1.5 and 1.14 times the speed on an Intel, times 8 1.4, 1.13 and
-    // 1.19; 4096 x 4096 times 32 1.5.)
-    in_runs = machine.fetches && k > 0 && !scales && a.row_stride == 1 && !is_narrow(a) && !is_narrow(c) &&
+    // 1.19; 4096 x 4096 times 32 1.5. Of less depth run_rows might be none.)
+    in_runs = machine.fetches && k >= 64 && !scales && a.row_stride == 1 && !is_narrow(a) && !is_narrow(c) &&
               n > kFewColumns && n <= kRunColumns && m > kMostSmall && bytes_of_a() >= 2 * kUsualL2;
     long_columns =
         !in_runs && m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));

@@ -1,4 +1,5 @@
 // attend_matmul against the formula in a wider type: every layout, edge and special value.
+#include "on_core.hpp"
 #include "support.hpp"
 
 using namespace attend;
@@ -63,6 +64,8 @@ double product(Random &random, bool integers) {
   options.bias = biased ? bias.tensor() : nullptr;
   const O inputs[] = {a, b, bias};
   double worst = 0;
+  const OnCore core(random);
+  INFO("an L1 of " << caches().l1);
   for_each_isa([&] {
     O result = c;
     if (!ok(attend_matmul(alpha, a.tensor(), b.tensor(), beta, result.tensor(), &options))) return;
@@ -120,6 +123,7 @@ TEST_CASE_TEMPLATE("matmul: the packed paths", T, float, double) {
     attend_matmul_options options = {};
     options.size = sizeof options;
     options.threads = form % 4;
+    const OnCore core(random);
     options.bias = bias.tensor();
     for_each_isa([&] {
       O result = c;
@@ -219,7 +223,8 @@ TEST_CASE("products beyond the L2: packing, prefetching and blocks of rows") {
       WideCopy<float> wa(a), wb(b), wc(c), aa(a, true), ab(b, true), ac(c, true);
       reference::blocked::matmul<double>(1, wa.view, wb.view, 1, wc.view, nullptr);
       reference::blocked::matmul<double>(1, aa.view, ab.view, 1, ac.view, nullptr);
-      INFO("m " << s.m << " n " << s.n << " k " << s.k << " layouts " << layouts);
+      const OnCore core(random);
+      INFO("m " << s.m << " n " << s.n << " k " << s.k << " layouts " << layouts << " an L1 of " << caches().l1);
       for_each_isa([&] {
         Operand<float> result = c;
         if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 1, result.tensor(), nullptr))) return;
@@ -247,6 +252,7 @@ TEST_CASE("matmul: more rows and columns than are packed at a time") {
     INFO("m " << m << " n " << n << " k " << k << " threads " << threads);
     attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
     options.threads = threads;
+    const OnCore core(random);
     for_each_isa([&] {
       O result = c;
       if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 1, result.tensor(), &options))) return;
@@ -269,7 +275,8 @@ TEST_CASE("matmul: many rows of little depth by few columns") {
     for (O *o : {&a, &b}) o->fill_integers(random);
     reference::Buffer<float> want(rows, n);
     reference::blocked::matmul<float>(1, a.view(), b.view(), 0, want.view, nullptr);
-    INFO("m " << rows << " n " << n << " k " << k);
+    const OnCore core(random);
+    INFO("m " << rows << " n " << n << " k " << k << " an L2 of " << caches().l2);
     if (!ok(attend_matmul(1, a.tensor(), b.tensor(), 0, c.tensor(), nullptr))) return;
     int64_t wrong = 0;
     c.each([&](float &v, int64_t i, int64_t j, auto...) { wrong += v != want.view.at(i, j); });

@@ -1,6 +1,6 @@
 // ATTEND_NATIVE_DOT: products of bf16 within the bound that attend.h states, on CPUs with dot products of bf16, and without
 // any effect elsewhere.
-#include "drivers/cache.hpp"
+#include "on_core.hpp"
 #include "stored.hpp"
 
 using namespace attend::test;
@@ -97,6 +97,7 @@ TEST_CASE("native dot products: within the bound, the same for any number of thr
     const uint32_t of_a = both ? uint32_t{ATTEND_BF16} : any_float(random),
                    of_b = both ? uint32_t{ATTEND_BF16} : any_float(random);
     Case x(random, random_product(random, 400000, kDepths), of_a, of_b);
+    const OnCore core(random);
     INFO("m " << x.p.m << " n " << x.p.n << " k " << x.p.k << " alpha " << x.alpha << " beta " << x.beta << " types "
               << of_a << " " << of_b << " " << x.c.dtype());
     for_each_isa([&] {
@@ -147,11 +148,13 @@ TEST_CASE("native dot products: infinities, NaN and the smallest numbers") {
 // What falls below the smallest number keeps its sign in the CPU's sums. With an odd number of columns one thread has them
 // apart from C, and each of two, but for the last columns, in C.
 TEST_CASE("native dot products: sums that fall below the smallest number are +0 for any number of threads") {
+  Random random(8);
   Stored a(ATTEND_BF16, {208, 16, 1, 1}, kByRows);
   a.fill_with(0x1p-70f);
   for (const int64_t n : {401, 4, 2, 1}) {
     Stored b(ATTEND_BF16, {16, n, 1, 1}, {});
     b.fill_with(-0x1p-70f);
+    const OnCore core(random);
     for_each_isa([&] {
       for (const int32_t threads : {1, 2, 4}) {
         Operand<float> c({208, n, 1, 1}, {});
@@ -190,6 +193,7 @@ TEST_CASE("native dot products: the bits of few columns do not depend on where t
 }
 
 TEST_CASE("native dot products: the workspace is enough on every instruction set, and does not depend on it") {
+  Random random(9);
   for (const Product p : {Product{200, 70, 300}, Product{17, 500, 90}, Product{64, 64, 2000}, Product{5, 5, 1},
                           Product{300, 3, 3000}, Product{2, 300, 2000}}) {
     Stored a(ATTEND_BF16, {p.m, p.k, 1, 1}, kByRows), b(ATTEND_BF16, {p.k, p.n, 1, 1}, {}),
@@ -197,6 +201,7 @@ TEST_CASE("native dot products: the workspace is enough on every instruction set
     a.fill_with(1);
     b.fill_with(1);
     uint64_t first = 0;
+    const OnCore core(random);
     for_each_isa([&] {
       attend_matmul_options options = options_with<attend_matmul_options>(1);
       options.flags = ATTEND_NATIVE_DOT;

@@ -1,4 +1,5 @@
 // attend_matmul of narrow types: the bits of the f32 call on the widened operands, rounded once, on every instruction set.
+#include "on_core.hpp"
 #include "stored.hpp"
 
 using namespace attend::test;
@@ -24,6 +25,7 @@ void check_product(Random &random, const Product &p, int32_t threads) {
                         wide = options_with<attend_matmul_options>(1);
   options.bias = biased ? bias.tensor() : nullptr;
   wide.bias = biased ? bias.numbers.tensor() : nullptr;
+  const OnCore core(random);
   INFO("m " << p.m << " n " << p.n << " k " << p.k << " alpha " << alpha << " beta " << beta << " biased " << biased
             << " types " << a.dtype() << " " << b.dtype() << " " << c.dtype() << " " << bias.dtype());
   for_each_isa([&] {

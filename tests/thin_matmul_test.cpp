@@ -2,6 +2,7 @@
 // same rows in a small product.
 #include "arrays.hpp"
 #include "drivers/matmul_plan.hpp"
+#include "on_core.hpp"
 #include "stored.hpp"
 #include "tables.hpp"
 
@@ -90,6 +91,7 @@ void check_thin(Random &random, const Case &x, int32_t threads, bool turned) {
     if (turned) {
       ta = flipped(ta), tb = flipped(tb), tc = flipped(tc), tbias = flipped(tbias), factor = flipped(factor);
     }
+    const OnCore core(random);
     attend_matmul_options options = options_with<attend_matmul_options>(on);
     options.bias = x.biased ? &tbias : nullptr;
     if (scales) (turned ? options.b_scale : options.a_scale) = &factor;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "dispatch/cpu_features.hpp"
+#include "drivers/cache.hpp"
 
 #define ATTEND_ISA(table) extern "C" const attend::KernelTable attend_kernels_##table;
 #include "attend_isa_list.inc"
@@ -68,6 +69,7 @@ std::atomic<const KernelTable *> g_active{nullptr};
 
 // The best available table that is not above the one ATTEND_ISA names.
 const KernelTable *choose() {
+  caches();
   const uint64_t features = cpu_features();
   const Tables &all = tables();
   int first = 0;

@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <atomic>
-
 namespace attend {
 namespace {
 
@@ -26,9 +24,9 @@ int64_t found_once(std::atomic<int64_t> *known, int64_t (*find)(), int64_t other
   return bytes;
 }
 
-std::atomic<int64_t> g_l1{0}, g_l2{0};
-
 }  // namespace
+
+std::atomic<int64_t> g_l1{0}, g_l2{0};
 
 Caches caches() { return {found_once(&g_l1, level1, 32 << 10), found_once(&g_l2, level2, 1 << 20)}; }
 

@@ -55,6 +55,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
   x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
   if (plan.reads_rows() && plan.n <= kLongColumns && plan.machine.fetches) x->far = x->from_memory = false;
+  x->near = plan.bytes_of_a() <= kUsualL2;
   x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
@@ -139,7 +140,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
 
 template <class T>
 Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Execution &execution) {
-  MatmulPlan<T> plan(p, {kernels_of<T>(kernels).turned_columns, caches().l1, fetches_by_itself()});
+  MatmulPlan<T> plan(p, {kernels_of<T>(kernels).turned_columns, is_wide_core(), fetches_by_itself()});
   const MatmulCall<T> call = {p, plan, kernels, kernels_of<T>(kernels).matmul};
   const int64_t heads = p.c.heads(), slices = heads * p.c.batch();
   // A step of self-attention may have no rows; the kernels take it that there is something to compute.
@@ -165,9 +166,9 @@ template <class T>
 Need need_of(const Matmul &p) {
   // Whichever kernels will compute it.
   const int64_t slices = p.c.heads() * p.c.batch();
-  Need need = MatmulPlan<T>(p, {kFewColumns, 0, false}).need(slices, 0);
+  Need need = MatmulPlan<T>(p, {kFewColumns, false, false}).need(slices, 0);
   for (const bool fetches : {false, true}) {
-    const MatmulPlan<T> other(p, {kTurnedColumns, 0, fetches});
+    const MatmulPlan<T> other(p, {kTurnedColumns, false, fetches});
     need.per_thread = std::max(need.per_thread, other.need(slices, 0).per_thread);
   }
   return need;

@@ -19,8 +19,7 @@ constexpr int64_t kMostSmall = 96;
 // What of the machine decides how a product is computed.
 struct MatmulMachine {
   int64_t turned_columns;  // of the kernels
-  int64_t l1;
-  bool fetches;  // by itself (drivers/cache.hpp)
+  bool wide, fetches;      // is_wide_core, fetches_by_itself (drivers/cache.hpp)
 };
 
 // One matrix of the product with the lanes along its rows, and what the loops need to know of it.
@@ -122,7 +121,7 @@ struct MatmulPlan {
     if (m <= 2 * kRowUnit || n <= kFewColumns || reads_rows()) return false;
     if (b.col_stride == 1) return m >= kManyRows;
     if (b.row_stride != 1) return true;
-    return machine.l1 < 48 << 10 && shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
+    return !machine.wide && shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
   }
 
   // A from memory: while a packed block is used the next one comes. (16 columns 1.37 times the speed, 192 1.05; more hide it.)
@@ -232,6 +231,8 @@ ATTEND_AT_ONCE MatmulBlock<T> block_of(double alpha, double beta, const MatmulPl
   x.long_columns = plan.long_columns;
   x.far = plan.far();
   x.from_memory = false;
+  x.near = true;
+  x.wide_core = plan.machine.wide;
   x.keeps_b = x.b_is_packed = x.in_runs = false;
   x.next_a = nullptr;
   x.next_rows = 0;

@@ -25,7 +25,7 @@ inline __attribute__((always_inline)) bool matmul_small(void (*kernel)(const Mat
   if (c.rows > kMostSmall || c.columns > kMostSmall || a.columns > Contract<T>::kKc) return false;
   MatmulPlan<T> plan(c.rows, c.columns, a.columns, stored<T>(a.at), stored<T>(b.at),
                      {c.at.data, c.at.row_stride, c.at.col_stride, dtype_of<T>()}, stored<T>(extras.bias), alpha, beta,
-                     {kFewColumns, 0, false});
+                     {kFewColumns, is_wide_core(), false});
   if (plan.pack_b) return false;
   if (plan.pack_a && plan.a_panel() > extras.panel_elements) return false;
   MatmulBlock<T> x = block_of(alpha, beta, plan);

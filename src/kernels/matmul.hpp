@@ -211,7 +211,7 @@ ATTEND_INLINE void matmul_rows(const MatmulBlock<T> &x, const Panels<T> &p, int6
 #ifdef ATTEND_HALF_VECTORS
   // The rest in half vectors if that is a half vector more than whole ones.
   const int64_t whole = rows / W * W;
-  if (rows > whole && rows <= whole + W / 2) {
+  if (!x.wide_core && rows > whole && rows <= whole + W / 2) {
     half_tile<T, NR>(x, p, x.k > 0 ? a + whole : a, i + whole, rows - whole, j0);
     rows = whole;
   }

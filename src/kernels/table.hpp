@@ -59,6 +59,8 @@ struct MatmulBlock {
   bool far;             // A, B and C come from beyond the L2: fetch ahead
   bool in_runs;  // matmul_runs.hpp: A of type T, room for the sums of m rows and n columns, in whole tiles, at a_panel
   bool from_memory;    // A is larger than all caches
+  bool near;           // A stays in the L2
+  bool wide_core;      // drivers/cache.hpp
   const void *next_a;  // the block of A that comes next, if it is to be asked for while this one is used, or null
   int64_t next_rows;
   T *a_panel;  // scratch: m, rounded up to a panel, times k

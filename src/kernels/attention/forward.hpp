@@ -32,7 +32,7 @@ ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, 
                              StagedChunk<T> &chunk) {
   const MatrixRef<const T> k = chunk.keys(run.begin);
   // (What values are asked for ahead: those that lie as they will be read.)
-  scores_of(x, t, run.begin, run.end - run.begin, k, chunk.v.room == nullptr ? chunk.values(run.begin) : k);
+  scores_of(x, t, run.begin, run.end - run.begin, k, chunk.v.room == nullptr ? chunk.values(run.begin) : k, run.adds);
   if (scales_keys(x.k_scale)) scale_scores(x, t, run.begin, run.end - run.begin);
   return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
 }

@@ -44,10 +44,11 @@ ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile
   }
 }
 
-// Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on.
+// Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on. `adds`:
+// bias and mask are looked at next.
 template <class T, int MV>
 void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
-                 MatrixRef<const T> v) {
+                 MatrixRef<const T> v, bool adds) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
   for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
@@ -68,7 +69,7 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
           } else {
             tile.template accumulate<false>(x.features, t.queries, QL, at, k.row_stride, k_item, W);
           }
-          ask_for_modifiers(x, t, key + j, decltype(nr)::value);
+          if (adds) ask_for_modifiers(x, t, key + j, decltype(nr)::value);
           T *s = t.s + j * QL;
           tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
             store(s + jj * QL + i * W, score);
@@ -81,10 +82,11 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
 
 template <class T>
 ATTEND_INLINE void scores_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys,
-                             MatrixRef<const T> k, MatrixRef<const T> v) {
+                             MatrixRef<const T> k, MatrixRef<const T> v, bool adds) {
   with_constant<Tiles<T>::kScoreVectors>(
-      t.vectors, [&](auto mv)
-                     __attribute__((always_inline)) { score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v); });
+      t.vectors, [&](auto mv) __attribute__((always_inline)) {
+        score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v, adds);
+      });
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "drivers/cache.hpp"
+
 namespace attend {
 namespace {
 
@@ -109,6 +111,7 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
   x.log = p.log;
   x.natural_log = natural_log;
   x.stream = is_large(p) && has_lines(p) && !p.y.is_narrow();
+  x.wide_core = is_wide_core();
   x.scratch_size = scratch_size<T>(p);
   return x;
 }

@@ -14,6 +14,11 @@
 namespace attend {
 namespace {
 
+// Stores to rows far from each other wait for their lines one after the other: a wide core asks for those of y so many rows
+// ahead. (256 x 256, 512 x 512 and 1024 x 1024 on an Intel 1.14, 1.27 and 1.17 times the speed, with rows that share no sets
+// 1.45; two to six do as well. Not measured on a Zen 5.)
+constexpr int64_t kResults = 3;
+
 // A strip's rows of a narrower type, `width` elements of the scratch each: in one pass, which asks for the type once.
 template <class T>
 __attribute__((noinline)) void widen_strip(const StoredMatrix &m, int64_t column, int64_t rows, int64_t columns,
@@ -107,7 +112,11 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) results[v] = results_of(x, top[v], total[v], column + v * W, count[v]);
   T *const y = own_element<T>(x.y, 0, column);
+  const bool asks = x.wide_core && !stream && !rounds && y_col == 1;
   for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t l = 0; asks && l < V * W; l += 64 / static_cast<int64_t>(sizeof(T))) {
+      __builtin_prefetch(y + (i + kResults) * y_row + l, 1, 3);
+    }
     ATTEND_UNROLL
     for (int v = 0; v < V; ++v) {
       if (count[v] == 0) break;
@@ -156,7 +165,7 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 32, kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t rows = x.rows, x_row = x.x.row_stride, y_row = x.y.row_stride;
-  const bool log = x.log, stream = x.stream;
+  const bool log = x.log, stream = x.stream, asks = x.wide_core && !stream;
   vec<T> top[V], shift[V];
   CompensatedSum<vec<T>> total[V];
   ATTEND_UNROLL
@@ -174,6 +183,8 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
     const int64_t end = smaller(rows, chunk + kChunk);
     for (int64_t i = chunk; i < end; ++i, scores += V * W, other += V * W) {
       for (int64_t l = 0; kNext && l < V * W; l += kLine) __builtin_prefetch(from + kAhead * x_row + l, 0, 2);
+      for (int64_t l = 0; kPrevious && asks && l < V * W; l += kLine)
+        __builtin_prefetch(to + kResults * y_row + l, 1, 3);
       ATTEND_UNROLL
       for (int v = 0; v < V; ++v) {
         const vec<T> e = exp_nonpositive(load(scores + v * W) - shift[v]);

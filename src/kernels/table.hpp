@@ -151,7 +151,8 @@ struct SoftmaxBlock {
   MatrixRef<T> lse;               // one row, or null data
   T scale;
   bool log;
-  bool stream;  // y is too large for the caches: write past them
+  bool stream;     // y is too large for the caches: write past them
+  bool wide_core;  // drivers/cache.hpp
   // Contiguous columns have a scratch only with stream, or if y is of a narrower type: two halves, each at least one
   // column in whole lines; a long one's span has one half. In other layouts it holds as many vectors of a row, for all
   // rows, as it has room for.

@@ -184,10 +184,10 @@ function(only_in allowed pattern)
   endforeach()
 endfunction()
 
-# attend.h <- api -> drivers -> kernels/table.hpp <- dispatch
+# attend.h <- api -> drivers -> kernels/table.hpp <- dispatch, which finds the caches when it chooses the kernels.
 function(check_layers)
   layer(kernels "kernels/.*")
-  layer(dispatch "dispatch/.*|kernels/table\\.hpp|kernels/kernels\\.def|attend_isa_list\\.inc")
+  layer(dispatch "dispatch/.*|drivers/cache\\.hpp|kernels/table\\.hpp|kernels/kernels\\.def|attend_isa_list\\.inc")
   layer(drivers "drivers/.*|kernels/table\\.hpp|attend/attend\\.h")
   layer(api "api/.*|drivers/.*|dispatch/.*|attend/attend\\.h")
   layer(reference "(reference/)?[a-z_]+\\.hpp")

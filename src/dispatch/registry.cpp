@@ -69,7 +69,7 @@ std::atomic<const KernelTable *> g_active{nullptr};
 
 // The best available table that is not above the one ATTEND_ISA names.
 const KernelTable *choose() {
-  caches();
+  caches();  // found before any kernel runs
   const uint64_t features = cpu_features();
   const Tables &all = tables();
   int first = 0;

@@ -195,6 +195,35 @@ TEST_CASE_TEMPLATE("matmul: the sign of a zero is that of fma", T, float, double
   }
 }
 
+// C0 is fma(1, C, +0), and so +0 where C is -0: whichever way a product goes, that depends on the instruction set and the caches.
+TEST_CASE_TEMPLATE("matmul: a C of -0 becomes +0 where beta is 1", T, float, double) {
+  using O = Operand<T>;
+  Random random(11);
+  typename O::Layout by_columns, by_rows, apart;
+  by_rows.order = {1, 0, 2, 3};
+  apart.step = 2;
+  for (const int64_t m : {1, 5, 17, 33, 70, 128}) {
+    for (const int64_t n : {1, 3, 8, 20}) {
+      for (const int64_t k : {0, 1, 512, 600}) {
+        for (const unsigned layouts : {0u, 1u, 2u, 3u, 4u}) {
+          O a({m, k, 1, 1}, layouts & 1u ? by_rows : by_columns), b({k, n, 1, 1}, layouts & 2u ? by_rows : by_columns);
+          O c({m, n, 1, 1}, layouts & 4u ? apart : by_columns);
+          a.fill_with(0), b.fill_with(1), c.fill_with(T(-0.0));
+          const OnCore core(random);
+          INFO("m " << m << " n " << n << " k " << k << " layouts " << layouts << " an L2 of " << caches().l2);
+          for_each_isa([&] {
+            O result = c;
+            if (!ok(attend_matmul(-1, a.tensor(), b.tensor(), 1, result.tensor(), nullptr))) return;
+            int64_t negative = 0;
+            result.each([&](T &x, auto...) { negative += std::signbit(x); });
+            CHECK(negative == 0);
+          });
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("matmul: zero strides repeat an input, denormals are kept", T, float, double) {
   for_each_isa([] {
     std::vector<T> c(6);

@@ -114,6 +114,7 @@ const KernelTable *available_kernels(int index) {
 }
 
 void set_active_kernels(const KernelTable *table) {
+  caches();
   g_active.store(table != nullptr ? table : choose(), std::memory_order_release);
 }
 

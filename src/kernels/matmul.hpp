@@ -116,12 +116,13 @@ ATTEND_INLINE void finish_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
       kPartial &&i == MV - 1 ? store(to, r, tail) : store(to, r);
     });
   } else if (p.finish == Finish::kAdd) {
+    const vec<T> zero = broadcast(added_zero(x));
     tile.each([&](int i, int j, vec<T> v) __attribute__((always_inline)) {
       T *to = c + j * c_col + i * W;
       if (kPartial && i == MV - 1) {
-        store(to, fma(alpha, v, load(to, tail)), tail);
+        store(to, fma(alpha, v, load(to, tail) + zero), tail);
       } else {
-        store(to, fma(alpha, v, load(to)));
+        store(to, fma(alpha, v, load(to) + zero));
       }
     });
   } else {
@@ -174,12 +175,12 @@ ATTEND_INLINE void half_tile(const MatmulBlock<T> &x, const Panels<T> &p, const 
     for (int j = 0; j < NR; ++j) store_half(buffer + j * W, acc[j], all);
     finish_general(x, i0, rows, j0, NR, buffer, W);
   } else {
-    half<T> bias = broadcast_half(T(0));
-    if (p.finish == Finish::kStore && x.bias.data != nullptr) bias = load_half(x.bias.data + i0, tail);
+    const bool adds = p.finish == Finish::kAdd;
+    half<T> start = broadcast_half(adds ? added_zero(x) : T(0));
+    if (!adds && x.bias.data != nullptr) start = load_half(x.bias.data + i0, tail);
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j, c += x.c.col_stride) {
-      const half<T> r =
-          p.finish == Finish::kAdd ? fma_half(alpha, acc[j], load_half(c, tail)) : stored_sum(alpha, acc[j], bias);
+      const half<T> r = adds ? fma_half(alpha, acc[j], load_half(c, tail) + start) : stored_sum(alpha, acc[j], start);
       store_half(c, r, tail);
     }
   }

@@ -240,7 +240,7 @@ ATTEND_INLINE void few_columns_of_half(const MatmulBlock<float> &x, const Matrix
 template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
-  // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 lines.
+  // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 or 12 lines.
   const int64_t bytes = x.a.row_stride * static_cast<int64_t>(sizeof(S));
   const bool shares_sets = x.a.col_stride == 1 && bytes % 4096 == 0;
   // Where C is only written the last block begins within the one before it, if it would not be full: the same elements again,

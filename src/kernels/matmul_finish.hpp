@@ -19,6 +19,12 @@ Finish finish_of(const MatmulBlock<T> &x) {
   return x.beta == T(0) && stores ? Finish::kStore : Finish::kGeneral;
 }
 
+// What kAdd adds to C: of the first chunk C0 = fma(1, C, +0), where -0 becomes +0; later C is a sum and stays as it is.
+template <class T>
+ATTEND_INLINE T added_zero(const MatmulBlock<T> &x) {
+  return x.begins ? T(0) : T(-0.0);
+}
+
 // fma(alpha, chunk, start) where kStore is: one of the two steps is exact, whichever comes first, and the zero of a zero chunk
 // is +0 by the sum. (Of a tile with k = 4 on a Zen 4, FMAs beside its stores take 124 ticks, a product and a sum 88.)
 template <class V>

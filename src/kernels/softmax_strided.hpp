@@ -15,9 +15,13 @@ namespace attend {
 namespace {
 
 // Stores to rows far from each other wait for their lines one after the other: a wide core asks for those of y so many rows
-// ahead. (256 x 256, 512 x 512 and 1024 x 1024 on an Intel 1.14, 1.27 and 1.17 times the speed, with rows that share no sets
-// 1.45; two to six do as well. Not measured on a Zen 5.)
+// ahead. (256 x 256, 512 x 512 and 1024 x 1024 on an Intel 1.17, 1.25 and 1.1 times the speed, with rows that share no sets
+// 1.5; two to six do as well. The hardware follows up to some 32 rows by itself: 16 x 16384 0.9. Not measured on a Zen 5.)
 constexpr int64_t kResults = 3;
+template <class T>
+ATTEND_INLINE bool asks_for_results(const SoftmaxBlock<T> &x) {
+  return x.wide_core && !x.stream && x.rows > 32;
+}
 
 // A strip's rows of a narrower type, `width` elements of the scratch each: in one pass, which asks for the type once.
 template <class T>
@@ -112,7 +116,7 @@ void strided_strip(const SoftmaxBlock<T> &x, int64_t column, int64_t columns, T 
   ATTEND_UNROLL
   for (int v = 0; v < V; ++v) results[v] = results_of(x, top[v], total[v], column + v * W, count[v]);
   T *const y = own_element<T>(x.y, 0, column);
-  const bool asks = x.wide_core && !stream && !rounds && y_col == 1;
+  const bool asks = asks_for_results(x) && !rounds && y_col == 1;
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t l = 0; asks && l < V * W; l += 64 / static_cast<int64_t>(sizeof(T))) {
       __builtin_prefetch(y + (i + kResults) * y_row + l, 1, 3);
@@ -165,7 +169,7 @@ void piped_sweep(const SoftmaxBlock<T> &x, Strip<T, V> *strip, const Strip<T, V>
   constexpr int W = kLanes<T>;
   constexpr int64_t kChunk = Contract<T>::kStridedChunk, kAhead = 32, kLine = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t rows = x.rows, x_row = x.x.row_stride, y_row = x.y.row_stride;
-  const bool log = x.log, stream = x.stream, asks = x.wide_core && !stream;
+  const bool log = x.log, stream = x.stream, asks = asks_for_results(x);
   vec<T> top[V], shift[V];
   CompensatedSum<vec<T>> total[V];
   ATTEND_UNROLL

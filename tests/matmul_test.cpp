@@ -70,6 +70,13 @@ double product(Random &random, bool integers) {
     O result = c;
     if (!ok(attend_matmul(alpha, a.tensor(), b.tensor(), beta, result.tensor(), &options))) return;
     CHECK(result.gaps_untouched());
+    if (random.one_in(4)) {
+      const OnCore another(random);
+      O same = c;
+      if (ok(attend_matmul(alpha, a.tensor(), b.tensor(), beta, same.tensor(), &options))) {
+        CHECK(same.same_memory(result));
+      }
+    }
     const double ratio = worst_ratio(result, wc.view, [&](int64_t i, int64_t j, int64_t h, int64_t n) {
       return integers ? 1e-30 : roundings * static_cast<double>(ac.view.at(i, j, h, n)) + 1e-300;
     });

@@ -25,13 +25,16 @@ void check_product(Random &random, const Product &p, int32_t threads) {
                         wide = options_with<attend_matmul_options>(1);
   options.bias = biased ? bias.tensor() : nullptr;
   wide.bias = biased ? bias.numbers.tensor() : nullptr;
-  const OnCore core(random);
   INFO("m " << p.m << " n " << p.n << " k " << p.k << " alpha " << alpha << " beta " << beta << " biased " << biased
             << " types " << a.dtype() << " " << b.dtype() << " " << c.dtype() << " " << bias.dtype());
   for_each_isa([&] {
     Stored result = c;
     Operand<float> wanted = c.numbers;
-    if (!ok(attend_matmul(alpha, a.numbers.tensor(), b.numbers.tensor(), beta, wanted.tensor(), &wide))) return;
+    {
+      const OnCore another(random);
+      if (!ok(attend_matmul(alpha, a.numbers.tensor(), b.numbers.tensor(), beta, wanted.tensor(), &wide))) return;
+    }
+    const OnCore core(random);
     if (!ok(attend_matmul(alpha, a.tensor(), b.tensor(), beta, result.tensor(), &options))) return;
     CHECK(result.is_rounded(wanted));
     CHECK(result.gaps_untouched());

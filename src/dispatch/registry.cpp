@@ -69,7 +69,6 @@ std::atomic<const KernelTable *> g_active{nullptr};
 
 // The best available table that is not above the one ATTEND_ISA names.
 const KernelTable *choose() {
-  caches();  // found before any kernel runs
   const uint64_t features = cpu_features();
   const Tables &all = tables();
   int first = 0;
@@ -98,8 +97,8 @@ void fill_holes(KernelTable *table, const KernelTable &lower) {
 const KernelTable *active_kernels() {
   const KernelTable *table = g_active.load(std::memory_order_acquire);
   if (table == nullptr) {
-    table = choose();
-    g_active.store(table, std::memory_order_release);
+    set_active_kernels(nullptr);
+    table = g_active.load(std::memory_order_acquire);
   }
   return table;
 }
@@ -114,7 +113,7 @@ const KernelTable *available_kernels(int index) {
 }
 
 void set_active_kernels(const KernelTable *table) {
-  caches();
+  caches();  // found before any kernel runs
   g_active.store(table != nullptr ? table : choose(), std::memory_order_release);
 }
 

@@ -257,7 +257,7 @@ TEST_CASE("kv_append: an output on another operand is refused") {
   };
   spoiled("k_cache", "k", [](S &c) { c.tk.data = c.tkc.data; });
   spoiled("k_cache", "v", [](S &c) { c.tv.data = c.tkc.data; });
-  spoiled("v_cache", "k_cache", [](S &c) { c.tvc.data = c.tkc.data; });
+  spoiled("v_cache", "k_cache", [](S &c) { c.tkc.data = c.tvc.data; });  // the smaller onto the larger
   spoiled("v_cache", "k", [](S &c) { c.tk.data = c.tvc.data; });
   spoiled("v_cache", "options.sin", [](S &c) { c.ts.data = c.tvc.data; });
   spoiled("k_cache", "options.positions",

@@ -61,9 +61,10 @@ TEST_CASE("a rank's fault is every rank's, and names it") {
   expect(ATTEND_NULL_POINTER, "q", where, [](Call &c) { c.q.t.data = c.here ? nullptr : c.q.t.data; });
   expect(ATTEND_INVALID_SHAPE, "v", where, [](Call &c) { c.v.t.shape[1] = c.here ? 4 : 5; });
   expect(ATTEND_INVALID_DTYPE, "k", where, [](Call &c) { c.k.t.dtype = c.here ? ATTEND_U8 : ATTEND_F32; });
-  expect(ATTEND_OVERLAP, "out", where, [](Call &c) { c.q.t.data = c.here ? c.out.t.data : c.q.t.data; });
+  // (The smaller of two moves onto the larger: it would reach into whatever lies behind a smaller one.)
+  expect(ATTEND_OVERLAP, "out", where, [](Call &c) { c.v.t.data = c.here ? c.out.t.data : c.v.t.data; });
   expect(ATTEND_OVERLAP, "attention_options.lse", where,
-         [](Call &c) { c.k.t.data = c.here ? c.lse.t.data : c.k.t.data; });
+         [](Call &c) { c.lse.t.data = c.here ? c.k.t.data : c.lse.t.data; });
   expect(ATTEND_INVALID_STRUCT_SIZE, "attention_options.size", where, [](Call &c) { c.a.size -= c.here ? 8 : 0; });
   expect(ATTEND_UNSUPPORTED, "options.flags", where, [](Call &c) { c.o.flags = c.here ? ATTEND_MPI_ALL_RANKS : 0; });
   expect(ATTEND_INVALID_VALUE, "options.threads", where, [](Call &c) { c.o.threads = c.here ? -1 : 0; });

@@ -377,13 +377,16 @@ TEST_CASE("every allocation may fail: a status and nothing written, or fewer thr
   attend_set_threads(0);
 }
 
-TEST_CASE("attention allocates no more than 256 KiB for a thread, once, at any length") {
+TEST_CASE(
+    "attention allocates no more than 256 KiB for a thread, or 1 MiB if heads lie side by side, once, at any length") {
   for (const int64_t items : {300, 1000, 5000}) {
-    Interleaved<float> call(items, items, 1, 128, true);
-    const Counted own = counted([&] { return call.run(); });
-    CHECK(own.status == ATTEND_OK);
-    CHECK(own.allocations == 1);
-    CHECK(own.bytes <= 256 * 1024 + 63);
+    for (const int64_t heads : {1, 4}) {
+      Interleaved<float> call(items, items, heads, 128, true);
+      const Counted own = counted([&] { return call.run(); });
+      CHECK(own.status == ATTEND_OK);
+      CHECK(own.allocations == 1);
+      CHECK(own.bytes <= (heads == 1 ? 256 : 1024) * 1024 + 63);
+    }
   }
 }
 

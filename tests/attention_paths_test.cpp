@@ -1,12 +1,14 @@
 // The named shapes through attend_attention, against the formula, with kernels that write down what they are given: each
 // shape takes the path that it is named for, and what the plan says is what is done.
 #include <mutex>
+#include <set>
 
 #include "attention_oracle.hpp"
 #include "attention_shapes.hpp"
 #include "dispatch/registry.hpp"
 #include "drivers/attention.hpp"
 #include "drivers/parallel.hpp"
+#include "on_core.hpp"
 
 using namespace attend;
 using namespace attend::test;
@@ -73,12 +75,15 @@ enum Path : unsigned {
   kLooks = 256,     // at a mask or a bias
   kFar = 512,       // keys and values are asked for ahead
   kFew = 1024,      // lanes are keys, of one row (of how many more depends on the instruction set)
-  kSpans = 2048,    // of keys, one after the other
+  kWide = 2048,     // more queries than usual in a block
+  kValues = 4096,   // are copied
+  kSpans = 8192,    // of keys, one after the other
 };
 
 struct Row {
   const char *shape;
-  unsigned alone, by_three;  // of f32, with one thread and with three
+  unsigned alone, by_three;                  // of f32, with one thread and with three
+  unsigned far_alone = 0, far_by_three = 0;  // the same where the L3 is far, if that is not the same
 };
 
 const Row kPaths[] = {
@@ -102,7 +107,9 @@ const Row kPaths[] = {
     {"one query too many", 0, 0},
     {"copied keys", kCopies, kCopies | kBlocks},
     {"copied keys, backwards", kCopies, kCopies | kBlocks},
-    {"copied keys of large blocks", kCopies | kBlocks, kCopies | kBlocks},
+    {"copied keys of large blocks", kCopies | kBlocks, kCopies | kBlocks, kCopies | kWide, kCopies | kBlocks},
+    {"copied keys and values of wide blocks", kCopies | kBlocks, kCopies | kBlocks, kCopies | kBlocks | kWide | kValues,
+     kCopies | kBlocks | kWide | kValues},
     {"copied keys of few queries", kCopies | kDiagonal, kCopies | kDiagonal | kSplits},
     {"strided values", kByRows | kInScratch, kByRows | kInScratch},
     {"strided values, one query", kFew | kByRows | kInScratch, kFew | kByRows | kInScratch},
@@ -129,6 +136,8 @@ unsigned path_of(const Given<T> &given, const NamedShape &s) {
     take(x.items < s.queries, kBlocks);
     take(x.part, kSplits);
     take(x.copied_stride != 0, kCopies);
+    take(x.values_stride != 0, kValues);
+    take(x.items > 128, kWide);
     take(!x.by_features, kByRows);
     take(!x.in_place, kInScratch);
     take(x.rises, kDiagonal);
@@ -158,9 +167,12 @@ struct NamedCall {
     if (uneven) l.order = {0, 2, 1, 3};
     return l;
   }
+  static typename O::Layout apart(typename O::Layout l, bool are_apart, int64_t features) {
+    if (are_apart) l.padding = 2048 / static_cast<int64_t>(sizeof(T)) - features;
+    return l;
+  }
   static typename O::Layout layout_of_keys(const NamedShape &s) {
-    typename O::Layout l = layout(s.has(kKeysStrided));
-    if (s.has(kKeysApart)) l.padding = 2048 / static_cast<int64_t>(sizeof(T)) - s.features;
+    typename O::Layout l = apart(layout(s.has(kKeysStrided)), s.has(kKeysApart), s.features);
     if (s.has(kBackwards)) l.sign[1] = -1;
     return l;
   }
@@ -168,7 +180,8 @@ struct NamedCall {
       : s(shape),
         q({s.features, s.queries, s.heads, s.batch}, layout(false, s.has(kRowsUneven))),
         k({s.features, s.keys, s.kv_heads, s.batch}, layout_of_keys(s)),
-        v({s.value_features, s.keys, s.kv_heads, s.batch}, layout(s.has(kValuesStrided))),
+        v({s.value_features, s.keys, s.kv_heads, s.batch},
+          apart(layout(s.has(kValuesStrided)), s.has(kValuesApart), s.value_features)),
         out({s.value_features, s.queries, s.heads, s.batch}, layout(false, s.has(kRowsUneven))),
         lse({1, s.queries, s.heads, s.batch}, {}),
         scores({s.keys, s.queries, s.heads, s.batch}, {}),
@@ -208,9 +221,10 @@ template <class T>
 bool is_of(const AttentionBlock<T> &x, const AttentionPlan &plan) {
   const AttentionLayout &a = x.layout, &b = plan.layout;
   return x.heads == plan.heads && x.query_tile == plan.query_tile && x.few_rows == plan.few_rows &&
-         x.by_features == plan.by_features && x.copied_stride == plan.copied_stride && x.far == plan.far &&
-         a.rows == b.rows && a.keys == b.keys && a.state == b.state && a.queries == b.queries && a.output == b.output &&
-         a.segments == b.segments && a.copied == b.copied;
+         x.by_features == plan.by_features && x.copied_stride == plan.copied_stride &&
+         x.values_stride == plan.values_stride && x.far == plan.far && a.rows == b.rows && a.keys == b.keys &&
+         a.state == b.state && a.queries == b.queries && a.output == b.output && a.segments == b.segments &&
+         a.values == b.values && a.copied == b.copied;
 }
 
 // The blocks of the plan, each once; of one thread those of a head from the last, which sees the most keys, to the first.
@@ -270,6 +284,58 @@ void check_parts(const NamedCall<T> &call, const AttentionPlan &plan) {
 
 }  // namespace
 
+namespace {
+
+// One named shape on the core that is played: by one thread and by three; in memory of the library's own, in a workspace
+// as large as is asked for, and in one as small as may be.
+template <class T>
+void check_paths(NamedCall<T> &call, const Row &row, const Expected<T> &want) {
+  const NamedShape &s = call.s;
+  const AttentionShape shape = s.of(sizeof(T));
+  const Need need = attention_need(shape);
+  const std::set<int64_t, std::greater<int64_t>> rooms = {need.faster + need.fastest, need.faster, 0};
+  for_each_watched<T>([&](const KernelsOf<T> &kernels) {
+    std::vector<T> first;
+    for (const int32_t requested : {1, 3}) {
+      for (const int64_t more : rooms) {
+        const bool own = more == *rooms.begin();
+        INFO(requested << " threads, bytes more for each " << more);
+        const int threads = static_cast<int>(std::min<int64_t>(
+            attention_threads(attention_work(shape), usable_threads(requested)), std::max<int64_t>(1, need.tasks)));
+        std::vector<char> workspace(static_cast<size_t>(need.with(more).bytes(threads)));
+        call.options.threads = requested;
+        call.options.workspace = own ? nullptr : workspace.data();
+        call.options.workspace_size = own ? 0 : workspace.size();
+        call.run();
+        call.compare(want);
+        if (first.empty()) first = call.out.values();
+        CHECK(same_bits(first, call.out.values()));
+
+        const int64_t room = need.per_thread + more;
+        const AttentionPlan plan = plan_attention(shape, {threads, room, kernels.attention_lanes, caches()});
+        for (const AttentionBlock<T> &x : g_given<T>.blocks) CHECK(is_of(x, plan));
+        plan.split_kv ? check_parts(call, plan) : check_blocks(call, plan);
+        if (sizeof(T) != 4 || usable_threads(requested) != requested) continue;
+        unsigned path = requested == 1 ? row.alone : row.by_three;
+        const unsigned far_path = requested == 1 ? row.far_alone : row.far_by_three;
+        if (has_far_l3(caches()) && own && far_path != 0) path = far_path;
+        if (!own && more == 0) path &= ~kCopies;
+        unsigned taken = path_of(g_given<T>, s);
+        // Whether it must be far is up to the caches: where they are small other shapes are too.
+        if (caches().l2 >= s.keys * s.features * 4) path &= ~kFar;
+        if ((path & kFar) == 0) taken &= ~kFar;
+        if (!own) {
+          taken &= ~(kWide | kValues | kBlocks);
+          path &= ~(kWide | kValues | kBlocks);
+        }
+        CHECK(taken == path);
+      }
+    }
+  });
+}
+
+}  // namespace
+
 TEST_CASE_TEMPLATE("each named shape: the formula, its path, and the plan", T, float, double) {
   Random random(sizeof(T) == 4 ? 1201 : 1202);
   for (size_t n = 0; n < std::size(kNamedShapes); ++n) {
@@ -278,49 +344,23 @@ TEST_CASE_TEMPLATE("each named shape: the formula, its path, and the plan", T, f
     REQUIRE(std::string(s.name) == kPaths[n].shape);
     NamedCall<T> call(s, random);
     const Expected<T> want(call.q, call.k, call.v, call.spec, s.has(kBiased) ? 6 : 0);
-    const AttentionShape shape = s.of(sizeof(T));
-    const Need need = attention_need(shape);
-    for_each_watched<T>([&](const KernelsOf<T> &kernels) {
-      std::vector<T> first;
-      for (const int32_t requested : {1, 3}) {
-        for (const bool copies : {true, false}) {
-          if (!copies && need.faster == 0) continue;
-          INFO(requested << " threads, room for copies " << copies);
-          const int threads = static_cast<int>(std::min<int64_t>(
-              attention_threads(attention_work(shape), usable_threads(requested)), std::max<int64_t>(1, need.tasks)));
-          std::vector<char> workspace(static_cast<size_t>(need.bytes(threads)));
-          call.options.threads = requested;
-          call.options.workspace = copies ? nullptr : workspace.data();
-          call.options.workspace_size = copies ? 0 : workspace.size();
-          call.run();
-          call.compare(want);
-          if (first.empty()) first = call.out.values();
-          CHECK(same_bits(first, call.out.values()));
-
-          const AttentionPlan plan = plan_attention(shape, {threads, copies, kernels.attention_lanes, caches()});
-          for (const AttentionBlock<T> &x : g_given<T>.blocks) CHECK(is_of(x, plan));
-          plan.split_kv ? check_parts(call, plan) : check_blocks(call, plan);
-          if (sizeof(T) != 4 || usable_threads(requested) != requested) continue;
-          unsigned path = requested == 1 ? kPaths[n].alone : kPaths[n].by_three;
-          if (!copies) path &= ~kCopies;
-          unsigned taken = path_of(g_given<T>, s);
-          // Whether it must be far is up to the caches: where they are small other shapes are too.
-          if (caches().l2 >= s.keys * s.features * 4) path &= ~kFar;
-          if ((path & kFar) == 0) taken &= ~kFar;
-          CHECK(taken == path);
-        }
-      }
-    });
+    if (!s.has(kKeysApart)) {
+      check_paths(call, kPaths[n], want);
+      continue;
+    }
+    for (const Caches &core : {Caches{32 << 10, 1 << 20}, Caches{48 << 10, 2 << 20}}) {
+      INFO("an L2 of " << core.l2);
+      const OnCore played(core);
+      check_paths(call, kPaths[n], want);
+    }
   }
 }
 
 TEST_CASE("every path is that of some named shape, and of some it is not") {
   unsigned taken = 0, always = ~0u;
   for (const Row &r : kPaths) {
-    for (const unsigned path : {r.alone, r.by_three}) {
-      taken |= path;
-      always &= path;
-    }
+    taken |= r.alone | r.by_three | r.far_alone | r.far_by_three;
+    always &= r.alone & r.by_three;
   }
   CHECK(taken == 2 * kSpans - 1);
   CHECK(always == 0);

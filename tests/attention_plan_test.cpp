@@ -12,9 +12,11 @@ namespace {
 constexpr Caches kSmall = {32 << 10, 1 << 20}, kLarge = {48 << 10, 2 << 20};
 constexpr int64_t kShare = 256 << 10;
 
-AttentionPlan plan_of(const AttentionShape &shape, int threads, bool copies = true, int64_t lanes = 8,
+constexpr int64_t kRoomy = 16 << 20;  // for all that makes a call faster
+
+AttentionPlan plan_of(const AttentionShape &shape, int threads, int64_t room = kRoomy, int64_t lanes = 8,
                       const Caches &caches = kSmall) {
-  return plan_attention(shape, {threads, copies, lanes, caches});
+  return plan_attention(shape, {threads, room, lanes, caches});
 }
 
 struct Row {
@@ -23,9 +25,12 @@ struct Row {
   int threads;
   int64_t heads, block, tasks;
   bool splits;
+  Caches caches = kSmall;
+  int64_t room = kRoomy;
 };
 
-// Blocks of rows: 128 queries (f64: 64), half of them where threads would be idle, up to 64 (32) rows of packed heads.
+// Blocks of rows: 128 queries (f64: 64), half of them where threads would be idle, up to 64 (32) rows of packed heads; and,
+// where keys are copied and the L3 is far, as many as there is room for, up to four times as many.
 const Row kRows[] = {
     {"prefill", 4, 1, 1, 128, 6, false},
     {"prefill", 4, 2, 1, 64, 10, false},
@@ -74,6 +79,16 @@ const Row kRows[] = {
     {"copied keys", 8, 1, 1, 32, 3, false},  // with the copy 64 queries would take more than a share
     {"copied keys of large blocks", 4, 1, 1, 64, 10, false},
     {"copied keys of large blocks", 8, 1, 1, 32, 20, false},
+    {"copied keys of large blocks", 4, 1, 1, 320, 2, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 1, 1, 128, 20, false},
+    {"copied keys and values of wide blocks", 4, 1, 1, 512, 8, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 2, 1, 512, 8, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 3, 1, 256, 12, false, kLarge},  // halved, as other blocks
+    {"copied keys and values of wide blocks", 4, 5, 1, 128, 20, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 6, 1, 64, 40, false, kLarge},
+    {"copied keys and values of wide blocks", 8, 1, 1, 256, 12, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 1, 1, 320, 8, false, kLarge, 320 << 10},
+    {"copied keys and values of wide blocks", 4, 1, 1, 128, 20, false, kLarge, 200 << 10},
     {"no value features", 4, 1, 1, 33, 2, false},
     {"no value features", 8, 2, 1, 32, 4, false},
 };
@@ -84,7 +99,7 @@ TEST_CASE("blocks, packed heads, and keys that are shared out") {
   for (const Row &r : kRows) {
     INFO(std::string(r.shape) << ", " << r.element << " bytes, " << r.threads << " threads");
     const NamedShape &s = named(r.shape);
-    const AttentionPlan plan = plan_of(s.of(r.element), r.threads);
+    const AttentionPlan plan = plan_of(s.of(r.element), r.threads, r.room, 8, r.caches);
     CHECK(plan.heads == r.heads);
     CHECK(plan.block == r.block);
     CHECK(plan.tasks == r.tasks);
@@ -135,15 +150,15 @@ TEST_CASE("parts: how many a thread keeps, and their bytes") {
 TEST_CASE("inside a block: query tiles, few rows, the output's lanes, copied keys") {
   const AttentionShape shape = named("prefill").of(4), wide = named("prefill").of(8);
   CHECK(plan_of(shape, 1).query_tile == 16);
-  CHECK(plan_of(shape, 1, true, 8, kLarge).query_tile == 32);
+  CHECK(plan_of(shape, 1, kRoomy, 8, kLarge).query_tile == 32);
   CHECK(plan_of(wide, 1).query_tile == 8);
-  CHECK(plan_of(wide, 1, true, 4, kLarge).query_tile == 16);
+  CHECK(plan_of(wide, 1, kRoomy, 4, kLarge).query_tile == 16);
   CHECK(query_tile(4, {(48 << 10) - 1, 1 << 20}) == 16);
 
   for (const int64_t lanes : {1, 2, 4, 8, 16}) {
-    CHECK(plan_of(shape, 1, true, lanes).few_rows == (lanes == 1 ? 1 : lanes / 2));
-    CHECK(plan_of(named("strided keys").of(4), 1, true, lanes).few_rows == 0);
-    CHECK(plan_of(named("strided keys, one query").of(8), 1, true, lanes).few_rows == 0);
+    CHECK(plan_of(shape, 1, kRoomy, lanes).few_rows == (lanes == 1 ? 1 : lanes / 2));
+    CHECK(plan_of(named("strided keys").of(4), 1, kRoomy, lanes).few_rows == 0);
+    CHECK(plan_of(named("strided keys, one query").of(8), 1, kRoomy, lanes).few_rows == 0);
   }
 
   for (const NamedShape &s : kNamedShapes) {
@@ -153,7 +168,7 @@ TEST_CASE("inside a block: query tiles, few rows, the output's lanes, copied key
       CHECK(plan.by_features == (s.value_features > 0 && (!s.has(kValuesStrided) || s.value_features == 1)));
       const int64_t stride = s.features == 60 ? 64 + 16 : s.features + 16;  // a line more than whole lines
       CHECK(plan.copied_stride == (s.has(kKeysApart) ? stride : 0));
-      CHECK(plan_of(s.of(element), 1, false).copied_stride == 0);
+      CHECK(plan_of(s.of(element), 1, 0).copied_stride == 0);
     }
   }
   // About a multiple of 2 KiB; less is not copied, since a few keys then share a line of the cache's sets.
@@ -174,7 +189,7 @@ TEST_CASE("inside a block: query tiles, few rows, the output's lanes, copied key
 
 TEST_CASE("what is far: each key is read once, and all of them are more than the L2") {
   AttentionShape shape = {4, 1, 1 << 13, 32, 32, 16, 1, 1, 1, 32, 1, false, false};  // 1 MiB of keys
-  const auto far = [&shape](const Caches &caches = kSmall) { return plan_of(shape, 1, true, 8, caches).far; };
+  const auto far = [&shape](const Caches &caches = kSmall) { return plan_of(shape, 1, kRoomy, 8, caches).far; };
   CHECK(!far());
   shape.keys += 1;
   CHECK(far());
@@ -268,13 +283,13 @@ TEST_CASE("what a call needs") {
 namespace {
 
 // Where the kernels keep what: regions that do not overlap and are large enough, in the scratch that is asked for.
-void check_layout(const AttentionShape &s, const AttentionPlan &plan, bool copies) {
+void check_layout(const AttentionShape &s, const AttentionPlan &plan, int64_t room) {
   const AttentionLayout &l = plan.layout;
   const int64_t rows = plan.heads * std::min(plan.block, s.queries), lines = (rows + 15) / 16 * 16;
   const int64_t chunk = std::min<int64_t>(256, (s.keys + 15) / 16 * 16);
   int64_t wrong = 0;
   const auto holds = [&wrong](bool condition) { wrong += !condition; };
-  holds(rows <= 512 / s.element);
+  holds(rows <= 2048 / s.element);
   holds(l.rows >= lines && l.rows % 16 == 0);
   holds(l.keys >= chunk && l.keys % 16 == 0);
   holds(l.state >= chunk * std::min(lines, plan.query_tile));
@@ -284,11 +299,14 @@ void check_layout(const AttentionShape &s, const AttentionPlan &plan, bool copie
   if (s.looks) holds((l.copied - l.segments) * s.element >= lines / 2 * 128);  // tiles of two rows at least
   for (const int64_t at : {l.state, l.queries, l.output, l.segments, l.copied}) holds(at % 16 == 0);
   const Need need = attention_need(s);
-  const int64_t end = plan.parts_bytes + l.copied * s.element + chunk * plan.copied_stride * s.element;
-  holds(end <= need.per_thread + (copies ? need.faster : 0));
+  const int64_t end = l.copied + chunk * plan.copied_stride;
+  holds(plan.parts_bytes + end * s.element <= room);
   holds(plan.copied_stride == 0 || plan.copied_stride >= s.features);
-  holds(need.per_thread % 64 == 0 && need.faster % 64 == 0 && plan.parts_bytes % 64 == 0 && plan.part_bytes % 64 == 0);
-  holds(plan.part_bytes >= (rows * s.value_features + 2 * l.rows) * s.element);
+  holds(plan.values_stride == 0 || (plan.values_stride >= s.value_features && l.values >= end));
+  holds(plan.parts_bytes + (l.values + chunk * plan.values_stride) * s.element <= room);
+  holds(need.per_thread % 64 == 0 && need.faster % 64 == 0 && need.fastest % 64 == 0 && plan.parts_bytes % 64 == 0 &&
+        plan.part_bytes % 64 == 0);
+  holds(plan.parts == 0 || plan.part_bytes >= (rows * s.value_features + 2 * l.rows) * s.element);
   if (plan.split_kv) holds(plan.parts >= 1 && plan.parts_bytes >= (plan.parts + 1) * plan.part_bytes);
   // Blocks cover the queries, heads are packed in groups, and no thread that has a task is not counted with.
   holds(plan.blocks * plan.block >= s.queries && (plan.blocks - 1) * plan.block < s.queries);
@@ -308,9 +326,15 @@ bool same_layout(const AttentionLayout &a, const AttentionLayout &b) {
 
 }  // namespace
 
-TEST_CASE("all plans: the layout is large enough, fits what is asked for, and does not depend on the machine") {
-  const AttentionMeans means[] = {{1, true, 8, kSmall},  {1, false, 16, kLarge}, {2, true, 4, kSmall},
-                                  {3, false, 8, kLarge}, {8, true, 16, kLarge},  {300, true, 1, kSmall}};
+TEST_CASE("all plans: the layout is large enough, fits what is asked for, and but in wide blocks is of no machine") {
+  struct Machine {
+    int threads, room;  // 0: what is needed, 1: what is asked for, 2: all
+    int64_t lanes;
+    Caches caches;
+  };
+  const Machine machines[] = {{1, 2, 8, kSmall}, {1, 0, 16, kLarge}, {2, 2, 4, kSmall},  {3, 0, 8, kLarge},
+                              {3, 1, 8, kLarge}, {8, 2, 16, kLarge}, {300, 1, 1, kSmall}};
+  int wide = 0;
   for (const int64_t element : {4, 8}) {
     for (const int64_t queries : {0, 1, 2, 5, 16, 17, 33, 64, 65, 128, 1000}) {
       for (const int64_t keys : {0, 1, 17, 255, 1023, 1024, 5000}) {
@@ -320,23 +344,33 @@ TEST_CASE("all plans: the layout is large enough, fits what is asked for, and do
             for (int variant = 0; variant < 6; ++variant) {
               const int64_t value_features = variant == 1 ? 0 : variant == 2 ? 128 : features;
               const int64_t key_stride = variant >= 3 ? 4096 / element : features;
-              const AttentionShape s = {element, queries, keys,       features, value_features,   group,       1,
-                                        1,       1,       key_stride, 1,        variant % 2 == 0, variant == 5};
+              AttentionShape s = {element, queries, keys,       features, value_features,   group,       1,
+                                  1,       1,       key_stride, 1,        variant % 2 == 0, variant == 5};
+              s.v_key_stride = variant == 4 ? key_stride : 0;
               INFO(element << " bytes, Nq " << queries << " Nk " << keys << " D " << features << " Dv "
                            << value_features << " group " << group << " variant " << variant);
-              const AttentionPlan first = plan_attention(s, means[0]);
-              for (const AttentionMeans &m : means) {
-                const AttentionPlan plan = plan_attention(s, m);
-                check_layout(s, plan, m.copies);
-                CHECK(same_layout(plan.layout, first.layout));
+              const Need need = attention_need(s);
+              const AttentionPlan first = plan_of(s, 1, 0);
+              for (const Machine &m : machines) {
+                const int64_t more = (m.room > 0 ? need.faster : 0) + (m.room > 1 ? need.fastest : 0);
+                const AttentionPlan plan = plan_of(s, m.threads, need.per_thread + more, m.lanes, m.caches);
+                check_layout(s, plan, need.per_thread + more);
+                const bool is_wide = plan.heads * std::min(plan.block, queries) > 512 / element;
+                wide += is_wide;
+                CHECK((is_wide ? has_far_l3(m.caches) && plan.copied_stride != 0
+                               : same_layout(plan.layout, first.layout)));
                 CHECK(plan.parts_bytes == first.parts_bytes);
                 CHECK(plan.part_bytes == first.part_bytes);
               }
-              CHECK(attention_need(s).per_thread <= kShare);
+              CHECK(need.per_thread <= kShare);
+              CHECK(need.per_thread + need.faster <=
+                    kShare + (variant < 3 ? 0 : 256 * (features + value_features) * element));
+              CHECK(need.per_thread + need.fastest <= 1 << 20);
             }
           }
         }
       }
     }
   }
+  CHECK(wide > 100);
 }

@@ -19,6 +19,7 @@ enum Lies : unsigned {
   kCausal = 64,        // bottom right
   kBackwards = 128,    // keys from the last to the first in memory
   kBiased = 256,       // a bias
+  kValuesApart = 512,  // as the keys
 };
 
 struct NamedShape {
@@ -46,7 +47,14 @@ struct NamedShape {
             : has(kValuesStrided) && value_features > 1 ? keys
                                                         : 1,
             has(kMasked) || has(kBiased),
-            has(kScores)};
+            has(kScores),
+            false,
+            false,
+            false,
+            false,
+            has(kValuesStrided) ? 1
+            : has(kValuesApart) ? 2048 / element
+                                : value_features};
   }
 };
 
@@ -73,6 +81,7 @@ inline const NamedShape kNamedShapes[] = {
     {"copied keys", 70, 530, 64, 64, 1, 1, 1, kKeysApart},
     {"copied keys, backwards", 70, 530, 64, 64, 1, 1, 1, kKeysApart | kBackwards},
     {"copied keys of large blocks", 300, 300, 128, 128, 2, 2, 1, kKeysApart},
+    {"copied keys and values of wide blocks", 600, 300, 64, 48, 4, 4, 1, kKeysApart | kValuesApart},
     {"copied keys of few queries", 3, 3000, 60, 36, 1, 1, 1, kKeysApart | kCausal},
     {"strided values", 40, 500, 48, 40, 1, 1, 1, kValuesStrided},
     {"strided values, one query", 1, 900, 64, 64, 8, 8, 1, kValuesStrided},

@@ -10,6 +10,7 @@ namespace attend::test {
 // Zen 5.
 class OnCore {
  public:
+  explicit OnCore(const Caches &core) : mine_(caches()) { set(core); }
   explicit OnCore(Random &random) : mine_(caches()) {
     set(random.pick<Caches>({{32 << 10, 1 << 20}, {48 << 10, 2 << 20}, {48 << 10, 1 << 20}}));
   }

@@ -476,8 +476,9 @@ ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_t
                                           const attend_tensor *out, const attend_attention_options *options);
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them; with narrower types
  * or pages 256 (D + 16 + Dv) elements more, into which a chunk of keys and values is widened or gathered, and 128 Dv for
- * narrower results. Keys whose stride is close to a multiple of 2 KiB are copied, for speed alone, where each thread has
- * 256 (D + 32) elements more. Sequences that may differ take 8 bytes each. Never depends on the contents of starts,
+ * narrower results. Keys whose stride is close to a multiple of 2 KiB, as of heads side by side, are copied, for speed
+ * alone, where each thread has room for it: up to 256 (D + Dv) elements more are asked for. (Without a workspace a call
+ * allocates up to 1 MiB for it.) Sequences that may differ take 8 bytes each. Never depends on the contents of starts,
  * lengths or pages. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,
                                                     const attend_tensor *v, const attend_tensor *out,

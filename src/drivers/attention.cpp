@@ -27,7 +27,8 @@ AttentionShape shape_of(const Attention &p) {
           p.k.is_narrow(),
           p.v.is_narrow(),
           p.out.is_narrow(),
-          p.pages.given};
+          p.pages.given,
+          p.v.stride[1]};
 }
 
 // Whether sequences may differ in queries or keys.
@@ -175,7 +176,7 @@ NextKeys keys_from(const Call<T> &call, const BlockPlace &at, int64_t key) {
 
 template <class T>
 __attribute__((noinline)) void run_block(const Call<T> &call, const BlockPlace &at, const NextKeys &next, int thread) {
-  T m[Contract<T>::kQueryBlock], l[Contract<T>::kQueryBlock], per_head[2 * Contract<T>::kQueryBlock];
+  T m[Contract<T>::kMostQueries], l[Contract<T>::kMostQueries], per_head[2 * Contract<T>::kQueryBlock];
   AttentionBlock<T> x = block_of(call, at, call.scratch_of(thread), per_head);
   x.next = next;
   x.m = m;
@@ -294,7 +295,7 @@ Acquired run(const KernelTable &table, const Attention &p, const Execution &exec
   if (scratch.result() != Acquired::ok) return scratch.result();
   if (p.k.heads() == 0) return Acquired::ok;
 
-  const AttentionMeans means = {scratch.threads(), scratch.is_faster(), kernels.attention_lanes, caches()};
+  const AttentionMeans means = {scratch.threads(), scratch.per_thread(), kernels.attention_lanes, caches()};
   if (are_uneven(p) && (p.query_starts != nullptr || means.threads > 1)) {
     run_sequences<T>(p, shape, means, scratch, table);
     return Acquired::ok;

@@ -18,6 +18,9 @@ constexpr int64_t kManyKeys = 4 * Contract<float>::kKeyChunk;
 int64_t query_block(int64_t element) {
   return element == 4 ? Contract<float>::kQueryBlock : Contract<double>::kQueryBlock;
 }
+int64_t widest_block(int64_t element) {
+  return element == 4 ? Contract<float>::kMostQueries : Contract<double>::kMostQueries;
+}
 int64_t score_lanes(int64_t element) {
   return element == 4 ? Contract<float>::kScoreLanes : Contract<double>::kScoreLanes;
 }
@@ -43,9 +46,45 @@ bool keys_share_sets(const AttentionShape &s) {
 
 int64_t room_for_keys(const AttentionShape &s) { return std::min(kKeyChunk, round_up(s.keys)); }
 
-// Bytes of a copy that is made for speed alone.
+bool values_share_sets(const AttentionShape &s) {
+  return !stages_v(s) && s.value_features > 0 && s.v_feature_stride == 1 &&
+         columns_share_sets(s.v_key_stride * s.element);
+}
+
+// Bytes of copies that are made for speed alone.
 int64_t copy_bytes(const AttentionShape &s) {
   return keys_share_sets(s) ? aligned(room_for_keys(s) * stride_of_copies(s.features) * s.element) : 0;
+}
+int64_t value_copy_bytes(const AttentionShape &s) {
+  return values_share_sets(s) ? room_for_keys(s) * round_up(s.value_features) * s.element : 0;
+}
+
+// Where the keys of a head share sets of the L1, its keys and values share sets of the L2, which then has no room for
+// them: each block brings them from the L3 again. Where that is far, wide blocks bring them, and copy both, a quarter as
+// often. ([N, H, D] beside heads apart, N = 512, on Emerald Rapids: D = 64, 16 heads 1.18, blocks of 256 queries 1.10, of 512
+// 1.09, values copied too 1.02; D = 128, 16 heads 1.21, 1.12, 1.09, 1.02. Blocks of 128 with values copied 1.18.)
+int64_t wide_bytes(const AttentionShape &s, int64_t rows) {
+  return attention_block_bytes(s, rows) + copy_bytes(s) + value_copy_bytes(s);
+}
+// As many queries as there is room for, or 0: no more than usual.
+int64_t wide_block(const AttentionShape &s, int64_t room) {
+  const int64_t usual = query_block(s.element), step = usual / 2;
+  if (!keys_share_sets(s) || s.queries <= usual) return 0;
+  for (int64_t rows = std::min(round_up(s.queries, step), widest_block(s.element)); rows > usual; rows -= step) {
+    if (wide_bytes(s, rows) <= room) return rows;
+  }
+  return 0;
+}
+// What a wide block may take of the scratch: of a workspace a share and the copies of a chunk, of our own memory half of an
+// L2 of 2 MiB.
+int64_t wide_bytes_of_workspace(const AttentionShape &s) {
+  const int64_t rows =
+      wide_block(s, Need::kShare + Contract<float>::kKeyChunk * (s.features + s.value_features) * s.element);
+  return rows == 0 ? 0 : wide_bytes(s, rows);
+}
+int64_t wide_bytes_at_most(const AttentionShape &s) {
+  const int64_t rows = wide_block(s, kUsualL2);
+  return rows == 0 ? 0 : wide_bytes(s, rows);
 }
 
 // Queries of a block at most. A chunk of keys is read from beyond the L2, and copied, once a block; but with the copy a
@@ -111,7 +150,6 @@ Need attention_need(const AttentionShape &s, bool packed) {
     return attention_parts_bytes(of) + attention_block_bytes(of, most_rows(of));
   };
   need.per_thread = bytes(s);
-  need.faster = copy_bytes(s);
   const int64_t block = query_block(s.element) / 2;
   need.tasks = (s.queries + block - 1) / block * s.heads;
   if (!packed) need.tasks *= s.batch;
@@ -124,6 +162,11 @@ Need attention_need(const AttentionShape &s, bool packed) {
   few.queries = packed ? 1 : s.queries;
   if (can_split(few) && need.tasks < kMostThreads) {
     need.tasks *= std::min<int64_t>(kMostThreads, s.keys / kKeyChunk);
+  }
+  need.set_faster(copy_bytes(s));
+  if (const int64_t wide = wide_bytes_at_most(s); wide > need.per_thread + need.faster + need.fastest) {
+    need.faster = std::max(need.faster, wide_bytes_of_workspace(s) - need.per_thread);
+    need.fastest = wide - need.per_thread - need.faster;
   }
   return need;
 }
@@ -150,7 +193,8 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   AttentionPlan plan = {};
   const int64_t threads = means.threads;
   plan.threads = threads;
-  plan.block = std::max<int64_t>(1, most_queries(s));
+  const int64_t wide = has_far_l3(means.caches) ? wide_block(s, std::min(means.room, kUsualL2)) : 0;
+  plan.block = wide > 0 ? wide : std::max<int64_t>(1, most_queries(s));
   const auto count = [&](int64_t heads) {
     plan.heads = heads;
     plan.blocks = (s.queries + plan.block - 1) / plan.block;
@@ -165,6 +209,11 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   }
   // Smaller blocks where there are too few of them to keep all threads at work to the end.
   const int64_t half = query_block(s.element) / 2;
+  while (threads > 1 && plan.block > 2 * half && plan.tasks < 4 * threads) {
+    plan.block = round_up(plan.block / 2, half);
+    if (plan.block <= 2 * half) plan.block = most_queries(s);
+    count(plan.heads);
+  }
   if (threads > 1 && plan.block > half && plan.tasks < 4 * threads) {
     plan.block = half;
     count(plan.heads);
@@ -177,12 +226,16 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
   plan.by_features = s.v_feature_stride == 1 || stages_v(s);
-  plan.copied_stride = stages_k(s) || (keys_share_sets(s) && means.copies) ? stride_of_copies(s.features) : 0;
-  plan.values_stride = stages_v(s) ? round_up(s.value_features) : 0;
+  const bool is_wide = plan.block > query_block(s.element);
+  const int64_t with_copies = plan.parts_bytes + attention_block_bytes(s, most_rows(s)) + copy_bytes(s);
+  plan.copied_stride =
+      stages_k(s) || (keys_share_sets(s) && means.room >= with_copies) ? stride_of_copies(s.features) : 0;
+  plan.values_stride = stages_v(s) || (is_wide && values_share_sets(s)) ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
              s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;
-  plan.layout = attention_layout(s, most_rows(s));
+  plan.layout = attention_layout(s, is_wide ? plan.block : most_rows(s));
+  if (is_wide && values_share_sets(s)) plan.layout.values = plan.layout.copied + room_for_keys(s) * plan.copied_stride;
   return plan;
 }
 

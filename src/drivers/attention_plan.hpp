@@ -17,12 +17,13 @@ struct AttentionShape {
   bool shows_scores;
   bool widens_k = false, widens_v = false, rounds = false;  // K, V, out are of a narrower type than the arithmetic
   bool paged = false;                                       // K and V are gathered from pages
+  int64_t v_key_stride = 0;                                 // in elements
 };
 
 // What the machine lends.
 struct AttentionMeans {
   int threads;
-  bool copies;    // there is room to copy a chunk of keys
+  int64_t room;   // bytes of scratch a thread has
   int64_t lanes;  // of the kernels
   Caches caches;
 };
@@ -48,8 +49,8 @@ struct AttentionPlan {
   AttentionLayout layout;
 };
 
-// Bytes of scratch that hold for every machine: what is needed, and what copies of keys take beside. `packed`: the
-// queries are those of all `batch` sequences together, however they are shared out.
+// Bytes of scratch that hold for every machine: what is needed, and what copies of keys, and blocks of more queries, take
+// beside. `packed`: the queries are those of all `batch` sequences together, however they are shared out.
 Need attention_need(const AttentionShape &shape, bool packed = false);
 
 // FMAs of all sequences.

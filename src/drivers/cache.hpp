@@ -30,6 +30,10 @@ inline bool is_wide_core() { return g_l1.load(std::memory_order_relaxed) >= 48 <
 // 31 to 33 not asked for, of a read loop's 31; on a Zen 4, with 1 MiB, 22 asked for and 19 not.)
 inline bool fetches_by_itself() { return caches().l2 >= 2 << 20; }
 
+// Whether what falls out of the L2 is far away, as on Intel's mesh (some 70 ns; told by the L2 again, not measured elsewhere):
+// attention then has wide blocks (attention_plan.cpp, with figures).
+constexpr bool has_far_l3(const Caches &caches) { return caches.l2 >= 2 << 20; }
+
 // Whether vdpbf16ps, of two products a lane, takes no longer than an FMA, as on a Zen 4, told by the L2 too. On Intel's Emerald
 // Rapids it takes four times as long, half the products of FMAs: 2048 x 2048 x 512 took 1.7 times as long by it.
 inline bool has_fast_pairs() { return caches().l2 < 2 << 20; }

@@ -148,7 +148,7 @@ Acquired multiply_all(const KernelTable &kernels, const Matmul &p, const Executi
   const int threads = tasks_of(plan.m, plan.n, plan.k, slices) == 1 ? 1 : execution.usable_threads();
   const Scratch scratch(execution, plan.need(slices, threads), threads);
   if (scratch.result() != Acquired::ok) return scratch.result();
-  if (scratch.is_faster()) plan.widen(threads);
+  if (scratch.is_fastest()) plan.widen(threads);
   if (slices == 1 && scratch.threads() == 1) {
     MatmulBlock<T> x = block_of(p.alpha, p.beta, plan);
     multiply(call, Piece(plan.m), Piece(plan.n), 0, 0, scratch.of_thread(0), &x);

@@ -209,7 +209,7 @@ struct MatmulPlan {
     MatmulPlan wide = *this;
     if (pack_a && !rounds) wide.most_rows = kMostRows;
     wide.kept_columns = columns_to_keep(threads);
-    need.faster = wide.bytes() - need.per_thread;
+    need.set_faster(wide.bytes() - need.per_thread);
     return need;
   }
 };

@@ -32,28 +32,30 @@ struct Execution {
 struct Need {
   int64_t shared = 0, per_thread = 0;
   int64_t tasks = 1;  // more threads than this have nothing to do
-  // With so much more for each thread the call is faster: used where all threads have it, never required.
-  int64_t faster = 0;
+  // With so much more for each thread the call is faster, and with this beside fastest: used where all threads have it,
+  // never required; the ..._workspace functions ask for the first.
+  int64_t faster = 0, fastest = 0;
 
   // Room for `threads` of them, and for aligning the start.
   int64_t bytes(int threads) const {
     const int64_t all = shared + per_thread * threads;
     return all == 0 ? 0 : all + kAlignment - 1;
   }
-  Need with_faster() const {
+  // The same with `more` for each thread.
+  Need with(int64_t more) const {
     Need all = *this;
-    all.per_thread += faster;
-    all.faster = 0;
+    all.per_thread += more;
     return all;
   }
   // A thread's share of a usual L2.
   static constexpr int64_t kShare = kUsualL2 / 4;
+  // What makes a call faster, where that is all of it: asked for within a share.
+  void set_faster(int64_t more) { (per_thread + more <= kShare ? faster : fastest) = more; }
 
-  // The answer of the ..._workspace functions: what makes the call faster only within that share.
+  // The answer of the ..._workspace functions.
   int64_t workspace(int requested) const {
-    if (faster > 0 && per_thread + faster <= kShare) return with_faster().workspace(requested);
     const int64_t limit = requested > kMostThreads ? kMostThreads : requested > 0 ? requested : kWorkspaceThreads;
-    return bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));
+    return with(faster).bytes(static_cast<int>(limit < tasks ? limit : tasks < 1 ? 1 : tasks));
   }
 };
 
@@ -63,6 +65,8 @@ enum class Acquired { ok, workspace_too_small, out_of_memory };
 class Scratch {
  public:
   Scratch(const Execution &execution, const Need &need, int threads) : need_(need), executor_(execution.executor) {
+    const int64_t more = need.faster + need.fastest;
+    fastest_ = need.per_thread + more;
     if (threads > kMostThreads) threads = kMostThreads;
     if (threads > need.tasks) threads = static_cast<int>(need.tasks);
     threads_ = threads < 1 ? 1 : threads;
@@ -78,17 +82,18 @@ class Scratch {
         return;
       }
       if (need.per_thread > 0 && room / need.per_thread < threads_) threads_ = static_cast<int>(room / need.per_thread);
-      if (room / threads_ >= need.per_thread + need.faster) need_ = need.with_faster();
+      const int64_t each = room / threads_ / kAlignment * kAlignment;
+      need_ = need.with(more < each - need.per_thread ? more : each - need.per_thread);
       start_ = start;
       return;
     }
-    need_ = need.with_faster();
+    need_ = need.with(more);
     if (threads_ == 1 && need_.shared + need_.per_thread <= static_cast<int64_t>(sizeof stack_)) {
       start_ = stack_;
       return;
     }
     allocated_ = std::malloc(static_cast<size_t>(need_.bytes(threads_)));
-    if (allocated_ == nullptr && (threads_ > 1 || need.faster > 0)) {
+    if (allocated_ == nullptr && (threads_ > 1 || more > 0)) {
       threads_ = 1;
       need_ = need;
       allocated_ = std::malloc(static_cast<size_t>(need_.bytes(1)));
@@ -107,8 +112,8 @@ class Scratch {
   int threads() const { return threads_; }
   const Executor &executor() const { return executor_; }
   int64_t per_thread() const { return need_.per_thread; }
-  // Whether that includes Need::faster.
-  bool is_faster() const { return need_.faster == 0; }
+  // Whether that is all that makes the call faster.
+  bool is_fastest() const { return need_.per_thread >= fastest_; }
   char *shared() const { return start_; }
   char *of_thread(int thread) const { return start_ + need_.shared + thread * need_.per_thread; }
 
@@ -116,6 +121,7 @@ class Scratch {
   static char *align(char *p) { return p + (kAlignment - reinterpret_cast<intptr_t>(p) % kAlignment) % kAlignment; }
 
   Need need_;
+  int64_t fastest_ = 0;  // bytes for a thread
   Executor executor_;
   int threads_ = 1;
   Acquired result_ = Acquired::ok;

@@ -58,14 +58,17 @@ struct Plan {
 
   Need need() const {
     Need all;
-    int64_t fast = 0;
+    int64_t faster = 0, fastest = 0;
     for (const Need &part : {matmul_need(q), matmul_need(k), matmul_need(v), attention_need(attention),
                              projects ? matmul_need(output) : Need()}) {
+      const int64_t asked = part.shared + part.per_thread + part.faster;
       all.per_thread = std::max(all.per_thread, part.shared + part.per_thread);
-      fast = std::max(fast, part.shared + part.per_thread + part.faster);
+      faster = std::max(faster, asked);
+      fastest = std::max(fastest, asked + part.fastest);
       all.tasks = std::max(all.tasks, part.tasks);
     }
-    all.faster = fast - all.per_thread;
+    all.faster = faster - all.per_thread;
+    all.fastest = fastest - faster;
     all.shared = bytes_of(attention.q) + bytes_of(attention.k) + bytes_of(attention.v) +
                  (projects ? bytes_of(attention.out) : 0) + (rounds ? bytes_of(output.c) : 0);
     return all;

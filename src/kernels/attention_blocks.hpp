@@ -54,7 +54,7 @@ struct NextKeys {
   PageTable pages;
 };
 
-// Attention of up to kQueryBlock rows over all keys they see. The rows are the queries of `heads` heads that share keys
+// Attention of up to kMostQueries rows over all keys they see. The rows are the queries of `heads` heads that share keys
 // and values, `items` of each: row r is query r % items of head r / items. Query i sees the keys [key_begin +
 // key_begin_step i, key_end + key_end_step i), clipped to [part_begin, keys), that neither mask nor bias hides.
 template <class T>

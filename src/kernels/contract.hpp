@@ -44,8 +44,9 @@ struct Contract {
   static constexpr int64_t kMatmulPanels = kMatmulColumns * kMatmulHeight;
   // Sums that a product with one column keeps in its scratch: 32 KiB.
   static constexpr int64_t kLongColumn = 32768 / static_cast<int64_t>(sizeof(T));
-  // Queries of one attention block, and how many of them share one buffer of scores at most (128 bytes of lanes).
-  static constexpr int64_t kQueryBlock = 512 / static_cast<int64_t>(sizeof(T));
+  // Queries of one attention block as a rule, and at most; and how many of them share one buffer of scores at most (128
+  // bytes of lanes).
+  static constexpr int64_t kQueryBlock = 512 / static_cast<int64_t>(sizeof(T)), kMostQueries = 4 * kQueryBlock;
   static constexpr int64_t kScoreLanes = 128 / static_cast<int64_t>(sizeof(T));
 };
 

@@ -133,19 +133,18 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
   output_slice(x, t, slice, *runs, chunk, finite);
 }
 
-// All tiles of the block and the keys [begin, end) of one chunk. `begun`: a bit for each tile whose open span is not
-// empty.
+// All tiles of the block and the keys [begin, end) of one chunk. `begun`: for each tile whether its open
+// span has something.
 template <class T>
-void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64_t *begun) {
+void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, bool *begun) {
   StagedChunk<T> chunk = stage(x, begin, end);
   FiniteChunk<T> of_chunk;
-  uint64_t bit = 1;
-  for (int64_t row = 0; row < x.rows; row += x.tile_rows, bit <<= 1) {
+  for (int64_t row = 0; row < x.rows; row += x.tile_rows, ++begun) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange seen = seen_by_any(x, t);
-    if (x.spans && (begin + x.key_offset) % Contract<T>::kKeySpan == 0 && (*begun & bit) != 0) {
+    if (x.spans && (begin + x.key_offset) % Contract<T>::kKeySpan == 0 && *begun) {
       close_span(x, t);
-      *begun &= ~bit;
+      *begun = false;
     }
     KeySlice<T> slice;
     slice.begin = larger(begin, seen.begin);
@@ -157,9 +156,9 @@ void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, uint64
     slice.end = runs.run[runs.count - 1].end;
     slice.k = chunk.k.from(slice.begin);
     slice.v = chunk.v.from(slice.begin);
-    slice.first = (*begun & bit) == 0;
+    slice.first = !*begun;
     slice.last = slice.end == seen.end && !x.defers_finish;
-    *begun |= bit;
+    *begun = true;
     attend_slice(x, t, slice, &runs, chunk, &of_chunk);
   }
 }
@@ -196,9 +195,12 @@ void attention(const AttentionBlock<T> &x) {
   constexpr int64_t kChunk = Contract<T>::kKeyChunk;
   constexpr int64_t kMost = Tiles<T>::kScoreVectors * kLanes<T>;
   static_assert(Contract<T>::kQueryBlock % kMost == 0 && kMost <= Contract<T>::kScoreLanes, "tiles fit the scratch");
-  static_assert(Contract<T>::kQueryBlock / kMost <= 64 && Contract<T>::kKeySpan % kChunk == 0, "a bit for each tile");
-  uint64_t begun = x.resumes ? ~uint64_t{0} : 0;
-  for (int64_t row = 0; row < x.rows; row += x.tile_rows) {
+  static_assert(Contract<T>::kKeySpan % kChunk == 0, "spans end with chunks");
+  // Rows of a tile at least, but for the last: query_tile() has half of kScoreLanes where the L1 is small.
+  constexpr int64_t kLeast = kMost < Contract<T>::kScoreLanes ? kMost : kMost / 2;
+  bool begun[Contract<T>::kMostQueries / kLeast];  // of each tile; set below
+  for (int64_t row = 0, tile = 0; row < x.rows; row += x.tile_rows, ++tile) {
+    begun[tile] = x.resumes;
     begin_tile(x, tile_of(x, row));
     if (x.resumes) {
       resume_tile(x, tile_of(x, row));
@@ -211,10 +213,10 @@ void attention(const AttentionBlock<T> &x) {
       looked_to = (c0 / kWindow + 1) * kWindow;
       for (int64_t row = 0; row < x.rows; row += x.tile_rows) look_at_window(x, tile_of(x, row), looked_to - kWindow);
     }
-    attend_chunk(x, larger(c0, x.seen.begin), smaller(c0 + kChunk, x.seen.end), &begun);
+    attend_chunk(x, larger(c0, x.seen.begin), smaller(c0 + kChunk, x.seen.end), begun);
   }
-  for (int64_t row = 0; row < x.rows; row += x.tile_rows, begun >>= 1) {
-    const bool saw_something = (begun & 1) != 0;
+  for (int64_t row = 0, tile = 0; row < x.rows; row += x.tile_rows, ++tile) {
+    const bool saw_something = begun[tile];
     if (saw_something && !x.defers_finish && x.in_place && x.scores.data == nullptr) continue;  // finished already
     finish_tile(x, tile_of(x, row), saw_something);
   }

@@ -2,7 +2,7 @@
 // of K and V.
 //
 // Keys that begin in the same sets of the L1 are copied: [N, H, D] arrays with H * D a power of two took 1.6 times as long
-// without. (Copying V too gains nothing.) Elements of a narrower type are widened, and pages gathered, once for all tiles
+// without. (Copying V too gains nothing, but in wide blocks: attention_plan.cpp.) Elements of a narrower type are widened, and pages gathered, once for all tiles
 // of a block: some 3 % of its work. Few rows read either as they lie (scores_few.hpp, output.hpp), so that nothing is
 // staged before it is asked for.
 #pragma once
@@ -160,6 +160,7 @@ ATTEND_INLINE StagedChunk<T> stage(const AttentionBlock<T> &x, int64_t begin, in
   StagedChunk<T> chunk = {begin, end, part(x.k, x.features, x.copied_stride, x.layout.copied, x.pages.of_k),
                           part(x.v, x.value_features, x.values_stride, x.layout.values, x.pages.of_v)};
   if (x.copied_stride != 0 && !is_narrow<T>(x.k.type) && !paged) chunk.k.copy();
+  if (x.values_stride != 0 && !is_narrow<T>(x.v.type) && !paged) chunk.v.copy();
   return chunk;
 }
 

@@ -30,7 +30,7 @@ struct Row {
 };
 
 // Blocks of rows: 128 queries (f64: 64), half of them where threads would be idle, up to 64 (32) rows of packed heads; and,
-// where keys are copied and the L3 is far, as many as there is room for, up to four times as many.
+// where keys are copied and the L3 is far, more, as many as there is room for.
 const Row kRows[] = {
     {"prefill", 4, 1, 1, 128, 6, false},
     {"prefill", 4, 2, 1, 64, 10, false},
@@ -81,12 +81,12 @@ const Row kRows[] = {
     {"copied keys of large blocks", 8, 1, 1, 32, 20, false},
     {"copied keys of large blocks", 4, 1, 1, 320, 2, false, kLarge},
     {"copied keys and values of wide blocks", 4, 1, 1, 128, 20, false},
-    {"copied keys and values of wide blocks", 4, 1, 1, 512, 8, false, kLarge},
-    {"copied keys and values of wide blocks", 4, 2, 1, 512, 8, false, kLarge},
-    {"copied keys and values of wide blocks", 4, 3, 1, 256, 12, false, kLarge},  // halved, as other blocks
+    {"copied keys and values of wide blocks", 4, 1, 1, 320, 8, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 2, 1, 320, 8, false, kLarge},
+    {"copied keys and values of wide blocks", 4, 3, 1, 192, 16, false, kLarge},  // halved, as other blocks
     {"copied keys and values of wide blocks", 4, 5, 1, 128, 20, false, kLarge},
     {"copied keys and values of wide blocks", 4, 6, 1, 64, 40, false, kLarge},
-    {"copied keys and values of wide blocks", 8, 1, 1, 256, 12, false, kLarge},
+    {"copied keys and values of wide blocks", 8, 1, 1, 224, 12, false, kLarge},
     {"copied keys and values of wide blocks", 4, 1, 1, 320, 8, false, kLarge, 320 << 10},
     {"copied keys and values of wide blocks", 4, 1, 1, 128, 20, false, kLarge, 200 << 10},
     {"no value features", 4, 1, 1, 33, 2, false},
@@ -185,6 +185,26 @@ TEST_CASE("inside a block: query tiles, few rows, the output's lanes, copied key
   for (const int64_t stride : {0, 1, 16, 63, 64, 128, 256, 512 - 64, 512 + 64, 768, 1024 + 256}) CHECK(!copied(stride));
   apart.k_feature_stride = 2;
   CHECK(!copied(512));
+}
+
+TEST_CASE("wide blocks: what would come from a far L3, or be widened, for each block of queries") {
+  AttentionShape shape = {4, 2000, 4096, 64, 64, 1, 1, 1, 1, 64, 1, false, false};  // 2 MiB of keys and values
+  const auto block = [&shape](const Caches &caches = kLarge) { return plan_of(shape, 1, kRoomy, 8, caches).block; };
+  CHECK(block() == 512);
+  CHECK(block(kSmall) == 128);
+  CHECK(plan_of(shape, 1, attention_need(shape).per_thread, 8, kLarge).block == 128);
+  shape.keys = 4095;
+  CHECK(block() == 128);
+  shape.widens_v = true;
+  CHECK(block() == 512);
+  shape.widens_v = false, shape.paged = true;
+  CHECK(block() == 512);
+  shape.widens_k = shape.rounds = true, shape.features = shape.value_features = 128;
+  CHECK(block() == 448);  // of as many as there is room for
+  shape.queries = 512;
+  CHECK(block() == 256);  // evenly
+  shape.queries = 128;
+  CHECK(block() == 128);
 }
 
 TEST_CASE("what is far: each key is read once, and all of them are more than the L2") {
@@ -357,8 +377,7 @@ TEST_CASE("all plans: the layout is large enough, fits what is asked for, and bu
                 check_layout(s, plan, need.per_thread + more);
                 const bool is_wide = plan.heads * std::min(plan.block, queries) > 512 / element;
                 wide += is_wide;
-                CHECK((is_wide ? has_far_l3(m.caches) && plan.copied_stride != 0
-                               : same_layout(plan.layout, first.layout)));
+                CHECK((is_wide ? has_far_l3(m.caches) : same_layout(plan.layout, first.layout)));
                 CHECK(plan.parts_bytes == first.parts_bytes);
                 CHECK(plan.part_bytes == first.part_bytes);
               }

@@ -59,33 +59,38 @@ int64_t value_copy_bytes(const AttentionShape &s) {
   return values_share_sets(s) ? room_for_keys(s) * round_up(s.value_features) * s.element : 0;
 }
 
-// Where the keys of a head share sets of the L1, its keys and values share sets of the L2, which then has no room for
-// them: each block brings them from the L3 again. Where that is far, wide blocks bring them, and copy both, a quarter as
-// often. ([N, H, D] beside heads apart, N = 512, on Emerald Rapids: D = 64, 16 heads 1.18, blocks of 256 queries 1.10, of 512
-// 1.09, values copied too 1.02; D = 128, 16 heads 1.21, 1.12, 1.09, 1.02. Blocks of 128 with values copied 1.18.)
+// Whether keys and values come from the L3 again, or are widened or gathered again, for each block of queries: those that are
+// more than the L2 holds, and those whose strides leave them a few of its sets. Where the L3 is far, wide blocks bring and
+// copy them a quarter as often. (Emerald Rapids, N = 512, [N, H, D] beside heads apart: D = 64, 16 heads 1.18, by blocks of 256
+// queries 1.10, of 512 1.09, with values copied too 1.02; D = 128 1.21, 1.12, 1.09, 1.02; values copied in blocks of 128 1.18.
+// bf16 is 3 to 8 % faster, f64 of D = 128 from N = 2048 on 4 to 6, f32 of D = 128 2 to 3; at N = 1024, all in the L2, 2 % slower.)
+bool brings_again(const AttentionShape &s) {
+  return keys_share_sets(s) || stages_k(s) || stages_v(s) ||
+         s.keys >= 2 * kUsualL2 / s.element / std::max<int64_t>(1, s.features + s.value_features);
+}
 int64_t wide_bytes(const AttentionShape &s, int64_t rows) {
   return attention_block_bytes(s, rows) + copy_bytes(s) + value_copy_bytes(s);
 }
-// As many queries as there is room for, or 0: no more than usual.
+// Queries of a block, as many as there is room for and about as many in each, or 0: no more than usual.
 int64_t wide_block(const AttentionShape &s, int64_t room) {
   const int64_t usual = query_block(s.element), step = usual / 2;
-  if (!keys_share_sets(s) || s.queries <= usual) return 0;
-  for (int64_t rows = std::min(round_up(s.queries, step), widest_block(s.element)); rows > usual; rows -= step) {
-    if (wide_bytes(s, rows) <= room) return rows;
-  }
-  return 0;
+  if (s.queries <= usual || !brings_again(s)) return 0;
+  int64_t rows = std::min(round_up(s.queries, step), widest_block(s.element));
+  while (rows > usual && wide_bytes(s, rows) > room) rows -= step;
+  const int64_t blocks = (s.queries + rows - 1) / rows, even = round_up((s.queries + blocks - 1) / blocks, step);
+  return even > usual ? even : 0;
 }
-// What a wide block may take of the scratch: of a workspace a share and the copies of a chunk, of our own memory half of an
-// L2 of 2 MiB.
-int64_t wide_bytes_of_workspace(const AttentionShape &s) {
-  const int64_t rows =
-      wide_block(s, Need::kShare + Contract<float>::kKeyChunk * (s.features + s.value_features) * s.element);
+int64_t wide_block_bytes(const AttentionShape &s, int64_t room) {
+  const int64_t rows = wide_block(s, room);
   return rows == 0 ? 0 : wide_bytes(s, rows);
 }
-int64_t wide_bytes_at_most(const AttentionShape &s) {
-  const int64_t rows = wide_block(s, kUsualL2);
-  return rows == 0 ? 0 : wide_bytes(s, rows);
+// What a wide block may take: of a workspace a share beside the copies of a chunk, of the library's own memory half of an L2 of
+// 2 MiB.
+int64_t wide_share(const AttentionShape &s) {
+  const bool copies = keys_share_sets(s) || stages_k(s) || stages_v(s);
+  return Need::kShare + (copies ? kKeyChunk * (s.features + s.value_features) * s.element : 0);
 }
+constexpr int64_t kMostWide = kUsualL2;
 
 // Queries of a block at most. A chunk of keys is read from beyond the L2, and copied, once a block; but with the copy a
 // thread shall need no more than a usual L2's share.
@@ -164,10 +169,8 @@ Need attention_need(const AttentionShape &s, bool packed) {
     need.tasks *= std::min<int64_t>(kMostThreads, s.keys / kKeyChunk);
   }
   need.set_faster(copy_bytes(s));
-  if (const int64_t wide = wide_bytes_at_most(s); wide > need.per_thread + need.faster + need.fastest) {
-    need.faster = std::max(need.faster, wide_bytes_of_workspace(s) - need.per_thread);
-    need.fastest = wide - need.per_thread - need.faster;
-  }
+  need.faster = std::max(need.faster, wide_block_bytes(s, wide_share(s)) - need.per_thread);
+  need.fastest = std::max(need.fastest, wide_block_bytes(s, kMostWide) - need.per_thread - need.faster);
   return need;
 }
 
@@ -193,7 +196,7 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   AttentionPlan plan = {};
   const int64_t threads = means.threads;
   plan.threads = threads;
-  const int64_t wide = has_far_l3(means.caches) ? wide_block(s, std::min(means.room, kUsualL2)) : 0;
+  const int64_t wide = has_far_l3(means.caches) ? wide_block(s, std::min(means.room, kMostWide)) : 0;
   plan.block = wide > 0 ? wide : std::max<int64_t>(1, most_queries(s));
   const auto count = [&](int64_t heads) {
     plan.heads = heads;

@@ -135,7 +135,9 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.output = l.queries + l.rows * s.features;
   l.segments = l.output + l.rows * s.value_features;
   // 128 bytes for each tile, which has two rows at least.
-  l.results = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
+  l.hidden = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
+  const int64_t words = l.rows * std::min<int64_t>(128, (s.keys + 31) / 32);
+  l.results = l.hidden + (s.looks ? round_up(words * 4 / s.element) : 0);
   l.values = l.results + (s.rounds ? l.rows * s.value_features : 0);
   l.copied = l.values + (stages_v(s) ? l.keys * round_up(s.value_features) : 0);
   l.end = l.copied + (stages_k(s) ? l.keys * stride_of_copies(s.features) : 0);

@@ -29,6 +29,7 @@ struct AttentionLayout {
   int64_t rows, keys;  // room for so many rows of the block, and keys of a chunk; multiples of 16
   int64_t state;       // kStateLines of `rows` elements
   int64_t queries, output, segments;
+  int64_t hidden;          // of the keys of a window: for each 32 keys a word for each row
   int64_t results;         // for `out` before it is rounded to a narrower type
   int64_t values, copied;  // values, and last keys, of a chunk that are widened or copied
   int64_t end;             // of what is required: keys that are copied for speed alone lie behind it
@@ -107,11 +108,8 @@ struct AttentionBlock {
   KeyRange seen;            // by any row, by position
   bool spans;               // these keys lie in more than one span, or other calls have more
   bool looked_at;           // there is a mask or a bias
-  // A tile's last slice is known only when all are behind: spans are folded first, or what a mask leaves is not known
-  // before. Otherwise the last slice's output is finished in registers.
-  bool defers_finish;
-  bool in_place;  // o is summed in `out`: its features are contiguous, its rows even and its keys one span
-  int64_t ld;     // of o
+  bool in_place;            // o is summed in `out`: its features are contiguous, its rows even and its keys one span
+  int64_t ld;               // of o
 };
 
 // The keys that query i of the block sees by position.
@@ -145,7 +143,6 @@ ATTEND_SHARED void set_derived(const Kernels &kernels, AttentionBlock<T> *x) {
              (x->seen.begin < x->seen.end && (x->seen.begin + x->key_offset) / kernels.key_span !=
                                                  (x->seen.end - 1 + x->key_offset) / kernels.key_span);
   x->looked_at = x->mask.data != nullptr || x->bias.data != nullptr;
-  x->defers_finish = x->spans || x->looked_at;
   int64_t ld = 0;
   x->in_place = is_even(*x, x->out, &ld) && x->by_features && x->out.element_stride == 1 && !x->spans;
   x->ld = x->in_place ? ld : x->value_features;

@@ -54,7 +54,8 @@ ATTEND_INLINE uint32_t zero_bytes(const uint8_t *p) {
 }
 #endif
 
-// Which of 32 keys each lane does not see, bit k of rows[lane] for the k-th. Asked key by key, in order: s, -inf where hidden.
+// Which of 32 keys each lane does not see, bit k of rows[lane] for the k-th. Asked key by key, in order, or for any one of them:
+// s, -inf where hidden.
 #ifndef ATTEND_HIDDEN_KEYS  // defined by backends that have a better way
 template <class T>
 struct HiddenKeys {
@@ -66,6 +67,11 @@ struct HiddenKeys {
     for (int l = 0; l < kLanes<T>; ++l) of_key[l] = (rows[l] & bit) != 0 ? T(1) : T(0);
     bit <<= 1;
     return select(load(of_key) == broadcast(T(0)), s, broadcast(-static_cast<T>(__builtin_inff())));
+  }
+  ATTEND_INLINE static vec<T> hide(const uint32_t *of_rows, int64_t key, vec<T> s) {
+    HiddenKeys keys(of_rows);
+    keys.bit <<= key;
+    return keys.hide_next(s);
   }
 };
 #endif

@@ -85,6 +85,11 @@ struct HiddenKeys<float> {
     up = _mm256_sub_epi32(up, _mm256_set1_epi32(1));
     return _mm256_blendv_ps(s, _mm256_set1_ps(-__builtin_inff()), sign);
   }
+  ATTEND_INLINE static vec<float> hide(const uint32_t *of_rows, int64_t key, vec<float> s) {
+    HiddenKeys keys(of_rows);
+    keys.up = _mm256_set1_epi32(static_cast<int>(31 - key));
+    return keys.hide_next(s);
+  }
 };
 template <>
 struct HiddenKeys<double> {
@@ -96,6 +101,11 @@ struct HiddenKeys<double> {
     const __m256d sign = _mm256_castsi256_pd(_mm256_sllv_epi64(rows, up));
     up = _mm256_sub_epi64(up, _mm256_set1_epi64x(1));
     return _mm256_blendv_pd(s, _mm256_set1_pd(-__builtin_inf()), sign);
+  }
+  ATTEND_INLINE static vec<double> hide(const uint32_t *of_rows, int64_t key, vec<double> s) {
+    HiddenKeys keys(of_rows);
+    keys.up = _mm256_set1_epi64x(63 - key);
+    return keys.hide_next(s);
   }
 };
 

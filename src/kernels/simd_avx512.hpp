@@ -131,6 +131,11 @@ struct HiddenKeys<float> {
     bit = _mm512_add_epi32(bit, bit);
     return _mm512_mask_mov_ps(s, hidden, _mm512_set1_ps(-__builtin_inff()));
   }
+  ATTEND_INLINE static vec<float> hide(const uint32_t *of_rows, int64_t key, vec<float> s) {
+    HiddenKeys keys(of_rows);
+    keys.bit = _mm512_set1_epi32(static_cast<int>(1u << key));
+    return keys.hide_next(s);
+  }
 };
 template <>
 struct HiddenKeys<double> {
@@ -141,6 +146,11 @@ struct HiddenKeys<double> {
     const __mmask8 hidden = _mm256_test_epi32_mask(rows, bit);
     bit = _mm256_add_epi32(bit, bit);
     return _mm512_mask_mov_pd(s, hidden, _mm512_set1_pd(-__builtin_inf()));
+  }
+  ATTEND_INLINE static vec<double> hide(const uint32_t *of_rows, int64_t key, vec<double> s) {
+    HiddenKeys keys(of_rows);
+    keys.bit = _mm256_set1_epi32(static_cast<int>(1u << key));
+    return keys.hide_next(s);
   }
 };
 

@@ -147,7 +147,7 @@ void backward_tile(const BackwardBlock<T> &g, BackwardQueries<T> *b, int64_t til
   QueryTile<T> at = t;
   at.s += from * R;
   b->hides |= run.hides;
-  if (is_modified(x, run)) b->hides |= modify_scores(x, at, run, ScoresStage::masked);
+  if (is_modified(x, run)) b->hides |= modify_scores(x, at, run, ScoresStage::masked, false);
   for (int64_t j = from; j < to; ++j) {
     for (int64_t i = 0; i < R; i += kLanes<T>) {
       T *const s = t.s + j * R + i;

@@ -31,10 +31,14 @@ template <class T>
 ATTEND_INLINE bool score_run(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run,
                              StagedChunk<T> &chunk) {
   const MatrixRef<const T> k = chunk.keys(run.begin);
+  // A mask alone hides the scores before they are stored, 3 % of the call sooner than afterwards.
+  const bool scales = scales_keys(x.k_scale), masks = run.adds && !scales && only_masks(x, run);
   // (What values are asked for ahead: those that lie as they will be read.)
-  scores_of(x, t, run.begin, run.end - run.begin, k, chunk.v.room == nullptr ? chunk.values(run.begin) : k, run.adds);
-  if (scales_keys(x.k_scale)) scale_scores(x, t, run.begin, run.end - run.begin);
-  return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked);
+  scores_of(x, t, run.begin, run.end - run.begin, k, chunk.v.room == nullptr ? chunk.values(run.begin) : k,
+            run.adds && !masks, masks);
+  if (masks) return true;
+  if (scales) scale_scores(x, t, run.begin, run.end - run.begin);
+  return is_modified(x, run) && modify_scores(x, t, run, ScoresStage::masked, true);
 }
 
 // Of several runs of a slice.
@@ -115,7 +119,7 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
       fold_slice(x, t, slice, 0, l);
       t.s_key = 1, t.s_row = x.layout.keys;
     } else if (modified) {
-      modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked);
+      modifiers_hide = modify_scores(x, t, runs->run[0], ScoresStage::masked, true);
     }
   } else {
     modifiers_hide = runs->count == 1 ? score_run(x, t, runs->run[0], chunk) : score_runs(x, t, slice, *runs, chunk);
@@ -133,59 +137,62 @@ ATTEND_INLINE void attend_slice(const AttentionBlock<T> &x, QueryTile<T> t, KeyS
   output_slice(x, t, slice, *runs, chunk, finite);
 }
 
-// All tiles of the block and the keys [begin, end) of one chunk. `begun`: for each tile whether its open
-// span has something.
+// A tile's open span: empty; with something; and, of a tile that has one span, whose last chunk is behind, its result.
+enum class Sums : uint8_t { none, begun, finished };
+
+// All tiles of the block and the keys [begin, end) of one chunk.
 template <class T>
-void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, bool *begun) {
+void attend_chunk(const AttentionBlock<T> &x, int64_t begin, int64_t end, Sums *sums) {
   StagedChunk<T> chunk = stage(x, begin, end);
   FiniteChunk<T> of_chunk;
-  for (int64_t row = 0; row < x.rows; row += x.tile_rows, ++begun) {
+  for (int64_t row = 0; row < x.rows; row += x.tile_rows, ++sums) {
     const QueryTile<T> t = tile_of(x, row);
     const KeyRange seen = seen_by_any(x, t);
-    if (x.spans && (begin + x.key_offset) % Contract<T>::kKeySpan == 0 && *begun) {
+    if (x.spans && (begin + x.key_offset) % Contract<T>::kKeySpan == 0 && *sums != Sums::none) {
       close_span(x, t);
-      *begun = false;
+      *sums = Sums::none;
     }
     KeySlice<T> slice;
     slice.begin = larger(begin, seen.begin);
     slice.end = smaller(end, seen.end);
     if (slice.begin >= slice.end) continue;
+    slice.last = slice.end == seen.end && !x.spans;
     KeyRuns runs = runs_of(x, t, slice);
     if (runs.count == 0) continue;
     slice.begin = runs.run[0].begin;
     slice.end = runs.run[runs.count - 1].end;
     slice.k = chunk.k.from(slice.begin);
     slice.v = chunk.v.from(slice.begin);
-    slice.first = !*begun;
-    slice.last = slice.end == seen.end && !x.defers_finish;
-    *begun = true;
+    slice.first = *sums == Sums::none;
+    *sums = slice.last ? Sums::finished : Sums::begun;
     attend_slice(x, t, slice, &runs, chunk, &of_chunk);
   }
 }
 
 // The results of a tile when all chunks are behind.
 template <class T>
-void finish_state(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
+void finish_state(const AttentionBlock<T> &x, const QueryTile<T> &t, Sums sums) {
   constexpr int W = kLanes<T>;
-  if (saw_something && x.spans) close_span(x, t);
-  if (!saw_something && !x.spans) clear_output(x, t);
-  for (int i = 0; (!saw_something || x.defers_finish) && i < t.vectors; ++i) {
-    if (!saw_something && !x.spans) {
+  const bool finished = sums == Sums::finished, nothing = sums == Sums::none && !x.spans;
+  if (sums == Sums::begun && x.spans) close_span(x, t);
+  if (nothing) clear_output(x, t);
+  for (int i = 0; !finished && i < t.vectors; ++i) {
+    if (nothing) {
       store(t.m() + i * W, broadcast(kMinusInfinity<T>));
       store(t.l() + i * W, broadcast(T(0)));
     }
     finish_rows(x, t, i, load((x.spans ? t.span_m() : t.m()) + i * W), load((x.spans ? t.span_l() : t.l()) + i * W));
   }
-  if (saw_something || x.spans) write_output(x, t);
+  if (!nothing) write_output(x, t, finished);
 }
 
 // What is left to do then.
 template <class T>
-void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, bool saw_something) {
+void finish_tile(const AttentionBlock<T> &x, const QueryTile<T> &t, Sums sums) {
   if (x.pauses) {
-    pause_tile(x, t, saw_something);
+    pause_tile(x, t, sums != Sums::none);
   } else {
-    finish_state(x, t, saw_something);
+    finish_state(x, t, sums);
   }
   if (x.scores.data != nullptr) show_scores(x, t);
 }
@@ -198,9 +205,9 @@ void attention(const AttentionBlock<T> &x) {
   static_assert(Contract<T>::kKeySpan % kChunk == 0, "spans end with chunks");
   // Rows of a tile at least, but for the last: query_tile() has half of kScoreLanes where the L1 is small.
   constexpr int64_t kLeast = kMost < Contract<T>::kScoreLanes ? kMost : kMost / 2;
-  bool begun[Contract<T>::kMostQueries / kLeast];  // of each tile; set below
+  Sums sums[Contract<T>::kMostQueries / kLeast];  // of each tile; set below
   for (int64_t row = 0, tile = 0; row < x.rows; row += x.tile_rows, ++tile) {
-    begun[tile] = x.resumes;
+    sums[tile] = x.resumes ? Sums::begun : Sums::none;
     begin_tile(x, tile_of(x, row));
     if (x.resumes) {
       resume_tile(x, tile_of(x, row));
@@ -213,12 +220,11 @@ void attention(const AttentionBlock<T> &x) {
       looked_to = (c0 / kWindow + 1) * kWindow;
       for (int64_t row = 0; row < x.rows; row += x.tile_rows) look_at_window(x, tile_of(x, row), looked_to - kWindow);
     }
-    attend_chunk(x, larger(c0, x.seen.begin), smaller(c0 + kChunk, x.seen.end), begun);
+    attend_chunk(x, larger(c0, x.seen.begin), smaller(c0 + kChunk, x.seen.end), sums);
   }
   for (int64_t row = 0, tile = 0; row < x.rows; row += x.tile_rows, ++tile) {
-    const bool saw_something = begun[tile];
-    if (saw_something && !x.defers_finish && x.in_place && x.scores.data == nullptr) continue;  // finished already
-    finish_tile(x, tile_of(x, row), saw_something);
+    if (sums[tile] == Sums::finished && x.in_place && x.scores.data == nullptr) continue;
+    finish_tile(x, tile_of(x, row), sums[tile]);
   }
 }
 

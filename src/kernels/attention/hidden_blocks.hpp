@@ -23,6 +23,18 @@ ATTEND_INLINE Seen *segments_of(const AttentionBlock<T> &x, const QueryTile<T> &
   return reinterpret_cast<Seen *>(x.scratch + x.layout.segments) + t.row / x.tile_rows * kSegments;
 }
 
+// Where a mask's keys are contiguous, what is looked at is kept, so that the mask is read once: bit k of a row's word is whether
+// it hides key k of the segment, the words of all rows side by side. Those of the window at hand, of the segment of `key`, from
+// `row` on; of lanes without a row 0.
+template <class T>
+ATTEND_INLINE bool keeps_hidden(const AttentionBlock<T> &x) {
+  return x.mask.data != nullptr && x.mask.element_stride == 1;
+}
+template <class T>
+ATTEND_INLINE uint32_t *hidden_of(const AttentionBlock<T> &x, int64_t key, int64_t row) {
+  return reinterpret_cast<uint32_t *>(x.scratch + x.layout.hidden) + key % kWindow / kSegment * x.layout.rows + row;
+}
+
 // Whether any, and whether not every one, of the entries looked at so far is visible, and whether any adds something.
 struct Found {
   bool visible = false, hidden = false, adds = false;
@@ -45,11 +57,13 @@ void look_at_bytes(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t ke
     constexpr int kRows = decltype(n)::value;
     const uint8_t *m[kRows];
     for (int r = 0; r < kRows; ++r) m[r] = row_at(x, x.mask, t.row + first + r) + key;
-    for (int64_t s = 0; s < count; ++s) {
+    uint32_t *words = hidden_of(x, key, t.row + first);
+    for (int64_t s = 0; s < count; ++s, words += x.layout.rows) {
       uint32_t any = 0, all = 0xffffffffu;
       ATTEND_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const uint32_t zero = zero_bytes(m[r] + s * kSegment);
+        words[r] = zero;
         any |= zero;
         all &= zero;
       }
@@ -62,6 +76,23 @@ void look_at_bytes(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t ke
   int64_t i = 0;
   for (; i + 8 <= rows; i += 8) look(i, Int<8>());
   for (; i < rows; ++i) look(i, Int<1>());
+  if (rows == t.lanes) return;
+  for (int64_t s = 0; s < count; ++s) {
+    uint32_t *const words = hidden_of(x, key + s * kSegment, t.row);
+    for (int64_t r = rows; r < t.lanes; ++r) words[r] = r < t.count ? words[0] : 0;
+  }
+}
+
+// The words of the segment that holds the keys [key, end), not all of it.
+template <class T>
+void keep_some(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t end) {
+  uint32_t *const words = hidden_of(x, key, t.row);
+  for (int64_t r = 0; r < t.lanes; ++r) {
+    words[r] = 0;
+    if (r >= t.count) continue;
+    const uint8_t *const m = row_at(x, x.mask, t.row + r);
+    for (int64_t k = key; k < end; ++k) words[r] |= static_cast<uint32_t>(m[k] == 0) << k % kSegment;
+  }
 }
 
 // The same of a bias; one that hides nothing, as most do, is soon known.
@@ -131,6 +162,11 @@ __attribute__((noinline)) void look_at_window(const AttentionBlock<T> &x, const 
   if (x.mask.data != nullptr) {
     const auto look = [](uint8_t v, Found *found) { (v != 0 ? found->visible : found->hidden) = true; };
     look_at_keys(x, t, x.mask, begin, end, look_at_bytes<T>, look, of_mask + first);
+    if (keeps_hidden(x)) {
+      const int64_t whole = smaller((begin / kSegment + 1) * kSegment, end), rest = end / kSegment * kSegment;
+      if (whole - begin < kSegment) keep_some(x, t, begin, whole);
+      if (rest >= whole && rest < end) keep_some(x, t, rest, end);
+    }
   }
   if (x.bias.data != nullptr) {
     with_float<T>(x.bias.type, [&](auto stored) {

@@ -13,6 +13,12 @@ ATTEND_INLINE bool is_modified(const AttentionBlock<T> &x, const KeyRun &run) {
   return run.hides || run.adds || x.softcap != T(0) || x.slopes != nullptr;
 }
 
+// Whether that is what the mask hides, which is known (hidden_of), and nothing else.
+template <class T>
+ATTEND_INLINE bool only_masks(const AttentionBlock<T> &x, const KeyRun &run) {
+  return !run.hides && x.bias.data == nullptr && x.softcap == T(0) && x.slopes == nullptr && keeps_hidden(x);
+}
+
 // c tanh(s / c): with z = |s / c| it is c (1 - e) / (1 + e), e = exp(-2 z); near 0, where 1 - e cancels, the Taylor series
 // of tanh; nearer still, where tanh(z) is z, s itself, of which z has lost bits if c is huge. A c whose reciprocal would
 // be infinite is scaled, and s with it.
@@ -223,9 +229,9 @@ ATTEND_INLINE vec<T> add_bias(SquareOfScores<T> scores, const MatrixRef<const T>
 }
 
 // Turns the products of a run in t.s into scores of the given stage, and finds their maxima again. Whether bias or mask
-// may hide something.
+// may hide something. `kept`: what the mask hides has been looked at (hidden_of).
 template <class T>
-bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage) {
+bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyRun &run, ScoresStage stage, bool kept) {
   constexpr int W = kLanes<T>;
   static_assert(kSegment % W == 0 && kSegment == 32, "bits of a key for each lane");
   const int64_t size = run.end - run.begin;
@@ -234,6 +240,7 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
   const bool has_bias = masked && run.adds && x.bias.data != nullptr;
   const bool nothing_else = !masked || (x.slopes == nullptr && !run.hides),
              only_adds = nothing_else && (has_mask || has_bias);
+  kept = kept && keeps_hidden(x) && run.begin % kSegment == 0;
   const Softcap<T> capped(caps ? x.softcap : T(1));  // (1 / 0 would raise its flag)
   const vec<T> zero = broadcast(T(0)), least = broadcast(kMinusInfinity<T>);
   vec<T> hidden = zero;  // -inf where the bias is
@@ -254,7 +261,10 @@ bool modify_scores(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeyR
           continue;
         }
       }
-      if (has_mask && j0 % kSegment == 0) {
+      if (has_mask && kept && j0 % kSegment == 0) {
+        hides = true;
+        of_mask = HiddenKeys<T>(hidden_of(x, key, row));
+      } else if (has_mask && j0 % kSegment == 0) {
         hides |= hidden_bits(x, row, key, smaller(kSegment, size - j0), bits);
         of_mask = HiddenKeys<T>(bits);
       }

@@ -234,23 +234,34 @@ void output_slice(const AttentionBlock<T> &x, const QueryTile<T> &t, const KeySl
 
 template <class T>
 void clear_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
+  constexpr int W = kLanes<T>;
+  const int64_t step = x.out.element_stride;
   for (int64_t i = 0; i < t.count; ++i) {
-    T *to = row_at(x, x.out, t.row + i);
-    for (int64_t f = 0; f < x.value_features; ++f) to[f * x.out.element_stride] = T(0);
+    T *const to = row_at(x, x.out, t.row + i);
+    for (int64_t f = 0; f < x.value_features; f += W) {
+      store_lanes(to + f * step, step, smaller<int64_t>(W, x.value_features - f), broadcast(T(0)));
+    }
   }
 }
 
-// What the last slice left to do: the factors, and the way from the scratch to `out`.
+// What the last slice left to do: the factors, unless it `finished`, and the way from the scratch to `out`.
 template <class T>
-void write_output(const AttentionBlock<T> &x, const QueryTile<T> &t) {
-  const bool in_out = x.in_place || x.spans, scales = x.defers_finish;
-  if (in_out && !scales) return;
-  const int64_t row = x.by_features ? x.value_features : 1, feature = x.by_features ? 1 : t.lanes;
+void write_output(const AttentionBlock<T> &x, const QueryTile<T> &t, bool finished) {
+  const bool in_out = x.in_place || x.spans;
+  if (in_out && finished) return;
+  constexpr int W = kLanes<T>;
+  const int64_t row = x.by_features ? x.value_features : 1, step = x.out.element_stride,
+                feature = in_out          ? step
+                          : x.by_features ? 1
+                                          : t.lanes;
   for (int64_t i = 0; i < t.count; ++i) {
-    const T factor = scales ? t.finish()[i] : T(1);
-    T *to = row_at(x, x.out, t.row + i);
-    for (int64_t f = 0; f < x.value_features; ++f, to += x.out.element_stride) {
-      *to = finish_output(in_out ? *to : t.output[i * row + f * feature], factor, T(0));
+    const vec<T> factor = broadcast(finished ? T(1) : t.finish()[i]);
+    T *const to = row_at(x, x.out, t.row + i);
+    const T *const o = in_out ? to : t.output + i * row;
+    for (int64_t f = 0; f < x.value_features; f += W) {
+      const int64_t lanes = smaller<int64_t>(W, x.value_features - f);
+      const vec<T> of_row = load_lanes<T>(o + f * feature, feature, lanes);
+      store_lanes(to + f * step, step, lanes, finish_output(of_row, factor, broadcast(T(0))));
     }
   }
 }

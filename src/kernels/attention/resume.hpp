@@ -19,12 +19,17 @@ template <class T>
 void clear_row(const RowState<T> &r, int64_t value_features) {
   *r.m = kMinusInfinity<T>;
   *r.l = T(0);
-  for (int64_t f = 0; f < value_features; ++f) r.o[f * r.stride] = T(0);
+  for (int64_t f = 0; f < value_features; f += kLanes<T>) {
+    store_lanes(r.o + f * r.stride, r.stride, smaller<int64_t>(kLanes<T>, value_features - f), broadcast(T(0)));
+  }
 }
 template <class T>
 void copy_row(const RowState<T> &from, const RowState<T> &to, int64_t value_features) {
   *to.m = *from.m, *to.l = *from.l;
-  for (int64_t f = 0; f < value_features; ++f) to.o[f * to.stride] = from.o[f * from.stride];
+  for (int64_t f = 0; f < value_features; f += kLanes<T>) {
+    const int64_t lanes = smaller<int64_t>(kLanes<T>, value_features - f);
+    store_lanes(to.o + f * to.stride, to.stride, lanes, load_lanes<T>(from.o + f * from.stride, from.stride, lanes));
+  }
 }
 
 // Those between two calls: of the open span, and of the spans before.

@@ -45,10 +45,10 @@ ATTEND_INLINE void ask_for_modifiers(const AttentionBlock<T> &x, const QueryTile
 }
 
 // Scores of `keys` keys into t.s, [key][lane]; their maxima into t.slice_m(). k and v: K and V from the first key on. `adds`:
-// bias and mask are looked at next.
+// bias and mask are looked at next; `hides`: what the mask is known to hide (hidden_of) is -inf.
 template <class T, int MV>
 void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys, MatrixRef<const T> k,
-                 MatrixRef<const T> v, bool adds) {
+                 MatrixRef<const T> v, bool adds, bool hides) {
   constexpr int NR = score_columns<T, MV>, W = kLanes<T>, QL = MV * W;
   vec<T> top[MV];
   for (int i = 0; i < MV; ++i) top[i] = broadcast(kMinusInfinity<T>);
@@ -71,9 +71,14 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
           }
           if (adds) ask_for_modifiers(x, t, key + j, decltype(nr)::value);
           T *s = t.s + j * QL;
-          tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
+          const auto put = [&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
             store(s + jj * QL + i * W, score);
             top[i] = maximum(score, top[i]);
+          };
+          if (!hides) return tile.each(put);
+          tile.each([&](int i, int jj, vec<T> score) __attribute__((always_inline)) {
+            const int64_t of = key + j + jj;
+            put(i, jj, HiddenKeys<T>::hide(hidden_of(x, of, t.row) + i * W, of % kSegment, score));
           });
         });
   }
@@ -82,10 +87,10 @@ void score_tiles(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key,
 
 template <class T>
 ATTEND_INLINE void scores_of(const AttentionBlock<T> &x, const QueryTile<T> &t, int64_t key, int64_t keys,
-                             MatrixRef<const T> k, MatrixRef<const T> v, bool adds) {
+                             MatrixRef<const T> k, MatrixRef<const T> v, bool adds, bool hides) {
   with_constant<Tiles<T>::kScoreVectors>(
       t.vectors, [&](auto mv) __attribute__((always_inline)) {
-        score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v, adds);
+        score_tiles<T, decltype(mv)::value>(x, t, key, keys, k, v, adds, hides);
       });
 }
 

@@ -23,9 +23,9 @@ void show_scores(const AttentionBlock<T> &x, const QueryTile<T> &t) {
     const int64_t size = smaller(Contract<T>::kKeyChunk, x.keys - c0);
     StagedChunk<T> chunk = stage(x, c0, c0 + size);
     const MatrixRef<const T> keys = chunk.keys(c0);
-    scores_of(x, t, c0, size, keys, keys, x.looked_at);
+    scores_of(x, t, c0, size, keys, keys, x.looked_at, false);
     if (scales_keys(x.k_scale)) scale_scores(x, t, c0, size);
-    modify_scores(x, t, {c0, c0 + size, x.rises, x.looked_at}, x.scores_stage);
+    modify_scores(x, t, {c0, c0 + size, x.rises, x.looked_at}, x.scores_stage, false);
     for (int64_t j = 0; j < size; ++j) {
       T *s = t.s + j * t.lanes;
       for (int64_t i = 0; probabilities && i < t.lanes; i += W) {

@@ -33,7 +33,7 @@ struct KeySlice {
   int64_t begin, end;
   StoredMatrix k, v;  // from key `begin` on: of the arithmetic's type, but where stage.hpp says otherwise
   bool first;         // that the tile works on in its open span
-  bool last;          // of all its slices, if that is known (defers_finish)
+  bool last;          // its output is finished in registers: there is one span, and nothing behind this chunk
   int64_t size() const { return end - begin; }
   ATTEND_INLINE MatrixRef<const T> values() const {
     return {static_cast<const T *>(v.data), v.row_stride, v.col_stride};

@@ -28,7 +28,7 @@ void start(const MatmulCall<T> &call, const StoredMatrix &c, const StoredMatrix 
   x.k = 0;
   x.begins = true;
   x.a.data = x.b.data = nullptr;
-  x.pack_a = x.pack_b = x.long_columns = false;
+  x.pack_a = x.pack_b = x.long_columns = x.tall = false;
   for (int64_t j = 0; j < columns; j += strip) {
     x.n = std::min(strip, columns - j);
     x.c.data = to.data + j * to.col_stride;

@@ -31,6 +31,7 @@ struct MatmulPlan {
   MatmulMachine machine;
   StoredMatrix a, b, c, bias;
   bool transposes, flips, pack_a, pack_b, long_columns, dot;
+  bool tall;       // few columns in tall tiles: kernels/matmul_tiles.hpp
   bool in_runs;    // few columns of B pass by whole columns of A: kernels/matmul_runs.hpp
   bool scales;     // A or B is of 8-bit integers, whose sums are scaled when they are complete
   bool rounds;     // C is of a narrower type, or scales: its sums live in the scratch until they are rounded once
@@ -68,8 +69,12 @@ struct MatmulPlan {
     // 1.19; 4096 x 4096 times 32 1.5. Of less depth run_rows might be none.)
     in_runs = machine.fetches && k >= 64 && !scales && a.row_stride == 1 && !is_narrow(a) && !is_narrow(c) &&
               n > kFewColumns && n <= kRunColumns && m > kMostSmall && bytes_of_a() >= 2 * kUsualL2;
-    long_columns =
-        !in_runs && m > kMostSmall && k > 0 && a.row_stride == 1 && (n == 1 || (n <= kLongColumns && beyond_caches()));
+    // (Of 16 registers a tile has too few; machine.turned_columns tells.)
+    tall = machine.fetches && machine.turned_columns > kFewColumns && n <= kTallColumns && m > kMostSmall && k > 0 &&
+           a.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !is_narrow(c) && !scales &&
+           bytes_of_a() <= 3 * kUsualL2 / 2;
+    long_columns = !in_runs && !tall && m > kMostSmall && k > 0 && a.row_stride == 1 &&
+                   (n == 1 || (n <= kLongColumns && beyond_caches()));
     // (Backwards as well, but for what the kernels read as bytes.)
     const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
     pack_a =
@@ -173,7 +178,7 @@ struct MatmulPlan {
     if (in_runs) return least(m, run_rows());
     int64_t most = rounds ? Contract<T>::kMc : packed_rows();
     if (rounds && long_columns) return std::min(rows, c_rows());
-    if (long_columns || rows <= most) return rows;
+    if (long_columns || tall || rows <= most) return rows;
     if (rounds) return most;
     if (!pack_a) most = std::max(most, kUsualL2 / 2 / (kElement * std::max<int64_t>(1, depth())) / kRowUnit * kRowUnit);
     return divide_up(divide_up(rows, divide_up(rows, most)), kRowUnit) * kRowUnit;
@@ -233,6 +238,7 @@ ATTEND_AT_ONCE MatmulBlock<T> block_of(double alpha, double beta, const MatmulPl
   x.from_memory = false;
   x.near = true;
   x.wide_core = plan.machine.wide;
+  x.tall = plan.tall;
   x.keeps_b = x.b_is_packed = x.in_runs = false;
   x.next_a = nullptr;
   x.next_rows = 0;

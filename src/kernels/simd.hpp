@@ -25,6 +25,7 @@
 //   all(b)                         whether every lane is
 //   zero_bytes(p)                  bit k: whether byte k of 32 is 0, if ATTEND_ZERO_BYTES is defined
 //   HiddenKeys<T>                  pack.hpp, if ATTEND_HIDDEN_KEYS is defined
+//   loaded_once(v)                 v, which x86's compilers then do not read again as an operand of each instruction
 //   transpose(r)                   kLanes<T> vectors as a square matrix
 //   widened_lanes(p), narrow_lanes(p, v)   of vectors of stored elements (kernels/widen.hpp), if ATTEND_STORED_VECTORS is
 //                                  defined

@@ -55,6 +55,10 @@ ATTEND_INLINE vec<T> each(const F &f) {
 }
 
 template <class T>
+ATTEND_INLINE vec<T> loaded_once(vec<T> v) {
+  return v;
+}
+template <class T>
 ATTEND_INLINE vec<T> broadcast(T x) {
   return each<T>([=](int) { return x; });
 }

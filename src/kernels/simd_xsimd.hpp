@@ -21,6 +21,13 @@ ATTEND_INLINE vec<T> load(const T *p) {
   return vec<T>::load_unaligned(p);
 }
 template <class T>
+ATTEND_INLINE vec<T> loaded_once(vec<T> v) {
+#if defined(__x86_64__)
+  __asm__("" : "+v"(v.data));
+#endif
+  return v;
+}
+template <class T>
 ATTEND_INLINE void store(T *p, vec<T> v) {
   v.store_unaligned(p);
 }

@@ -31,6 +31,8 @@ enum CpuFeature : uint64_t {
 constexpr int kFewColumns = 4;
 // The same of kernels with 32 registers, eight columns after the others, while A is near.
 constexpr int kTurnedColumns = 16;
+// Columns of tall tiles, which those have too.
+constexpr int kTallColumns = 3;
 // Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are: those of
 // the least power of two of columns fill it.
 constexpr int kLongColumns = 8;
@@ -57,6 +59,7 @@ struct MatmulBlock {
   bool b_is_packed;     // and they are there
   bool long_columns;    // n <= kLongColumns, a.row_stride = 1, no packing, and kLongColumn elements at b_panel
   bool far;             // A, B and C come from beyond the L2: fetch ahead
+  bool tall;            // n <= kTallColumns, a.row_stride = 1, no packing, A of T and in the L2: matmul_tiles.hpp
   bool in_runs;  // matmul_runs.hpp: A of type T, room for the sums of m rows and n columns, in whole tiles, at a_panel
   bool from_memory;    // A is larger than all caches
   bool near;           // A stays in the L2

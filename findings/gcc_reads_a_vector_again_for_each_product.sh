@@ -5,7 +5,7 @@
 # each by COLUMNS numbers. COLUMNS = 2: no load, but 8 multiply-adds with an operand in memory; 3: 12; 4: four loads, and operands in
 # registers. With -mtune=haswell that is so of two, with -mtune=skylake-avx512 or sapphirerapids of none. The program says each load once,
 # and there are registers enough. Where vectors lie across two lines, as in arrays from malloc, each is two lines from the L1 again:
-# on a Sapphire Rapids products of matrices in the L2 by two columns took longer than by three. An empty asm with the vector as its
+# on an Emerald Rapids products of matrices in the L2 by two columns took longer than by three. An empty asm with the vector as its
 # operand keeps it.
 #
 # Exit status 0: still so. Needs Debian 12 (amd64) with its package index and dpkg-deb; compiles only.

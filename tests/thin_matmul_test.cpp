@@ -135,6 +135,24 @@ TEST_CASE("thin products from memory: columns of A contiguous") {
   check_thin<double>(random, {F64, F64, 2053, 11, 1030, 1, 3, 1, 1, false}, 2, false);
 }
 
+// In tall tiles by kernels of 32 registers, where the L2 has 2 MiB (OnCore plays one); then what is left of the rows.
+TEST_CASE("thin products from the L2: columns of A contiguous") {
+  Random random(6);
+  for (int round = 0; round < 6; ++round) {
+    for (const int64_t n : {1, 2, 3}) {
+      const auto some = [&](uint32_t type) {
+        const int64_t m = random.one_in(3) ? 16 * random.in(7, 26) + random.in(-1, 1) : random.in(97, 420);
+        const int64_t k = random.in(1, type == F64 ? 450 : 900), apart = random.one_in(2) ? m + random.in(0, 9) : 3;
+        // (The parts of fewer rows lie on each other.)
+        const double beta = m < 131 ? 0.0 : random.pick({0.0, 1.0, 0.3});
+        return Case{type, type, m, n, k, 1, apart, random.pick({1.0, -0.7}), beta, random.one_in(2)};
+      };
+      check_thin<float>(random, some(F32), static_cast<int32_t>(random.in(1, 3)), random.one_in(2));
+      check_thin<double>(random, some(F64), static_cast<int32_t>(random.in(1, 3)), random.one_in(2));
+    }
+  }
+}
+
 // Rows that begin in the same sets of the caches are read from a whole vector on, and whole.
 TEST_CASE("thin products: rows of A contiguous, a power of two apart") {
   Random random(2);

@@ -324,7 +324,8 @@ void check_paths(NamedCall<T> &call, const Row &row, const Expected<T> &want) {
         // Whether it must be far is up to the caches: where they are small other shapes are too.
         if (caches().l2 >= s.keys * s.features * 4) path &= ~kFar;
         if ((path & kFar) == 0) taken &= ~kFar;
-        if (!own) {
+        if (has_far_l3(caches()) && !own &&
+            more > 0) {  // as wide as there is room for: the plan's blocks, compared above
           taken &= ~(kWide | kValues | kBlocks);
           path &= ~(kWide | kValues | kBlocks);
         }

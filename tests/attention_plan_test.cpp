@@ -383,7 +383,7 @@ TEST_CASE("all plans: the layout is large enough, fits what is asked for, and bu
               }
               CHECK(need.per_thread <= kShare);
               CHECK(need.per_thread + need.faster <=
-                    kShare + (variant < 3 ? 0 : 256 * (features + value_features) * element));
+                    kShare + (variant < 3 ? 0 : 256 * (features + value_features) * 4));
               CHECK(need.per_thread + need.fastest <= 1 << 20);
             }
           }

@@ -153,7 +153,7 @@ TEST_CASE_TEMPLATE("attention: at most 256 KiB and copies for a thread, whatever
         for (const int64_t keys : {1, 300, 2048, 1 << 20}) {
           INFO(features << " features, " << heads << " heads, " << queries << " queries, " << keys << " keys");
           // Copies of a chunk of keys and values, where heads lie side by side.
-          const uint64_t copies = heads > 1 ? 256 * 2 * static_cast<uint64_t>(features) * sizeof(T) : 0;
+          const uint64_t copies = heads > 1 ? 256 * 2 * static_cast<uint64_t>(features) * 4 : 0;
           CHECK(Interleaved<T>(queries, keys, heads, features, false).workspace_bytes() <= kShare + copies + kSlack);
         }
       }

@@ -477,7 +477,7 @@ ATTEND_API attend_status attend_attention(const attend_tensor *q, const attend_t
 /* At most 256 KiB for a thread where D and Dv are at most 128, and 63 bytes a call to align them; with narrower types
  * or pages 256 (D + 16 + Dv) elements more, into which a chunk of keys and values is widened or gathered, and 128 Dv for
  * narrower results. Keys whose stride is close to a multiple of 2 KiB, as of heads side by side, are copied, for speed
- * alone, where each thread has room for it: up to 256 (D + Dv) elements more are asked for. (Without a workspace a call
+ * alone, where each thread has room for it: up to D + Dv KiB more are asked for. (Without a workspace a call
  * allocates up to 1 MiB a thread where that is faster: beside such keys, with narrower types and long sequences.)
  * Sequences that may differ take 8 bytes each. Never depends on the contents of starts, lengths or pages. */
 ATTEND_API attend_status attend_attention_workspace(const attend_tensor *q, const attend_tensor *k,

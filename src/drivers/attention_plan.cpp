@@ -84,11 +84,11 @@ int64_t wide_block_bytes(const AttentionShape &s, int64_t room) {
   const int64_t rows = wide_block(s, room);
   return rows == 0 ? 0 : wide_bytes(s, rows);
 }
-// What a wide block may take: of a workspace a share beside the copies of a chunk, of the library's own memory half of an L2 of
-// 2 MiB.
+// What a wide block may take: of a workspace a share beside the copies of a chunk of f32, of the library's own memory half of an
+// L2 of 2 MiB.
 int64_t wide_share(const AttentionShape &s) {
   const bool copies = keys_share_sets(s) || stages_k(s) || stages_v(s);
-  return Need::kShare + (copies ? kKeyChunk * (s.features + s.value_features) * s.element : 0);
+  return Need::kShare + (copies ? kKeyChunk * (s.features + s.value_features) * int64_t{sizeof(float)} : 0);
 }
 constexpr int64_t kMostWide = kUsualL2;
 
@@ -134,10 +134,10 @@ AttentionLayout attention_layout(const AttentionShape &s, int64_t rows) {
   l.queries = l.state + AttentionLayout::kStateLines * l.rows;
   l.output = l.queries + l.rows * s.features;
   l.segments = l.output + l.rows * s.value_features;
-  // 128 bytes for each tile, which has two rows at least.
-  l.hidden = l.segments + (s.looks ? l.rows * 64 / s.element : 0);
-  const int64_t words = l.rows * std::min<int64_t>(128, (s.keys + 31) / 32);
-  l.results = l.hidden + (s.looks ? round_up(words * 4 / s.element) : 0);
+  // A byte for each segment of a tile, which has two rows at least; then a word for each segment of a row.
+  const int64_t segments = std::min(l.kSegments, (s.keys + l.kSegment - 1) / l.kSegment);
+  l.hidden = l.segments + (s.looks ? l.rows * (l.kSegments / 2) / s.element : 0);
+  l.results = l.hidden + (s.looks ? round_up(l.rows * segments * int64_t{sizeof(uint32_t)} / s.element) : 0);
   l.values = l.results + (s.rounds ? l.rows * s.value_features : 0);
   l.copied = l.values + (stages_v(s) ? l.keys * round_up(s.value_features) : 0);
   l.end = l.copied + (stages_k(s) ? l.keys * stride_of_copies(s.features) : 0);
@@ -214,13 +214,9 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   }
   // Smaller blocks where there are too few of them to keep all threads at work to the end.
   const int64_t half = query_block(s.element) / 2;
-  while (threads > 1 && plan.block > 2 * half && plan.tasks < 4 * threads) {
+  while (threads > 1 && plan.block > half && plan.tasks < 4 * threads) {
     plan.block = round_up(plan.block / 2, half);
-    if (plan.block <= 2 * half) plan.block = most_queries(s);
-    count(plan.heads);
-  }
-  if (threads > 1 && plan.block > half && plan.tasks < 4 * threads) {
-    plan.block = half;
+    if (plan.block <= 2 * half) plan.block = std::min(plan.block, most_queries(s));
     count(plan.heads);
   }
   plan.split_kv = threads > 1 && can_split(s) && plan.tasks < 4 * threads && plan.tasks % threads != 0;
@@ -231,16 +227,17 @@ AttentionPlan plan_attention(const AttentionShape &s, const AttentionMeans &mean
   plan.query_tile = query_tile(s.element, means.caches);
   plan.few_rows = few_rows(s.k_feature_stride, means.lanes);
   plan.by_features = s.v_feature_stride == 1 || stages_v(s);
-  const bool is_wide = plan.block > query_block(s.element);
-  const int64_t with_copies = plan.parts_bytes + attention_block_bytes(s, most_rows(s)) + copy_bytes(s);
-  plan.copied_stride =
-      stages_k(s) || (keys_share_sets(s) && means.room >= with_copies) ? stride_of_copies(s.features) : 0;
-  plan.values_stride = stages_v(s) || (is_wide && values_share_sets(s)) ? round_up(s.value_features) : 0;
+  const bool is_wide = plan.block > 2 * half, copies_values = is_wide && values_share_sets(s);
+  const auto has_room = [&] {
+    return means.room >= plan.parts_bytes + attention_block_bytes(s, most_rows(s)) + copy_bytes(s);
+  };
+  plan.copied_stride = stages_k(s) || (keys_share_sets(s) && has_room()) ? stride_of_copies(s.features) : 0;
+  plan.values_stride = stages_v(s) || copies_values ? round_up(s.value_features) : 0;
   // Each key and value is read for a few rows and does not come back: what the caches would need is asked for ahead.
   plan.far = plan.heads * std::min(plan.block, s.queries) <= kFewQueries && s.k_feature_stride == 1 &&
              s.k_key_stride == s.features && s.keys * s.features * s.element > means.caches.l2;
   plan.layout = attention_layout(s, is_wide ? plan.block : most_rows(s));
-  if (is_wide && values_share_sets(s)) plan.layout.values = plan.layout.copied + room_for_keys(s) * plan.copied_stride;
+  if (copies_values) plan.layout.values = plan.layout.copied + room_for_keys(s) * plan.copied_stride;
   return plan;
 }
 

@@ -34,6 +34,8 @@ struct AttentionLayout {
   int64_t values, copied;  // values, and last keys, of a chunk that are widened or copied
   int64_t end;             // of what is required: keys that are copied for speed alone lie behind it
   static constexpr int64_t kStateLines = 10;
+  // A mask and a bias are looked at in segments of so many keys, so many of which are a window.
+  static constexpr int64_t kSegment = 32, kSegments = 128;
 };
 
 struct KeyRange {

@@ -15,7 +15,8 @@ namespace {
 // What a tile's rows see of a segment.
 enum class Seen : uint8_t { some, none, all };
 
-constexpr int64_t kSegment = 32, kSegments = 128, kWindow = kSegments * kSegment;
+constexpr int64_t kSegment = AttentionLayout::kSegment, kSegments = AttentionLayout::kSegments,
+                  kWindow = kSegments * kSegment;
 
 // The tile's segments of the window at hand.
 template <class T>

@@ -53,8 +53,8 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   const StoredMatrix a = plan.last_first(slice(plan.transposes ? p.b : p.a, plan.a));
   StoredMatrix b = slice(plan.transposes ? p.a : p.b, plan.b);
   const StoredMatrix c = plan.last_first(slice(p.c, plan.c)), bias = plan.last_first(slice(p.bias, plan.bias));
-  x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share;
-  if (plan.reads_rows() && plan.n <= kLongColumns && plan.machine.fetches) x->far = x->from_memory = false;
+  x->from_memory = plan.bytes_of_a() >= 4 * kUsualL3Share && !plan.is_fetched();
+  x->ahead = plan.ahead();
   x->near = plan.bytes_of_a() <= kUsualL2;
   x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);

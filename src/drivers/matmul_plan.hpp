@@ -67,14 +67,14 @@ struct MatmulPlan {
     if (k == 1) a.col_stride = b.row_stride = 1;
     // (4096 x 4096, 1024 x 1024 and 768 x 768 times 16 columns 1.8, 1.5 and 1.14 times the speed on an Intel, times 8 1.4, 1.13 and
     // 1.19; 4096 x 4096 times 32 1.5. Of less depth run_rows might be none.)
-    in_runs = machine.fetches && k >= 64 && !scales && a.row_stride == 1 && !is_narrow(a) && !is_narrow(c) &&
-              n > kFewColumns && n <= kRunColumns && m > kMostSmall && bytes_of_a() >= 2 * kUsualL2;
+    in_runs = k >= 64 && !scales && a.row_stride == 1 && !is_narrow(a) && !is_narrow(c) && n > kFewColumns &&
+              n <= (in_step(4096) ? kStepColumns : kRunColumns) && m > kMostSmall && misses_l2();
     // (Of 16 registers a tile has too few; machine.turned_columns tells.)
     tall = machine.fetches && machine.turned_columns > kFewColumns && n <= kTallColumns && m > kMostSmall && k > 0 &&
            a.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !is_narrow(c) && !scales &&
            bytes_of_a() <= 3 * kUsualL2 / 2;
     long_columns = !in_runs && !tall && m > kMostSmall && k > 0 && a.row_stride == 1 &&
-                   (n == 1 || (n <= kLongColumns && beyond_caches()));
+                   (n == 1 || (n <= kLongColumns && beyond_caches()) || sweeps());
     // (Backwards as well, but for what the kernels read as bytes.)
     const bool along_k = a.col_stride == 1 || (a.col_stride == -1 && a.type != Dtype::i8);
     pack_a =
@@ -103,6 +103,12 @@ struct MatmulPlan {
   ATTEND_AT_ONCE double bytes_of_a() const {
     return static_cast<double>(m) * static_cast<double>(k) * static_cast<double>(size_of(a.type));
   }
+  // Of an L2 of 2 MiB.
+  ATTEND_AT_ONCE bool misses_l2() const { return machine.fetches && bytes_of_a() >= 2 * kUsualL2; }
+  // Columns so many bytes, or a multiple, apart begin in the same set of the L1, or the same two. (On Emerald Rapids, 1024 x 1024
+  // to 4096 x 4096 times 33 to 48 columns in runs 1.2 to 1.35 times the speed, times 64 and 96 packed 1.15 to 1.5; 800 x 800 to
+  // 2000 x 2000 0.88 to 1.0 of it in place, 512 and 1536 rows 0.86 to 1.02.)
+  ATTEND_AT_ONCE bool in_step(int64_t bytes) const { return a.col_stride * kElement % bytes == 0; }
   // (Never of a small product, where the compiler is to see it.)
   ATTEND_AT_ONCE bool beyond_caches() const {
     return (m > kMostSmall || k > Contract<T>::kKc) && bytes_of_a() >= 2 * kUsualL3Share;
@@ -115,8 +121,8 @@ struct MatmulPlan {
   ATTEND_AT_ONCE bool pays_a() const {
     constexpr int64_t kManyColumns = 192;
     const int64_t span = std::abs(a.col_stride) * kElement * depth();
-    return m > kRowUnit &&
-           (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) || (n > kLongColumns && beyond_caches()));
+    return m > kRowUnit && (n >= kManyColumns || (n >= 128 && span > kUsualL2 / 2) ||
+                            (n > kLongColumns && (beyond_caches() || (misses_l2() && in_step(4096)))));
   }
   // B is read once per panel of rows. Contiguous columns stay in the L1 unless they begin in the same sets of it,
   // which repeat every 4 KiB. Of contiguous rows a panel reads a part of a line for each k: in place that took 1.2 to 1.6
@@ -129,8 +135,16 @@ struct MatmulPlan {
     return !machine.wide && shares_sets(b.col_stride * kElement, 4096) && depth() * kElement >= 1024;
   }
 
+  // Two to four columns, A larger than the L2: the sums in the scratch, and A in long runs. (Emerald Rapids, of tiles: 1000 x 1000 to
+  // 3072 x 768 times two 1.05 to 1.2, three 1.0 to 1.18, four 1.08 to 1.3; 768 x 768 times two or three 0.92 to 1.0, four 1.02 to
+  // 1.16; five and more pass in runs.)
+  ATTEND_AT_ONCE bool sweeps() const {
+    return machine.fetches && n <= kFewColumns && !is_narrow(a) &&
+           bytes_of_a() * static_cast<double>(n) >= 7 * kUsualL2;
+  }
+
   // A from memory: while a packed block is used the next one comes. (16 columns 1.37 times the speed, 192 1.05; more hide it.)
-  bool asks_for_a() const { return pack_a && a.row_stride == 1 && beyond_caches(); }
+  bool asks_for_a() const { return pack_a && a.row_stride == 1 && beyond_caches() && !is_fetched(); }
 
   // Few columns, rows of A contiguous along k, which the kernels transpose as they read them. (8 of 128 x 128 to 1024 x 1024,
   // 4096 x 4096 from memory: 1.28 to 1.86, 2.0 times the speed of packing A; 16: 1.17 to 1.3, 1.46. Five of 128 x 128 0.92; of f16
@@ -170,7 +184,22 @@ struct MatmulPlan {
   }
 
   // More than the L2 holds: the kernels then fetch ahead what they need next.
-  ATTEND_AT_ONCE bool far() const { return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2; }
+  ATTEND_AT_ONCE bool far() const {
+    return k >= 64 && (m * n + (m > n ? m : n) * k) * kElement > kUsualL2 / 2 && !is_fetched();
+  }
+  // Or the core does. (Emerald Rapids, tiles that do not ask for C, B and A: k = 64 and 128 1.03 to 1.08 times the speed, squares of
+  // 384 to 2048 0.99 to 1.03, with B transposed 1.02 to 1.04, f64 1.03 to 1.05, 4096 x 4096 times 48 to 192 columns 1.06 to 1.1.)
+  ATTEND_AT_ONCE bool is_fetched() const { return machine.fetches && !(n >= 12 && reads_rows() && beyond_caches()); }
+
+  // Elements of A in place that lie so much later are asked for into the L1, 0 for none: prefetchers do not follow a tile from column
+  // to column. (Emerald Rapids, a tile four columns ahead: A in the L2 times one to four columns 1.05 to 1.25 times the speed, times
+  // 8 to 64 1.0 to 1.15; six or more columns ahead 0.85 where they are a power of two apart and share sets. In runs 384 bytes of
+  // each column: 1.05 to 1.2, from memory up to 1.3, 0.92 to 1.0 where columns share sets.)
+  int64_t ahead() const {
+    if (!machine.fetches || k == 0 || a.row_stride != 1) return 0;
+    if (in_runs) return !in_step(2048) || beyond_caches() ? 384 / kElement : 0;
+    return !pack_a && !long_columns && bytes_of_a() >= kUsualL2 / 16 ? 4 * a.col_stride : 0;
+  }
 
   // Rows of A that pass by one panel of B's columns before the next: as many as stay in the L2, in blocks of equal
   // size.
@@ -185,7 +214,7 @@ struct MatmulPlan {
   }
 
   // Columns of B, and rows of A whose sums a_panel has room for: whole tiles of up to 16 columns.
-  static constexpr int64_t kRunColumns = 32;
+  static constexpr int64_t kRunColumns = 32, kStepColumns = 48;
   int64_t run_rows() const { return Contract<T>::kMc * depth() / (n + 15) / kRowUnit * kRowUnit; }
 
   // Rows and columns of C whose sums are in the scratch at a time: a block of A is then widened once for so many
@@ -241,6 +270,7 @@ ATTEND_AT_ONCE MatmulBlock<T> block_of(double alpha, double beta, const MatmulPl
   x.tall = plan.tall;
   x.keeps_b = x.b_is_packed = x.in_runs = false;
   x.next_a = nullptr;
+  x.ahead = 0;
   x.next_rows = 0;
   x.a_panel = x.b_panel = nullptr;
   return x;

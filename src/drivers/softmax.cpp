@@ -34,12 +34,13 @@ int64_t blocks_of(const Softmax &p, int64_t columns) { return (p.x.columns() + c
 
 double natural_log(double x) { return std::log(x); }
 
-// Results too large to be found in a cache by whoever reads them next.
-bool is_large(const Softmax &p) {
+double bytes_of_y(const Softmax &p) {
   return static_cast<double>(p.y.rows()) * static_cast<double>(p.y.columns()) *
-             static_cast<double>(p.y.heads() * p.y.batch()) * static_cast<double>(size_of(p.y.dtype)) >
-         static_cast<double>(kUsualL3Share);
+         static_cast<double>(p.y.heads() * p.y.batch()) * static_cast<double>(size_of(p.y.dtype));
 }
+
+// Results too large to be found in a cache by whoever reads them next.
+bool is_large(const Softmax &p) { return bytes_of_y(p) > static_cast<double>(kUsualL3Share); }
 
 // Whether y can be written past the caches, in whole lines: the kernels look for where these begin, which must be the same
 // in columns that are side by side. Contiguous columns whose ends share lines must be long: at 1024 f32 that takes 0.8 of
@@ -111,7 +112,8 @@ SoftmaxBlock<T> common_of(const Softmax &p) {
   x.log = p.log;
   x.natural_log = natural_log;
   x.stream = is_large(p) && has_lines(p) && !p.y.is_narrow();
-  x.wide_core = is_wide_core();
+  x.asks = is_wide_core() && !x.stream && bytes_of_y(p) >= 1 << 16;
+  x.far = bytes_of_y(p) >= 2 * kUsualL2;
   x.scratch_size = scratch_size<T>(p);
   return x;
 }

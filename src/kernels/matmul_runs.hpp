@@ -46,7 +46,12 @@ __attribute__((noinline)) void matmul_runs(const MatmulBlock<T> &x) {
           ATTEND_UNROLL
           for (int v = 0; v < MV; ++v) tile.acc[v][j] = k == 0 ? broadcast(T(0)) : load(sums + (j * MV + v) * W);
         }
-        tile.template accumulate<false>(depth, a + i + k * a_k, a_k, b + (p * x.k + k) * NR, NR, Adjacent(), W);
+        const T *const panel = a + i + k * a_k, *const factors = b + (p * x.k + k) * NR;
+        if (x.ahead != 0 && p == 0) {
+          tile.accumulate(depth, panel, a_k, factors, NR, Adjacent(), PanelAhead<T, MV, T, 3>{panel + x.ahead, a_k});
+        } else {
+          tile.template accumulate<false>(depth, panel, a_k, factors, NR, Adjacent(), W);
+        }
         tile.each([&](int v, int j, vec<T> sum)
                       __attribute__((always_inline)) { store(sums + (j * MV + v) * W, sum); });
       }

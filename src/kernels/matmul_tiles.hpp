@@ -28,6 +28,7 @@ struct Panels {
   Finish finish;
   const T *a;
   int64_t a_k, a_step;  // strides of A's panels: from k to k, from panel to panel
+  int64_t ahead;        // MatmulBlock's; 0 if A is packed
   const T *b;           // of the first of the columns at hand
   int64_t b_k, b_col;
   T *buffer;  // of a tile, for Finish::kGeneral (here since one of their own would align the stack of all tiles)
@@ -73,6 +74,10 @@ struct Next {
     return r;
   }
 };
+
+// Cores that gain by asking for A (MatmulPlan::ahead) have vectors of a line.
+template <class T>
+constexpr bool kAsksForA = kLanes<T> * sizeof(T) == 64;
 
 // The lines of C that a tile will write.
 template <class T, int MV, int NR>
@@ -135,7 +140,9 @@ ATTEND_INLINE void matmul_tile(const MatmulBlock<T> &x, const Panels<T> &p, cons
   tile.zero();
   // Wide tiles ask for lines of C and B in advance.
   constexpr bool kWide = !kPartial && MV == vectors_of<T>(NR) && 2 * NR > Tiles<T>::kColumns;
-  if (kWide && x.far) {
+  if (kAsksForA<T> && !kPartial && p.ahead != 0) {
+    tile.accumulate(x.k, a, p.a_k, p.b, p.b_k, p.b_col, PanelAhead<T, MV, T, 3>{a + p.ahead, p.a_k});
+  } else if (kWide && x.far) {
     ask_for_c<T, MV, NR>(x, i0, j0);
     tile.accumulate(x.k, a, p.a_k, p.b, p.b_k, p.b_col, next->take(a));
   } else {

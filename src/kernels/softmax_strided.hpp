@@ -14,13 +14,13 @@
 namespace attend {
 namespace {
 
-// Stores to rows far from each other wait for their lines one after the other: a wide core asks for those of y so many rows
-// ahead. (256 x 256, 512 x 512 and 1024 x 1024 on an Intel 1.17, 1.25 and 1.1 times the speed, with rows that share no sets
-// 1.5; two to six do as well. The hardware follows up to some 32 rows by itself: 16 x 16384 0.9. Not measured on a Zen 5.)
+// Lines of y are asked for so many rows ahead. (256 x 256, 512 x 512 and 1024 x 1024 on an Intel 1.17, 1.25 and 1.1 times the
+// speed, with rows that share no sets 1.5; two to six do as well. The hardware follows up to some 32 rows by itself: 16 x 16384
+// 0.9. Not measured on a Zen 5.)
 constexpr int64_t kResults = 3;
 template <class T>
 ATTEND_INLINE bool asks_for_results(const SoftmaxBlock<T> &x) {
-  return x.wide_core && !x.stream && x.rows > 32;
+  return x.asks && x.rows > 32;
 }
 
 // A strip's rows of a narrower type, `width` elements of the scratch each: in one pass, which asks for the type once.

@@ -64,6 +64,7 @@ struct MatmulBlock {
   bool from_memory;    // A is larger than all caches
   bool near;           // A stays in the L2
   bool wide_core;      // drivers/cache.hpp
+  int64_t ahead;       // A in place: elements of it that come so much later are asked for (0: none)
   const void *next_a;  // the block of A that comes next, if it is to be asked for while this one is used, or null
   int64_t next_rows;
   T *a_panel;  // scratch: m, rounded up to a panel, times k
@@ -154,8 +155,9 @@ struct SoftmaxBlock {
   MatrixRef<T> lse;               // one row, or null data
   T scale;
   bool log;
-  bool stream;     // y is too large for the caches: write past them
-  bool wide_core;  // drivers/cache.hpp
+  bool stream;  // y is too large for the caches: write past them
+  bool asks;    // lines of y that the L1 does not hold are asked for ahead of their stores
+  bool far;     // nor does the L2
   // Contiguous columns have a scratch only with stream, or if y is of a narrower type: two halves, each at least one
   // column in whole lines; a long one's span has one half. In other layouts it holds as many vectors of a row, for all
   // rows, as it has room for.

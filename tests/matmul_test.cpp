@@ -249,7 +249,13 @@ TEST_CASE_TEMPLATE("matmul: zero strides repeat an input, denormals are kept", T
 TEST_CASE("products beyond the L2: packing, prefetching and blocks of rows") {
   Random random(8);
   for (const Size &s : {Size{random.in(385, 450), random.in(129, 200), random.in(513, 700)},
-                        Size{1030, 1, random.in(600, 900)}, Size{random.in(100, 140), 2, 1500}}) {
+                        Size{1030, 1, random.in(600, 900)}, Size{random.in(100, 140), 2, 1500},
+                        // A in place, in the L2: one panel of rows, and tiles of each width; beyond it
+                        Size{random.in(33, 48), random.in(9, 100), random.in(560, 700)},
+                        Size{random.in(97, 200), random.in(9, 48), random.in(300, 600)},
+                        Size{1100, random.in(2, 4), random.in(880, 930)},
+                        // columns of A 4 KiB apart
+                        Size{1024, random.in(33, 48), random.in(520, 560)}, Size{1024, random.in(49, 70), 515}}) {
     for (const unsigned layouts : {0u, 1u, 2u, 3u}) {
       Operand<float>::Layout by_rows = {{1, 0, 2, 3}, random.pick<int64_t>({0, 3}), 1, 0, {1, 1, 1, 1}}, by_columns;
       Operand<float> a({s.m, s.k, 1, 1}, layouts & 1u ? by_rows : by_columns);

@@ -224,7 +224,7 @@ TEST_CASE_TEMPLATE("thin products: one number", T, float, double) {
 TEST_CASE_TEMPLATE("columns of A that pass by in runs while the sums wait", T, float, double) {
   Random random(21);
   for (int round = 0; round < 40; ++round) {
-    const int64_t m = 48 * random.in(1, 4), n = random.in(1, 32), k = random.in(1, attend::Contract<T>::kKc);
+    const int64_t m = 48 * random.in(1, 4), n = random.in(1, 48), k = random.in(1, attend::Contract<T>::kKc);
     const int64_t a_k = m + random.in(0, 5), b_k = random.one_in(2) ? 1 : n + 1, b_col = b_k == 1 ? k + 2 : 1;
     const bool turned = random.one_in(4), begins = random.one_in(2), biased = random.one_in(2);
     const T alpha = T(random.in(1, 2)), beta = T(random.in(0, 1));
@@ -243,6 +243,7 @@ TEST_CASE_TEMPLATE("columns of A that pass by in runs while the sums wait", T, f
     x.alpha = alpha, x.beta = beta;
     x.begins = begins;
     x.pack_a = x.pack_b = x.in_runs = true;
+    x.ahead = random.one_in(2) ? 384 / static_cast<int64_t>(sizeof(T)) : 0;
     INFO("m " << m << " n " << n << " k " << k << " b_k " << b_k << " turned " << turned << " begins " << begins);
     for (int i = 0; const attend::KernelTable *table = attend::available_kernels(i); ++i) {
       INFO(table->name);

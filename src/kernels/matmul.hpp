@@ -131,7 +131,7 @@ __attribute__((noinline)) void matmul_packed(const MatmulBlock<T> &x) {
 template <class T>
 ATTEND_INLINE bool suits_flat(const MatmulBlock<T> &x) {
   using Of = Tiles<T>;
-  return x.ahead != 0 && x.n > Of::kColumns &&
+  return x.ahead != 0 && x.m > kTileRows<T> && x.n > Of::kColumns &&
          Of::kFlatVectors * balanced(x.n, Of::kFlatColumns) >= Of::kVectors * balanced(x.n, Of::kColumns);
 }
 

@@ -1,14 +1,8 @@
 #include "tables.hpp"
 
-#define ATTEND_UNITS_OF(name)                                                                                        \
-  extern "C" const attend::KernelTable attend_kernels_##name##_attention_f32, attend_kernels_##name##_attention_f64, \
-      attend_kernels_##name##_products, attend_kernels_##name##_columns;                                             \
-  const attend::KernelTable &attend::test::name() {                                                                  \
-    static const KernelTable table =                                                                                 \
-        joined({&attend_kernels_##name##_attention_f32, &attend_kernels_##name##_attention_f64,                      \
-                &attend_kernels_##name##_products, &attend_kernels_##name##_columns});                               \
-    return table;                                                                                                    \
-  }
+extern "C" const attend::KernelTable attend_kernels_odd_tiles_attention_f32, attend_kernels_odd_tiles_attention_f64,
+    attend_kernels_odd_tiles_products, attend_kernels_odd_tiles_columns, attend_kernels_short_spans_attention_f32,
+    attend_kernels_short_spans_attention_f64;
 
 namespace {
 
@@ -20,5 +14,15 @@ attend::KernelTable joined(std::initializer_list<const attend::KernelTable *> un
 
 }  // namespace
 
-ATTEND_UNITS_OF(odd_tiles)
-ATTEND_UNITS_OF(short_spans)
+const attend::KernelTable &attend::test::odd_tiles() {
+  static const KernelTable table =
+      joined({&attend_kernels_odd_tiles_attention_f32, &attend_kernels_odd_tiles_attention_f64,
+              &attend_kernels_odd_tiles_products, &attend_kernels_odd_tiles_columns});
+  return table;
+}
+
+const attend::KernelTable &attend::test::short_spans() {
+  static const KernelTable table =
+      joined({&attend_kernels_short_spans_attention_f32, &attend_kernels_short_spans_attention_f64, &odd_tiles()});
+  return table;
+}

@@ -59,7 +59,7 @@ void multiply(const MatmulCall<T> &call, const Piece &rows, const Piece &columns
   x->keeps_b = plan.kept_columns > 0;
   x->b_panel = reinterpret_cast<T *>(scratch);
   x->a_panel = x->b_panel + plan.b_panel();
-  T *const sums = x->a_panel + (plan.pack_a ? plan.a_panel() : 0);
+  T *const sums = x->a_panel + plan.a_room();
   if (plan.gathers_b()) {
     x->b = {sums + plan.c_panel(), 1, plan.gathered_column(), dtype_of<T>()};
     call.kernels.convert({plan.k, plan.n, b, x->b, {}});

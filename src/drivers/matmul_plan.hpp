@@ -232,9 +232,14 @@ struct MatmulPlan {
 
   // Rounded up to whole panels of any MR up to kRowUnit.
   ATTEND_AT_ONCE int64_t a_panel() const { return (least(m, packed_rows()) + kRowUnit - 1) * depth(); }
+  // Or a vector of rows that were turned (kernels/matmul_turned.hpp).
+  int64_t a_room() const {
+    constexpr int64_t kLanes = 64 / kElement;
+    return pack_a ? a_panel() : reads_rows() && n >= kKeptColumns && !is_narrow(a) ? kLanes * depth() : 0;
+  }
   ATTEND_AT_ONCE int64_t packed_rows() const { return k > 0 ? most_rows * (Contract<T>::kKc / depth()) : most_rows; }
 
-  int64_t bytes() const { return aligned(((pack_a ? a_panel() : 0) + b_panel() + c_panel() + gathered()) * kElement); }
+  int64_t bytes() const { return aligned((a_room() + b_panel() + c_panel() + gathered()) * kElement); }
   // `threads` 0: of a call that is not made here.
   Need need(int64_t slices, int threads) const {
     Need need;

@@ -8,6 +8,7 @@
 
 #include "kernels/matmul_runs.hpp"
 #include "kernels/matmul_tiles.hpp"
+#include "kernels/matmul_turned.hpp"
 
 namespace attend {
 namespace {

@@ -24,10 +24,11 @@ ATTEND_INLINE int64_t whole_vectors_before(const S *last, int64_t stride) {
 }
 
 // Rows of A contiguous along k, NB blocks of W of them from i on: W x W elements at a time are transposed in registers and
-// used at once, and the chains of FMAs run beside the shuffles.
-template <class T, int NR, int NB, bool kLines, class S>
-ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &right, int64_t i) {
+// used at once, and the chains of FMAs run beside the shuffles. kKeeps: what was transposed is kept too, a vector for each k.
+template <class T, int NR, int NB, bool kLines, class S, bool kKeeps = false>
+ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &right, int64_t i, T *kept = nullptr) {
   constexpr int W = kLanes<T>;
+  static_assert(!kKeeps || NB == 1, "in order of k");
   constexpr int64_t kAhead = 16 * 64 / static_cast<int64_t>(sizeof(S));  // lines of each row
   // AVX2 on Zen 3, 4096 x 4096 from memory: 17.4 GB/s if nothing is asked for, 15.1 if it is; the read loop 13.9.
   constexpr bool kAsks = W == 16;
@@ -43,6 +44,10 @@ ATTEND_INLINE void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T>
     for (int j = 0; j < NR; ++j) acc[n][j] = broadcast(T(0));
   }
   const auto add = [&](int n, vec<T> column, const T *factors) __attribute__((always_inline)) {
+    if constexpr (kKeeps) {
+      store(kept, column);
+      kept += W;
+    }
     ATTEND_UNROLL
     for (int j = 0; j < NR; ++j) acc[n][j] = fma(column, broadcast(factors[j * b_col]), acc[n][j]);
   };
@@ -237,12 +242,17 @@ ATTEND_INLINE void few_columns_of_half(const MatmulBlock<float> &x, const Matrix
 }
 #endif
 
+// Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 or 12 lines.
+template <class S, class T>
+ATTEND_INLINE bool rows_share_sets(const MatmulBlock<T> &x) {
+  return x.a.col_stride == 1 && x.a.row_stride * static_cast<int64_t>(sizeof(S)) % 4096 == 0;
+}
+
 template <class T, int NR, class S>
 void few_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
   constexpr int W = kLanes<T>;
-  // Rows a multiple of 4 KiB apart share the sets of the L1, which hold 8 or 12 lines.
   const int64_t bytes = x.a.row_stride * static_cast<int64_t>(sizeof(S));
-  const bool shares_sets = x.a.col_stride == 1 && bytes % 4096 == 0;
+  const bool shares_sets = rows_share_sets<S>(x);
   // Where C is only written the last block begins within the one before it, if it would not be full: the same elements again,
   // the same bits.
   const bool overlaps = x.begins && x.beta == T(0);
@@ -328,42 +338,6 @@ template <class T>
 ATTEND_INLINE MatrixRef<const T> numbers_of_b(const MatmulBlock<T> &x) {
   if (is_narrow<T>(x.b.type) || (x.n == 3 && is_narrow<T>(x.a.type))) return widened_b(x);
   return {static_cast<const T *>(x.b.data), x.b.row_stride, x.b.col_stride};
-}
-
-// More of them, numbers in T: for a vector of rows of A, which stay near, eight after the others.
-template <class T, class S>
-void more_columns(const MatmulBlock<T> &x, const MatrixRef<const T> &b) {
-  constexpr int W = kLanes<T>, kMost = 8;
-  MatmulBlock<T> some = x;
-  for (int64_t i = 0; i < x.m; i += W) {
-    some.m = smaller<int64_t>(W, x.m - i);
-    some.a.data = element_of(x.a, i, 0);
-    for (int64_t j = 0; j < x.n; j += some.n) {
-      some.far = x.far && j == 0;
-      some.c.data = x.c.data + i * x.c.row_stride + j * x.c.col_stride;
-      if (x.bias.data != nullptr) some.bias.data = x.bias.data + i * x.bias.row_stride + j * x.bias.col_stride;
-      with_power<kMost>(x.n - j, [&](auto nr) {
-        some.n = decltype(nr)::value;
-        few_columns<T, decltype(nr)::value, S>(some, {b.data + j * b.col_stride, b.row_stride, b.col_stride});
-      });
-    }
-  }
-}
-
-template <class T>
-__attribute__((noinline)) void few_columns(const MatmulBlock<T> &x) {
-  const MatrixRef<const T> b = numbers_of_b(x);
-  with_factor<T>(x.a.type, [&](auto stored) {
-    using S = decltype(stored);
-    if constexpr (kLanes<T> * sizeof(T) == 64) {
-      if (x.n > kFewColumns) return more_columns<T, S>(x, b);
-    }
-    if constexpr (kIsSame<T, S>) {
-      with_constant<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
-    } else {  // half the shapes: three columns as four, of which numbers_of_b made one up
-      with_power_above<kFewColumns>(x.n, [&](auto nr) { few_columns<T, decltype(nr)::value, S>(x, b); });
-    }
-  });
 }
 
 }  // namespace

@@ -31,6 +31,8 @@ enum CpuFeature : uint64_t {
 constexpr int kFewColumns = 4;
 // The same of kernels with 32 registers, eight columns after the others, while A is near.
 constexpr int kTurnedColumns = 16;
+// From so many of them on the transposed rows are kept for those behind the first eight.
+constexpr int kKeptColumns = 11;
 // Columns of tall tiles, which those have too.
 constexpr int kTallColumns = 3;
 // Columns of a product at most whose sums of long runs of rows are kept in the scratch, and how many rows these are: those of
@@ -67,7 +69,7 @@ struct MatmulBlock {
   int64_t ahead;       // A in place: elements of it that come so much later are asked for (0: none)
   const void *next_a;  // the block of A that comes next, if it is to be asked for while this one is used, or null
   int64_t next_rows;
-  T *a_panel;  // scratch: m, rounded up to a panel, times k
+  T *a_panel;  // scratch: m, rounded up to a panel, times k; of kKeptColumns and more 64 bytes for each k
   T *b_panel;  // scratch: kMatmulPanels; its upper part is where B of few columns is widened
 };
 

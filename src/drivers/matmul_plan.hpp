@@ -72,7 +72,7 @@ struct MatmulPlan {
     // (Of 16 registers a tile has too few; machine.turned_columns tells.)
     tall = machine.fetches && machine.turned_columns > kFewColumns && n <= kTallColumns && m > kMostSmall && k > 0 &&
            a.row_stride == 1 && !is_narrow(a) && !is_narrow(b) && !is_narrow(c) && !scales &&
-           bytes_of_a() <= 3 * kUsualL2 / 2;
+           bytes_of_a() <= 3 * kUsualL2;
     long_columns = !in_runs && !tall && m > kMostSmall && k > 0 && a.row_stride == 1 &&
                    (n == 1 || (n <= kLongColumns && beyond_caches()) || sweeps());
     // (Backwards as well, but for what the kernels read as bytes.)
@@ -136,8 +136,8 @@ struct MatmulPlan {
   }
 
   // Two to four columns, A larger than the L2: the sums in the scratch, and A in long runs. (Emerald Rapids, of tiles: 1000 x 1000 to
-  // 3072 x 768 times two 1.05 to 1.2, three 1.0 to 1.18, four 1.08 to 1.3; 768 x 768 times two or three 0.92 to 1.0, four 1.02 to
-  // 1.16; five and more pass in runs.)
+  // 3072 x 768 times two 1.05 to 1.2, three 1.0 to 1.18, four 1.08 to 1.3, 768 x 768 times four 1.02 to 1.16; five and more pass in
+  // runs.)
   ATTEND_AT_ONCE bool sweeps() const {
     return machine.fetches && n <= kFewColumns && !is_narrow(a) &&
            bytes_of_a() * static_cast<double>(n) >= 7 * kUsualL2;

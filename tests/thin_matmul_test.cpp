@@ -220,6 +220,30 @@ TEST_CASE_TEMPLATE("thin products: one number", T, float, double) {
   }
 }
 
+// Which way a product goes depends on the kernels and on the core's caches, its workspace on neither.
+TEST_CASE("thin products: the reported workspace suffices for all kernels on every core") {
+  Random random(9);
+  for (const int64_t n : {1, 2, 3, 4, 12, 40}) {
+    for (const int64_t rows : {300, 840, 1024}) {
+      const int64_t m = rows, k = random.in(rows - 20, rows);
+      Operand<float> a({m, k, 1, 1}, {}), b({k, n, 1, 1}, {}), c({m, n, 1, 1}, {});
+      attend_matmul_options options = ATTEND_MATMUL_OPTIONS_INIT;
+      options.threads = 1;
+      uint64_t size = 0;
+      CHECK(attend_matmul_workspace(1, a.tensor(), b.tensor(), 0, c.tensor(), &options, &size) == ATTEND_OK);
+      std::vector<unsigned char> workspace(size + 1);
+      options.workspace = workspace.data();
+      options.workspace_size = size;
+      INFO("m " << m << " n " << n << " k " << k << " bytes " << size);
+      for (const attend::Caches &core :
+           {attend::Caches{32 << 10, 1 << 20}, attend::Caches{48 << 10, 2 << 20}, attend::Caches{48 << 10, 1 << 20}}) {
+        const OnCore on(core);
+        for_each_isa([&] { CHECK(attend_matmul(1, a.tensor(), b.tensor(), 0, c.tensor(), &options) == ATTEND_OK); });
+      }
+    }
+  }
+}
+
 // Which of the drivers takes it depends on the CPU, so the kernel is called here, on every one.
 TEST_CASE_TEMPLATE("columns of A that pass by in runs while the sums wait", T, float, double) {
   Random random(21);

@@ -167,9 +167,11 @@ Need need_of(const Matmul &p) {
   // Whichever kernels will compute it.
   const int64_t slices = p.c.heads() * p.c.batch();
   Need need = MatmulPlan<T>(p, {kFewColumns, false, false}).need(slices, 0);
-  for (const bool fetches : {false, true}) {
-    const MatmulPlan<T> other(p, {kTurnedColumns, false, fetches});
-    need.per_thread = std::max(need.per_thread, other.need(slices, 0).per_thread);
+  for (const int64_t turned : {kFewColumns, kTurnedColumns}) {
+    for (const bool fetches : {false, true}) {
+      const MatmulPlan<T> other(p, {turned, false, fetches});
+      need.per_thread = std::max(need.per_thread, other.need(slices, 0).per_thread);
+    }
   }
   return need;
 }
